@@ -1,0 +1,63 @@
+"""Saving and restoring a run: DeepSpeed's shards, and one small dataclass with everything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from cl_bench.paths import RunDir, write_atomic
+
+_LATEST = "latest"
+
+
+@dataclasses.dataclass
+class TrainState:
+    """All that the loop remembers between steps, besides weights and Adam's state.
+
+    No random state: initial weights, data order and dropout are functions of (seed, step, rank).
+    """
+
+    step: int = 0
+    consumed_tokens: int = 0
+    consumed_samples: int = 0
+    train_seconds: float = 0.0
+    min_loss: float = math.inf
+    steps_above: int = 0
+
+
+def save(engine: Any, state: TrainState, run: RunDir, rank: int, keep: int) -> None:
+    """Save on all ranks together. `latest` moves on only when every shard is on disk; then old saves are removed."""
+    tag = f"step_{state.step:09d}"
+    engine.save_checkpoint(
+        str(run.checkpoints), tag=tag, client_state={"state": dataclasses.asdict(state)}, save_latest=False
+    )
+    dist.barrier()
+    if rank == 0:
+        _flush_to_disk(run.checkpoints / tag)
+        write_atomic(run.checkpoints / _LATEST, tag)
+        for old in sorted(run.checkpoints.glob("step_*"))[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+    dist.barrier()
+
+
+def restore(engine: Any, run: RunDir) -> TrainState:
+    """Load the newest whole save into the engine, or start anew."""
+    latest = run.checkpoints / _LATEST
+    if not latest.exists():
+        return TrainState()
+    _, client_state = engine.load_checkpoint(str(run.checkpoints), tag=latest.read_text().strip())
+    return TrainState(**client_state["state"])
+
+
+def _flush_to_disk(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)

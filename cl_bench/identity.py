@@ -1,0 +1,71 @@
+"""The resolved config of a run and the run's name: the same experiment has one id wherever it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from cl_bench import pacing
+from cl_bench.config import ConfigError, RunConfig, to_dict
+
+# What carries a run out without changing the experiment: queue, paths, tracking.
+_NOT_IDENTITY: dict[str, tuple[str, ...]] = {
+    "resources": (),
+    "checkpoint": (),
+    "tracking": (),
+    "data": ("path",),
+    "curriculum": ("name",),
+}
+
+
+def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfig:
+    """Fill in what follows from other values, so that the same experiment always reads the same.
+
+    Durations become steps, null sizes become numbers, fields that the schedule does not use return to their defaults.
+    `vocab_size` and `fingerprint` come from the data. Raises ConfigError when the data does not fit the model.
+    """
+    if config.model.vocab_size is not None and config.model.vocab_size < vocab_size:
+        raise ConfigError(
+            f"model.vocab_size = {config.model.vocab_size} is smaller than the data's vocabulary of {vocab_size}; "
+            "raise it or set it to null"
+        )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, vocab_size=config.model.vocab_size or vocab_size),
+        data=dataclasses.replace(config.data, fingerprint=fingerprint),
+        curriculum=pacing.in_steps(config),
+        max_seqlen=config.seqlen,
+        evaluation=dataclasses.replace(config.evaluation, interval_tokens=config.eval_interval_tokens),
+        optim=dataclasses.replace(config.optim, decay_tokens=config.optim.decay_tokens or config.token_budget),
+    )
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The part of a resolved config that makes two runs the same experiment."""
+    plain = to_dict(config)
+    for section, keys in _NOT_IDENTITY.items():
+        if not keys:
+            del plain[section]
+        for key in keys:
+            del plain[section][key]
+    return plain
+
+
+def run_id(config: RunConfig) -> str:
+    """Readable prefix + hash of the resolved config, e.g. 'tiny_linear_b16_lr2e-3_s1-3fa9c2d1'."""
+    if config.data.fingerprint is None:
+        raise ValueError("run_id needs a resolved config: call resolve() first")
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    shape = config.curriculum.schedule.removeprefix("fixed_")
+    name = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.name)
+    return f"{name}_{shape}_b{config.global_batch_size}_lr{short_float(config.optim.lr)}_s{config.seed}-{digest}"
+
+
+def short_float(value: float) -> str:
+    """2e-3 for 0.002, 1.5e-4 for 0.00015: the way learning rates are written."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.6e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

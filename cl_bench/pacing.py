@@ -1,0 +1,234 @@
+"""Pacing: step -> sequence length, and what follows from it: tokens per step, steps to a token budget.
+
+Steps count from 1. The formulas are those of DeepSpeed's CurriculumScheduler (deepspeed/runtime/data_pipeline/
+curriculum_scheduler.py): once max_difficulty is reached the length stays there, whatever the schedule says later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+from cl_bench.config import ConfigError, CurriculumConfig, RunConfig, Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Pacing:
+    """A resolved schedule: every duration in steps. Build one with `of(config)`."""
+
+    schedule: Schedule
+    min_difficulty: int
+    max_difficulty: int
+    difficulty_step: int = 8
+    total_curriculum_step: int = 0
+    root_degree: float = 1.0
+    difficulty: tuple[int, ...] = ()
+    max_step: tuple[int, ...] = ()
+    function: str | None = None
+    function_args: tuple[tuple[str, Any], ...] = ()
+
+    def seqlen(self, step: int) -> int:
+        """Length in tokens of step `step` (from 1)."""
+        if self.schedule == "baseline":
+            return self.max_difficulty
+        if self.schedule in ("fixed_linear", "fixed_root"):
+            return self._root(step)
+        reached = _step_of_maximum(self, step)
+        return self.max_difficulty if reached is not None and step >= reached else self._raw(step)
+
+    def _root(self, step: int) -> int:
+        # d = floor((t/T)^(1/r) (max - min) + min), rounded down to a multiple, but not below the first one >= min
+        low, high, multiple = self.min_difficulty, self.max_difficulty, self.difficulty_step
+        length = math.floor((step / self.total_curriculum_step) ** (1.0 / self.root_degree) * (high - low) + low)
+        length -= length % multiple
+        return min(max(length, -(-low // multiple) * multiple), high)
+
+    def _raw(self, step: int) -> int:
+        if self.schedule == "fixed_discrete":
+            stage = next((i for i, last in enumerate(self.max_step) if step <= last), -1)
+            return self.difficulty[stage]
+        length = _load(self.function or "")(step, **dict(self.function_args))
+        if not isinstance(length, int) or not 1 <= length <= self.max_difficulty:
+            raise ConfigError(
+                f"curriculum.function = {self.function}: returned {length!r} at step {step}; it must return an int "
+                f"from 1 to max_difficulty = {self.max_difficulty}"
+            )
+        return length
+
+    def steps_to_maximum(self, limit: int) -> int | None:
+        """First step at full length, or None if it is beyond `limit` steps."""
+        if self.schedule == "baseline":
+            return 1
+        if self.schedule in ("fixed_linear", "fixed_root"):
+            # The length never falls, so the first step at the maximum can be bisected.
+            low, high = 1, limit
+            if self._root(high) < self.max_difficulty:
+                return None
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (low, middle) if self._root(middle) == self.max_difficulty else (middle + 1, high)
+            return low
+        return _step_of_maximum(self, limit)
+
+
+@functools.lru_cache(maxsize=256)
+def _first_maximum(pacing: Pacing) -> list[int]:
+    """[next step to look at, step where the maximum was first seen or 0], advanced by _step_of_maximum."""
+    return [1, 0]
+
+
+def _step_of_maximum(pacing: Pacing, step: int) -> int | None:
+    """First step up to `step` at which a discrete or custom schedule reaches its maximum.
+
+    The scan goes on where the last call ended, so a training loop pays one evaluation a step.
+    """
+    seen = _first_maximum(pacing)
+    while not seen[1] and seen[0] <= step:
+        if pacing._raw(seen[0]) >= pacing.max_difficulty:
+            seen[1] = seen[0]
+        seen[0] += 1
+    return seen[1] if seen[1] and seen[1] <= step else None
+
+
+@functools.lru_cache(maxsize=32)
+def _load(dotted: str) -> Callable[..., Any]:
+    """The function behind 'package.module.function'. Raises ConfigError naming what is missing."""
+    module, _, name = dotted.rpartition(".")
+    if not module:
+        raise ConfigError(f"curriculum.function = {dotted!r}: write it as package.module.function")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ConfigError(f"curriculum.function = {dotted}: {error}; is it on PYTHONPATH?") from None
+    except AttributeError:
+        raise ConfigError(f"curriculum.function = {dotted}: module {module} has no {name!r}") from None
+    if not callable(function):
+        raise ConfigError(f"curriculum.function = {dotted}: {name!r} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def of(config: RunConfig) -> Pacing:
+    """The pacing of a run, its durations turned into steps."""
+    cur = in_steps(config)
+    return Pacing(
+        schedule=cur.schedule,
+        min_difficulty=cur.min_difficulty,
+        max_difficulty=config.max_difficulty,
+        difficulty_step=cur.difficulty_step,
+        total_curriculum_step=int(cur.duration or 0),
+        root_degree=cur.root_degree,
+        difficulty=cur.difficulty,
+        max_step=tuple(int(s) for s in cur.max_step),
+        function=cur.function,
+        function_args=tuple(sorted(cur.function_args.items())),
+    )
+
+
+def in_steps(config: RunConfig) -> CurriculumConfig:
+    """The run's curriculum with durations in steps and fields that its schedule does not use at their defaults."""
+    cur, top = config.curriculum, config.max_difficulty
+    used: dict[str, Any] = {"name": cur.name, "schedule": cur.schedule, "max_difficulty": top}
+    if cur.schedule != "baseline":
+        used["mode"] = cur.mode
+    if cur.schedule in ("fixed_linear", "fixed_root"):
+        degree = cur.root_degree if cur.schedule == "fixed_root" else 1.0
+        # The mean length of a root schedule over t in (0, T] is min + (max - min) r/(r+1): half way for r = 1.
+        mean = cur.min_difficulty + (top - cur.min_difficulty) * degree / (degree + 1)
+        steps = _steps(config, cur.duration or 0, mean)
+        if steps < 1:
+            raise ConfigError(
+                f"curriculum.duration = {cur.duration:g} {cur.duration_unit} is less than one step of this run "
+                f"(batch {config.global_batch_size}, {config.baseline_steps} baseline steps); lengthen it"
+            )
+        used |= {
+            "min_difficulty": cur.min_difficulty, "difficulty_step": cur.difficulty_step,
+            "duration": float(steps), "root_degree": degree,
+        }  # fmt: skip
+    if cur.schedule == "fixed_discrete":
+        ends: list[int] = []
+        start, in_tokens = 0.0, cur.duration_unit == "tokens"
+        for length, end in zip(cur.difficulty, cur.max_step, strict=False):
+            # Token boundaries add up stage by stage: a stage's steps hold that stage's tokens.
+            before = ends[-1] if ends and in_tokens else 0
+            ends.append(before + _steps(config, end - start if in_tokens else end, length))
+            start = end
+        if ends[0] < 1 or ends != sorted(set(ends)):
+            raise ConfigError(
+                f"curriculum.max_step = {list(cur.max_step)} {cur.duration_unit} leaves a stage without a step "
+                f"(ends at steps {ends}); lengthen the stages"
+            )
+        used |= {"difficulty": cur.difficulty, "max_step": tuple(float(e) for e in ends)}
+    if cur.schedule == "custom":
+        used |= {"function": cur.function, "function_args": cur.function_args}
+    return CurriculumConfig(duration_unit="steps", **used)
+
+
+def _steps(config: RunConfig, amount: float, mean_length: float) -> int:
+    """`amount` of curriculum.duration_unit in whole steps, where a step holds `mean_length` tokens a sequence."""
+    unit = config.curriculum.duration_unit
+    if unit == "steps":
+        return int(amount)
+    if unit == "baseline_fraction":
+        return int(amount * config.baseline_steps)
+    length = config.seqlen if config.curriculum.mode == "reshape" else mean_length
+    return int(amount / (config.global_batch_size * length))
+
+
+def tokens_per_step(config: RunConfig, seqlen: int) -> int:
+    """Tokens a step consumes at length `seqlen`: reshape drops none of the batch, truncate keeps `seqlen` of each."""
+    return config.global_batch_size * (config.seqlen if config.curriculum.mode == "reshape" else seqlen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """How long a run is."""
+
+    steps: int
+    """Steps until consumed_tokens >= token_budget."""
+    tokens: int
+    """consumed_tokens after the last step."""
+    lengths: tuple[tuple[int, int], ...]
+    """(length, steps at that length), in the order of first use."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _extent(pacing: Pacing, per_length: int, fixed: int, budget: int) -> Extent:
+    """Walk the steps below the maximum length, then close with one division.
+
+    A step consumes per_length x seqlen + fixed tokens.
+    """
+    counts: dict[int, int] = {}
+    step = tokens = 0
+    while tokens < budget:
+        length = pacing.seqlen(step + 1)
+        reached = length >= pacing.max_difficulty
+        size = per_length * length + fixed
+        n = -(-(budget - tokens) // size) if reached else 1
+        counts[length] = counts.get(length, 0) + n
+        step, tokens = step + n, tokens + n * size
+    return Extent(step, tokens, tuple(counts.items()))
+
+
+def extent(config: RunConfig) -> Extent:
+    """Steps, tokens and lengths of a whole run."""
+    reshape = config.curriculum.mode == "reshape"
+    per_length = 0 if reshape else config.global_batch_size
+    fixed = config.global_batch_size * config.seqlen if reshape else 0
+    return _extent(of(config), per_length, fixed, config.token_budget)
+
+
+@functools.lru_cache(maxsize=4096)
+def _tokens_after(pacing: Pacing, per_length: int, fixed: int, steps: int) -> int:
+    return sum(per_length * pacing.seqlen(s) + fixed for s in range(1, steps + 1))
+
+
+def tokens_after(config: RunConfig, steps: int) -> int:
+    """consumed_tokens after the first `steps` steps."""
+    reshape = config.curriculum.mode == "reshape"
+    per_length = 0 if reshape else config.global_batch_size
+    fixed = config.global_batch_size * config.seqlen if reshape else 0
+    return _tokens_after(of(config), per_length, fixed, steps)

@@ -1,0 +1,160 @@
+"""Every file and folder name below `outputs`, spelled once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def config_root() -> Path:
+    """The folder that holds conf/ and sweeps/: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_data"
+    return installed if installed.is_dir() else package.parent
+
+
+class RunDir:
+    """One run's folder, self-contained: `outputs/runs/<run_id>`."""
+
+    def __init__(self, outputs: str | Path, run_id: str) -> None:
+        self.root = Path(outputs) / "runs" / run_id
+        self.run_id = run_id
+
+    @classmethod
+    def at(cls, root: str | Path) -> RunDir:
+        """The run whose folder is `root`."""
+        path = Path(root)
+        return cls(path.parent.parent, path.name)
+
+    @property
+    def outputs(self) -> Path:
+        """The `outputs` folder this run lives in."""
+        return self.root.parent.parent
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, written once at submission; the only thing a job reads."""
+        return self.root / "config.yaml"
+
+    @property
+    def status(self) -> Path:
+        """State and progress, rewritten by the job."""
+        return self.root / "status.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains the run."""
+        return self.root / "lock"
+
+    @property
+    def metrics(self) -> Path:
+        """Records of all attempts."""
+        return self.root / "metrics"
+
+    def attempt(self, attempt: int) -> Path:
+        """Rows of one attempt, one JSON object a line."""
+        return self.metrics / f"attempt_{attempt:03d}.jsonl"
+
+    def attempts(self) -> list[Path]:
+        """Records of the attempts so far, in order."""
+        return sorted(self.metrics.glob("attempt_*.jsonl"))
+
+    def table(self, kind: str) -> Path:
+        """Rows of one kind (attempt, train, eval) of a finished run."""
+        return self.metrics / f"{kind}.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a save, and `latest` naming the newest whole one."""
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """What the processes printed."""
+        return self.root / "logs"
+
+    @property
+    def log(self) -> Path:
+        """What rank 0 printed, all attempts."""
+        return self.logs / "rank_0.log"
+
+    @property
+    def wandb(self) -> Path:
+        """The W&B mirror."""
+        return self.root / "wandb"
+
+
+class SweepDir:
+    """One sweep's folder: which runs, which cell, which role; the report."""
+
+    def __init__(self, outputs: str | Path, name: str) -> None:
+        self.root = Path(outputs) / "sweeps" / name
+        self.name = name
+
+    @classmethod
+    def at(cls, root: str | Path) -> SweepDir:
+        """The sweep whose folder is `root`."""
+        path = Path(root).resolve()
+        return cls(path.parent.parent, path.name)
+
+    @property
+    def outputs(self) -> Path:
+        """The `outputs` folder this sweep lives in."""
+        return self.root.parent.parent
+
+    @property
+    def manifest(self) -> Path:
+        """The grid as launched last."""
+        return self.root / "manifest.json"
+
+    @property
+    def plan(self) -> Path:
+        """The plan table of the last launch or dry run."""
+        return self.root / "plan.csv"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report.html"
+
+    @property
+    def savings(self) -> Path:
+        """Savings per pair of runs."""
+        return self.root / "savings.csv"
+
+    @property
+    def stability(self) -> Path:
+        """Stability per run."""
+        return self.root / "stability.csv"
+
+    @property
+    def verdict(self) -> Path:
+        """The answer, for programs."""
+        return self.root / "verdict.json"
+
+
+def data_cache(outputs: str | Path) -> Path:
+    """Prepared corpora, one folder per content hash."""
+    return Path(outputs) / "data"
+
+
+def all_runs(outputs: str | Path) -> list[RunDir]:
+    """Every run below an `outputs` folder."""
+    return [RunDir(outputs, p.parent.name) for p in sorted((Path(outputs) / "runs").glob("*/config.yaml"))]
+
+
+def write_atomic(path: Path, text: str | bytes, *, durable: bool = True) -> None:
+    """Write a whole file or nothing: temporary name, fsync, rename. `durable=False` skips the fsync (progress)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

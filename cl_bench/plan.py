@@ -1,0 +1,267 @@
+"""The plan of a grid: which runs, how long each is, what it costs, and which of them are there already.
+
+Imports neither torch nor deepspeed: a plan is made where a sweep is launched, often a login node.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import yaml
+
+from cl_bench import data, identity, lock, pacing, schedule, status
+from cl_bench.config import ConfigError, CurriculumConfig, DataConfig, LaunchConfig, RunConfig, from_dict, to_dict
+from cl_bench.identity import short_float
+from cl_bench.paths import RunDir, SweepDir, all_runs, write_atomic
+
+State = Literal["new", "done", "diverged", "running", "failed", "interrupted"]
+Role = Literal["baseline", "curriculum"]
+
+_ASSUMED_TFLOPS = 0.07
+"""Sustained TFLOP/s of a rank when nothing was measured: the tiny model on two CPU cores."""
+_RUNS_TO_MEASURE = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run of a grid."""
+
+    config: RunConfig
+    """Resolved."""
+    run_id: str
+    curriculum: str
+    """The curriculum's name; where the grid holds several of one name, with what tells them apart."""
+    shape: str
+    """The curriculum in words."""
+    variant: str
+    """What else differs within the grid, e.g. 'model.name=gpt2_345m'; usually empty."""
+    state: State
+    extent: pacing.Extent
+    parameters: int
+    flops: float
+    hours: float
+
+    @property
+    def role(self) -> Role:
+        """Whether others are compared with this run."""
+        return "baseline" if self.config.curriculum.schedule == "baseline" else "curriculum"
+
+    @property
+    def cell(self) -> str:
+        """Name of the group of runs that differ in their seed alone."""
+        variant = f" {self.variant}" if self.variant else ""
+        return f"{self.curriculum} b{self.config.global_batch_size} lr{short_float(self.config.optim.lr)}{variant}"
+
+    @property
+    def to_train(self) -> bool:
+        """Whether a launch starts it."""
+        return self.state in ("new", "failed", "interrupted")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole grid, checked."""
+
+    launch: LaunchConfig
+    runs: tuple[Planned, ...]
+    duplicates: int
+    """Jobs of the grid that describe a run which is in it already."""
+    hours_basis: str
+    """Where the estimate of hours comes from."""
+
+    @property
+    def hours(self) -> float:
+        """Estimated hours until all missing runs are trained, `launch.jobs` at a time."""
+        return sum(r.hours for r in self.runs if r.to_train) / min(self.launch.jobs, max(1, len(self.runs)))
+
+
+class Corpora:
+    """Checks and hashes each corpus of a grid once."""
+
+    def __init__(self, progress: data.Progress | None = None) -> None:
+        self._known: dict[DataConfig, data.Corpus] = {}
+        self._progress = progress
+
+    def get(self, config: DataConfig) -> data.Corpus:
+        """The corpus behind a data configuration. Raises ConfigError."""
+        if config not in self._known:
+            self._known[config] = data.inspect(config, self._progress)
+        return self._known[config]
+
+
+def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
+    """Resolve, check and price every run of a grid. Raises ConfigError before anything is written."""
+    resolved: dict[str, tuple[RunConfig, RunConfig]] = {}
+    for config in configs:
+        corpus = corpora.get(config.data)
+        data.check_length(corpus, config.seqlen)
+        full = identity.resolve(config, vocab_size=data.VOCAB_SIZE, fingerprint=corpus.fingerprint)
+        schedule.of(full)
+        resolved.setdefault(identity.run_id(full), (config, full))
+    names = _curriculum_names([asked.curriculum for asked, _ in resolved.values()])
+    variants = _variants([full for _, full in resolved.values()])
+    tflops, basis = _tflops(launch)
+    runs = []
+    for (run_id, (asked, full)), variant in zip(resolved.items(), variants, strict=True):
+        extent = pacing.extent(full)
+        flops = training_flops(full, extent)
+        ranks = full.resources.tasks_per_node
+        runs.append(
+            Planned(
+                config=full, run_id=run_id, curriculum=names[asked.curriculum], shape=asked.curriculum.label(),
+                variant=variant, state=state_of(RunDir(launch.outputs, run_id)), extent=extent,
+                parameters=full.model.n_parameters(), flops=flops,
+                hours=flops / ((full.resources.tflops or tflops) * 1e12 * ranks) / 3600,
+            )
+        )  # fmt: skip
+    return Plan(launch, tuple(runs), len(configs) - len(runs), basis)
+
+
+def state_of(run: RunDir) -> State:
+    """What is on disk of a run."""
+    known = status.read(run).state
+    if known == "DONE":
+        return "done"
+    if known == "DIVERGED":
+        return "diverged"
+    if lock.is_held(run):
+        return "running"
+    return {"PENDING": "new", "FAILED": "failed"}.get(known, "interrupted")  # type: ignore[return-value]
+
+
+def training_flops(config: RunConfig, extent: pacing.Extent) -> float:
+    """FLOPs of a whole run: 6 N + 12 L C T a token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
+    model = config.model
+    per_step = 0.0
+    for length, steps in extent.lengths:
+        per_token = 6 * model.n_parameters() + 12 * model.n_layers * model.hidden_size * length
+        per_step += per_token * pacing.tokens_per_step(config, length) * steps
+    return per_step
+
+
+def _curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumConfig, str]:
+    """A name for each distinct curriculum: its own, and what differs where several share it."""
+    distinct = list(dict.fromkeys(curricula))
+    names = {}
+    for curriculum in distinct:
+        same = [to_dict(c) for c in distinct if c.name == curriculum.name]
+        differing = [k for k in same[0] if any(c[k] != same[0][k] for c in same)]
+        mine = to_dict(curriculum)
+        details = ", ".join(f"{k}={_short(mine[k])}" for k in differing)
+        names[curriculum] = f"{curriculum.name}({details})" if details else curriculum.name
+    return names
+
+
+def _variants(configs: Sequence[RunConfig]) -> list[str]:
+    """For each run, the settings that differ within the grid besides curriculum, batch, learning rate and seed."""
+    flat = [_flatten(identity.identity(c)) for c in configs]
+    expected = {"seed", "global_batch_size", "optim.lr"}
+    keys = [
+        k for k in flat[0]
+        if k not in expected and not k.startswith("curriculum.") and any(f.get(k) != flat[0][k] for f in flat)
+    ] if flat else []  # fmt: skip
+    if "model.name" in keys:  # a preset's name stands for its sizes
+        keys = ["model.name", *(k for k in keys if not k.startswith("model.") and k != "max_seqlen")]
+    if "data.fingerprint" in keys:
+        keys = [k for k in keys if not k.startswith("data.")] + ["data.fingerprint"]
+    return [", ".join(f"{k}={_short(f.get(k))}" for k in keys) for f in flat]
+
+
+def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _tflops(launch: LaunchConfig) -> tuple[float, str]:
+    """Sustained TFLOP/s of a rank as the newest finished runs in these outputs had it, else an assumption."""
+    finished = sorted(all_runs(launch.outputs), key=lambda r: r.config.stat().st_mtime, reverse=True)
+    rates = []
+    for run in finished[:_RUNS_TO_MEASURE]:
+        done = status.read(run)
+        if done.state == "DONE" and done.train_seconds > 0:
+            try:
+                config = from_dict(yaml.load(run.config.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+            except (ConfigError, yaml.YAMLError, OSError):
+                continue  # a run of an older version prices nothing, but is no obstacle
+            flops = training_flops(config, pacing.extent(config))
+            rates.append(flops / done.train_seconds / 1e12 / config.resources.tasks_per_node)
+    if rates:
+        return sorted(rates)[len(rates) // 2], f"as measured in {len(rates)} finished run{'s' * (len(rates) > 1)}"
+    return _ASSUMED_TFLOPS, f"assuming {_ASSUMED_TFLOPS:g} TFLOP/s a rank; set resources.tflops"
+
+
+def write_csv(plan: Plan) -> None:
+    """`plan.csv`: one row a run."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["run_id", "cell", "role", "state", "steps", "tokens", "distinct_seqlens", "parameters", "flops", "hours"]
+    )
+    for run in plan.runs:
+        writer.writerow(
+            [run.run_id, run.cell, run.role, run.state, run.extent.steps, run.extent.tokens, len(run.extent.lengths),
+             run.parameters, f"{run.flops:.4g}", f"{run.hours:.4g}"]
+        )  # fmt: skip
+    write_atomic(SweepDir(plan.launch.outputs, plan.launch.sweep.name).plan, out.getvalue())
+
+
+def write_manifest(plan: Plan) -> int:
+    """Write the sweep's manifest and each run's configuration. Returns how many runs of an earlier grid it leaves out.
+
+    A run's config.yaml is written once and then never changed: a job reads nothing else.
+    """
+    sweep = SweepDir(plan.launch.outputs, plan.launch.sweep.name)
+    manifest = {
+        "name": plan.launch.sweep.name,
+        "question": plan.launch.sweep.question,
+        "launched": time.time(),
+        "runs": [
+            {
+                "run_id": r.run_id, "cell": r.cell, "role": r.role, "curriculum": r.curriculum, "shape": r.shape,
+                "variant": r.variant, "global_batch_size": r.config.global_batch_size, "lr": r.config.optim.lr,
+                "seed": r.config.seed,
+            }
+            for r in plan.runs
+        ],
+    }  # fmt: skip
+    before: set[str] = set()
+    if sweep.manifest.exists():
+        before = {r["run_id"] for r in json.loads(sweep.manifest.read_text())["runs"]}
+    for planned in plan.runs:
+        run = RunDir(plan.launch.outputs, planned.run_id)
+        if not run.config.exists():
+            write_atomic(run.config, yaml.safe_dump(to_dict(planned.config), sort_keys=False))
+    write_atomic(sweep.manifest, json.dumps(manifest, indent=1))
+    return len(before - {r.run_id for r in plan.runs})
+
+
+def prepare_data(plan: Plan, corpora: Corpora, progress: data.Progress | None = None) -> None:
+    """Tokenise every corpus that a missing run needs, before the first of them starts."""
+    for config in dict.fromkeys(dataclasses.replace(r.config.data, fingerprint=None) for r in plan.runs if r.to_train):
+        data.prepare(corpora.get(config), plan.launch.outputs, progress)
+
+
+def check_writable(outputs: str, ask: Callable[[str, int], bool] = os.access) -> None:
+    """Raise ConfigError when nothing can be written below `outputs`."""
+    from pathlib import Path
+
+    path = Path(outputs)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"outputs = {outputs}: cannot be made ({error.strerror}); choose another folder") from None
+    if not ask(str(path), os.W_OK | os.X_OK):
+        raise ConfigError(f"outputs = {outputs}: not writable; choose another folder or mend its permissions")

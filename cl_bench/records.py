@@ -1,0 +1,188 @@
+"""Metric rows: how they are written, compacted and read back.
+
+One JSONL file per attempt, one unbuffered write a row, so that a kill loses nothing. An attempt begins with a row that
+says at which step it restored; a reader drops earlier attempts' rows past that step, so that a run reads as one clean
+curve whatever happened to it. A finished run's rows are compacted to Parquet.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cl_bench.errors import UserError
+from cl_bench.paths import RunDir, write_atomic
+
+Kind = Literal["attempt", "train", "eval"]
+
+# Column -> pandas dtype. A null number is a value that was not finite or not measured.
+TRAIN_COLUMNS = {
+    "step": "int64",
+    "consumed_tokens": "int64",
+    "consumed_samples": "int64",
+    "seqlen": "int64",
+    "global_batch_size": "int64",
+    "lr": "float64",
+    "loss": "float64",
+    "loss_ratio": "float64",
+    "grad_norm": "float64",
+    "adam_var_l1": "float64",
+    "adam_var_max": "float64",
+    "adam_var_sqrt_l1": "float64",
+    "adam_var_sqrt_max": "float64",
+    "loss_scale": "float64",
+    "train_seconds": "float64",
+    "tokens_per_second": "float64",
+    "attempt": "int64",
+}
+EVAL_COLUMNS = {
+    "step": "int64",
+    "consumed_tokens": "int64",
+    "train_seconds": "float64",
+    "val_loss": "float64",
+    "val_ppl": "float64",
+    "eval_seconds": "float64",
+    "attempt": "int64",
+}
+ATTEMPT_COLUMNS = {
+    "attempt": "int64",
+    "restored_step": "int64",
+    "world_size": "int64",
+    "host": "object",
+    "device": "object",
+    "started": "float64",
+    "versions": "object",
+}
+COLUMNS: dict[Kind, dict[str, str]] = {"attempt": ATTEMPT_COLUMNS, "train": TRAIN_COLUMNS, "eval": EVAL_COLUMNS}
+
+
+class RecordError(UserError):
+    """A record that cannot be read."""
+
+
+class RecordWriter:
+    """Appends rows to one attempt's file; only rank 0 has one."""
+
+    def __init__(self, run: RunDir, attempt: int) -> None:
+        run.metrics.mkdir(parents=True, exist_ok=True)
+        self.attempt = attempt
+        self.path = run.attempt(attempt)
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, kind: Kind, row: dict[str, Any]) -> None:
+        """Append one row with a single write. Non-finite numbers become null (JSON has no NaN)."""
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        line = memoryview(json.dumps({"kind": kind, "attempt": self.attempt, **plain}).encode() + b"\n")
+        while line:
+            # A nearly full disk takes part of the row: the next write raises, and the torn line stays the last one.
+            line = line[os.write(self._fd, line) :]
+
+    def close(self) -> None:
+        """Make the rows durable."""
+        os.fsync(self._fd)
+        os.close(self._fd)
+
+
+def next_attempt(run: RunDir) -> int:
+    """Number of the attempt about to start."""
+    return 1 + max((int(p.stem.split("_")[1]) for p in run.attempts()), default=-1)
+
+
+def _read_attempt(path: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows of one JSONL file, and what was forgiven. Only a torn last line is: it is what a kill leaves behind."""
+    rows = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or "kind" not in row:
+                raise ValueError("not a metric row")
+        except ValueError as error:
+            if number == len(lines):  # no newline after it: the write was cut short
+                return rows, f"{path}: torn last line {number} ignored"
+            raise RecordError(f"{path}, line {number}: {error}; the record is damaged before its end") from None
+        rows.append(row)
+    return rows, None
+
+
+def _frame(rows: list[dict[str, Any]], kind: Kind) -> pd.DataFrame:
+    frame = pd.DataFrame([r for r in rows if r["kind"] == kind], columns=list(COLUMNS[kind]))
+    if kind == "attempt":
+        frame["versions"] = frame["versions"].map(lambda v: v if isinstance(v, str) else json.dumps(v))
+    return frame.astype(COLUMNS[kind])
+
+
+def _drop_superseded(frame: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
+    """Drop rows that a later attempt trained again: those past the step at which it restored.
+
+    The evaluation at the restored step itself belongs to the earlier attempt and stays.
+    """
+    keep = pd.Series(True, index=frame.index)
+    for attempt, restored in zip(attempts["attempt"], attempts["restored_step"], strict=True):
+        keep &= ~((frame["attempt"] < attempt) & (frame["step"] > restored))
+    return frame[keep].sort_values(["step", "attempt"], kind="stable").reset_index(drop=True)
+
+
+class Record:
+    """What a run recorded: `train` and `evals`, one clean curve each; `attempts`; `notes` on what was forgiven."""
+
+    def __init__(self, train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame, notes: list[str]) -> None:
+        self.train = _drop_superseded(train, attempts)
+        self.evals = _drop_superseded(evals, attempts).drop_duplicates("step", keep="first").reset_index(drop=True)
+        self.attempts = attempts
+        self.notes = notes
+
+
+def read(run: RunDir) -> Record:
+    """Read a run, finished or not: columns as in TRAIN_COLUMNS, EVAL_COLUMNS and ATTEMPT_COLUMNS.
+
+    Raises RecordError for damage before the end of a file.
+    """
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for path in run.attempts():
+        more, note = _read_attempt(path)
+        rows += more
+        notes += [note] if note else []
+    frames: dict[Kind, pd.DataFrame] = {kind: _frame(rows, kind) for kind in COLUMNS}
+    if run.table("train").exists():
+        for kind in COLUMNS:
+            try:
+                done = pd.read_parquet(run.table(kind))
+            except (OSError, pa.ArrowInvalid) as error:
+                raise RecordError(f"{run.table(kind)}: {error}; delete the folder to train the run again") from None
+            # JSONL files that a crash left beside their compacted rows are not read twice.
+            fresh = frames[kind][~frames[kind]["attempt"].isin(done["attempt"])]
+            frames[kind] = pd.concat([done, fresh], ignore_index=True) if len(fresh) else done
+    return Record(frames["train"], frames["eval"], frames["attempt"], notes)
+
+
+def compact(run: RunDir) -> None:
+    """Turn a finished run's JSONL into Parquet; rows of superseded attempts are kept and marked by their attempt.
+
+    The JSONL is removed only once every table is on disk.
+    """
+    paths = run.attempts()
+    rows = [row for path in paths for row in _read_attempt(path)[0]]
+    for kind in ("attempt", "eval", "train"):  # train last: its presence says that all are there
+        frame = _frame(rows, kind)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        sink = pa.BufferOutputStream()
+        floats = [c for c, t in COLUMNS[kind].items() if t == "float64"]
+        pq.write_table(
+            table, sink, compression="zstd",
+            use_dictionary=[c for c in COLUMNS[kind] if c not in floats],
+            column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        )  # fmt: skip
+        write_atomic(run.table(kind), sink.getvalue().to_pybytes())
+    for path in paths:
+        path.unlink()

@@ -1,0 +1,55 @@
+"""A run's state, as the job itself wrote it: the truth about what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import Any, Literal
+
+from cl_bench.paths import RunDir, write_atomic
+
+State = Literal["PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED", "PREEMPTED"]
+FINISHED = ("DONE", "DIVERGED")
+"""States of a run that has its result and is not trained again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What `status.json` holds."""
+
+    state: State = "PENDING"
+    attempt: int = 0
+    step: int = 0
+    steps: int = 0
+    """Steps of the whole run, as planned."""
+    consumed_tokens: int = 0
+    token_budget: int = 0
+    seqlen: int = 0
+    lr: float | None = None
+    loss: float | None = None
+    val_loss: float | None = None
+    val_ppl: float | None = None
+    train_seconds: float = 0.0
+    tokens_per_second: float | None = None
+    error: str = ""
+    """Why a run FAILED or DIVERGED."""
+    updated: float = 0.0
+    """Unix time of the last write."""
+
+
+def read(run: RunDir) -> Status:
+    """The run's status; PENDING where there is none yet or the file cannot be understood."""
+    try:
+        data = json.loads(run.status.read_text())
+        known = {f.name for f in dataclasses.fields(Status)}
+        return Status(**{k: v for k, v in data.items() if k in known})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return Status()
+
+
+def write(run: RunDir, status: Status, *, durable: bool = True, **changes: Any) -> Status:
+    """Write the status with `changes` applied; `durable=False` for a heartbeat that may be lost."""
+    status = dataclasses.replace(status, **changes, updated=time.time())
+    write_atomic(run.status, json.dumps(dataclasses.asdict(status)), durable=durable)
+    return status

@@ -1,0 +1,11 @@
+"""Hydra loads launchers and sweepers from this namespace package only; the code is in cl_bench.launchers."""
+
+from cl_bench import launchers
+
+
+class LocalLauncher(launchers.LocalLauncher):
+    """`hydra/launcher=local`."""
+
+
+class GridSweeper(launchers.GridSweeper):
+    """`hydra/sweeper=grid`."""
