@@ -7,18 +7,16 @@ object is built, and a message names the field, the value and what is allowed.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal
 
 import annotated_types as at
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from cl_bench.errors import UserError, did_you_mean
+from cl_bench import validation
 
-_T = TypeVar("_T")
 _STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[int, at.Gt(0)]
@@ -26,10 +24,6 @@ NonNegative = Annotated[int, at.Ge(0)]
 PositiveFloat = Annotated[float, at.Gt(0)]
 NonNegativeFloat = Annotated[float, at.Ge(0)]
 Fraction = Annotated[float, at.Ge(0), at.Lt(1)]
-
-
-class ConfigError(UserError):
-    """A configuration that cannot be trained; one line per mistake."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -344,7 +338,9 @@ class RunConfig:
 
     def _lengths(self) -> dict[str, tuple[int, ...]]:
         cur = self.curriculum
-        lengths = {"curriculum.max_difficulty": (cur.max_difficulty,) if cur.max_difficulty else ()}
+        lengths: dict[str, tuple[int, ...]] = {
+            "curriculum.max_difficulty": (cur.max_difficulty,) if cur.max_difficulty else ()
+        }
         if cur.schedule in ("fixed_linear", "fixed_root"):
             lengths["curriculum.min_difficulty"] = (cur.min_difficulty,)
         if cur.schedule == "fixed_discrete":
@@ -407,76 +403,11 @@ class LaunchConfig:
     """Print and write the plan, train nothing."""
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dict of a config dataclass, tuples as lists (what YAML and JSON hold)."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return plain
-
-
-_RUN = pydantic.TypeAdapter(RunConfig)
-_LAUNCH = pydantic.TypeAdapter(LaunchConfig)
-
-
 def from_dict(data: Mapping[str, Any]) -> RunConfig:
     """Build a RunConfig from nested plain values. Raises ConfigError, one line per mistake."""
-    return _validate(_RUN, data)
+    return validation.build(RunConfig, data)
 
 
 def launch_from_dict(data: Mapping[str, Any]) -> LaunchConfig:
     """Build a LaunchConfig from nested plain values. Raises ConfigError, one line per mistake."""
-    return _validate(_LAUNCH, data)
-
-
-def _validate(adapter: pydantic.TypeAdapter[_T], data: Mapping[str, Any]) -> _T:
-    try:
-        return adapter.validate_python(dict(data))
-    except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(_explain(dict(e)) for e in error.errors())) from None
-
-
-def _explain(error: dict[str, Any]) -> str:
-    """One line for one pydantic error: name, value, what is allowed."""
-    names = [str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained"))]
-    name = ".".join(names)
-    message = str(error["msg"])
-    if error["type"] == "value_error":
-        return message.removeprefix("Value error, ")
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{name}: unknown key; {did_you_mean(name, field_names())}"
-    if error["type"] == "missing":
-        return f"{name}: missing; give it a value"
-    if error["type"] == "dataclass_type":
-        return f"{name} = {error['input']!r}: must be a group of keys"
-    message = message.replace("Input should be", "must be").replace(", unable to parse string as an integer", "")
-    message = message.replace(", unable to parse string as a number", "")
-    return f"{name} = {error['input']!r}: {message}"
-
-
-def field_names(cls: Any = None, prefix: str = "") -> list[str]:
-    """Every dotted key of a RunConfig."""
-    cls = cls or RunConfig
-    names: list[str] = []
-    for field, hint in get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
-            names += field_names(hint, f"{prefix}{field}.")
-        elif not field.startswith("__"):
-            names.append(prefix + field)
-    return names
-
-
-def schema(cls: Any = None) -> dict[str, Any]:
-    """Every key of a RunConfig with its default; '???' where a preset must give the value."""
-    cls = cls or RunConfig
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        default = field.default
-        if isinstance(default, pydantic.fields.FieldInfo):
-            default = default.default if default.default_factory is None else dataclasses.MISSING
-        if dataclasses.is_dataclass(hints[field.name]):
-            values[field.name] = schema(hints[field.name])
-        elif default is not dataclasses.MISSING:
-            values[field.name] = list(default) if isinstance(default, tuple) else default
-        else:
-            values[field.name] = {} if field.name == "function_args" else "???"
-    return values
+    return validation.build(LaunchConfig, data)

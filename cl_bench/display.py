@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from cl_bench.status import Status
 console = Console(highlight=False, soft_wrap=False)
 _MOST_ROWS = 40
 _WIDE = 118
+_VERY_WIDE = 150
 _COLOURS = {"done": "green", "failed": "red", "diverged": "magenta", "running": "cyan", "interrupted": "yellow"}
 
 
@@ -89,24 +91,23 @@ def _table(plan: Plan) -> Table:
         ("lengths", True, [lengths(r.extent) for r in runs]),
         ("state", True, [r.state for r in runs]),
     ]
-    if any(r.variant for r in plan.runs):
-        columns.append(("differs in", False, [r.variant for r in runs]))
-    if wide:
+    if console.width >= _VERY_WIDE:
         columns.append(("run", False, [r.run_id for r in runs]))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for head, number, cells in columns:
         left = not number or head in ("state", "lengths")
+        least = max(len(c) for c in [head, *cells])
         table.add_column(
-            head, justify="left" if left else "right", no_wrap=True, overflow="ellipsis",
-            min_width=max(len(c) for c in [head, *cells]) if number else 8,
-        )  # fmt: skip
+            head, justify="left" if left else "right", no_wrap=number, min_width=least if number else min(least, 24)
+        )
     for row in zip(*(cells for _, _, cells in columns), strict=True):
         table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
     return table
 
 
 def _label(run: Planned, wide: bool) -> str:
-    return f"{run.curriculum} {run.shape}" if wide and run.role == "curriculum" else run.curriculum
+    shape = run.shape if wide and run.role == "curriculum" else ""
+    return " ".join(filter(None, [run.curriculum, shape, run.variant]))
 
 
 def progress_line(number: int, total: int, run: Planned, state: Status, width: int) -> Text:
@@ -143,3 +144,36 @@ def result_line(number: int, total: int, run: Planned, state: Status) -> Text:
     if state.state in ("DIVERGED", "PREEMPTED") and state.error:
         text.append(f"  {state.error.splitlines()[-1]}", style="dim")
     return text
+
+
+def print_verdict(verdict: dict[str, Any]) -> None:
+    """The sentence and its caveats."""
+    console.print(Text(verdict["sentence"], style="bold"))
+    for caveat in verdict["caveats"]:
+        console.print(Text(caveat))
+
+
+def print_status(runs: list[tuple[str, Status]]) -> None:
+    """A table of runs as their status files have it."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for head in ("run", "state", "step", "tokens", "seqlen", "ppl", "tok/s", "left"):
+        table.add_column(head, justify="left" if head in ("run", "state") else "right", no_wrap=head != "run")
+    for name, s in runs:
+        rate = s.tokens_per_second or 0
+        left = clock((s.token_budget - s.consumed_tokens) / rate) if s.state == "RUNNING" and rate else ""
+        table.add_row(
+            name,
+            Text(s.state, style=_COLOURS.get(s.state.lower(), "")),
+            f"{s.step:,}/{s.steps:,}" if s.steps else "",
+            si(s.consumed_tokens) if s.consumed_tokens else "",
+            str(s.seqlen or ""),
+            f"{s.val_ppl:.3g}" if s.val_ppl is not None else "",
+            si(rate) if rate else "",
+            left,
+        )
+    console.print(table)
+    for name, s in runs:
+        if s.state == "FAILED":
+            console.print(
+                f"failed  {name}: {s.error.strip().splitlines()[-1] if s.error.strip() else ''}", soft_wrap=True
+            )

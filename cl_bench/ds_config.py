@@ -35,8 +35,12 @@ def build(config: RunConfig, world_size: int) -> dict[str, Any]:
     if precision == "fp16":
         # The loss-scale settings of the published runs (Megatron-DeepSpeed, examples_deepspeed/curriculum_learning).
         ds["fp16"] = {
-            "enabled": True, "loss_scale": 0, "loss_scale_window": 1000, "hysteresis": 2, "min_loss_scale": 1,
-        }  # fmt: skip
+            "enabled": True,
+            "loss_scale": 0,
+            "loss_scale_window": 1000,
+            "hysteresis": 2,
+            "min_loss_scale": 1,
+        }
     return ds
 
 
@@ -56,9 +60,12 @@ def init_distributed(rank: int, world_size: int, local_rank: int, store: Path, d
     """Join the ranks of one machine through a file, which no other job can collide with as it could on a port."""
     # DeepSpeed looks for all five and tries MPI when one is missing.
     os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank),
-        MASTER_ADDR="127.0.0.1", MASTER_PORT="0",
-    )  # fmt: skip
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_RANK=str(local_rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="0",
+    )
     if device == "cpu":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -68,9 +75,13 @@ def init_distributed(rank: int, world_size: int, local_rank: int, store: Path, d
     # The shared-memory collective is compiled on first use (25 s, needs ninja, a stale lock hangs every rank).
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
-        dist_backend="nccl" if device == "cuda" else "gloo", init_method=store.absolute().as_uri(), rank=rank,
-        world_size=world_size, dist_init_required=True, verbose=False,
-    )  # fmt: skip
+        dist_backend="nccl" if device == "cuda" else "gloo",
+        init_method=store.absolute().as_uri(),
+        rank=rank,
+        world_size=world_size,
+        dist_init_required=True,
+        verbose=False,
+    )
 
 
 def make_engine(config: RunConfig, world_size: int, device: str) -> Any:
@@ -84,9 +95,12 @@ def make_engine(config: RunConfig, world_size: int, device: str) -> Any:
     model = GPT2(config.model)
     optim = config.optim
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, optim.weight_decay), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps,
+        parameter_groups(model, optim.weight_decay),
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.eps,
         fused=device == "cpu" or None,
-    )  # fmt: skip
+    )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=build(config, world_size))
     return engine
 

@@ -42,4 +42,4 @@ def validation_loss(
     if world_size > 1:
         total = total.to(device)
         dist.all_reduce(total)
-    return float(total) / (n * (blocks.shape[1] - 1))
+    return total.item() / (n * (int(blocks.shape[1]) - 1))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from cl_bench import pacing
-from cl_bench.config import ConfigError, RunConfig, to_dict
+from cl_bench.config import CurriculumConfig, RunConfig
+from cl_bench.validation import ConfigError, to_dict
 
 # What carries a run out without changing the experiment: queue, paths, tracking.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
@@ -69,3 +71,54 @@ def short_float(value: float) -> str:
         return "0"
     mantissa, exponent = f"{value:.6e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def setting(config: RunConfig) -> str:
+    """Hash of all that two runs must share to be compared: everything but curriculum, batch, learning rate and seed."""
+    shared = {k: v for k, v in identity(config).items() if k not in ("curriculum", "global_batch_size", "seed")}
+    shared["optim"] = {k: v for k, v in shared["optim"].items() if k != "lr"}
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumConfig, str]:
+    """A name for each distinct curriculum: its own, and what differs where several share it."""
+    distinct = list(dict.fromkeys(curricula))
+    names = {}
+    for curriculum in distinct:
+        same = [to_dict(c) for c in distinct if c.name == curriculum.name]
+        differing = [k for k in same[0] if any(c[k] != same[0][k] for c in same)]
+        mine = to_dict(curriculum)
+        details = ", ".join(f"{k}={_short(mine[k])}" for k in differing)
+        names[curriculum] = f"{curriculum.name}({details})" if details else curriculum.name
+    return names
+
+
+def variants(configs: Sequence[RunConfig]) -> list[str]:
+    """For each run, the settings that differ within the grid besides curriculum, batch, learning rate and seed."""
+    flat = [_flatten(identity(c)) for c in configs]
+    expected = {"seed", "global_batch_size", "optim.lr"}
+    keys = (
+        [
+            k
+            for k in flat[0]
+            if k not in expected and not k.startswith("curriculum.") and any(f.get(k) != flat[0][k] for f in flat)
+        ]
+        if flat
+        else []
+    )
+    if "model.name" in keys:  # a preset's name stands for its sizes
+        keys = ["model.name", *(k for k in keys if not k.startswith("model.") and k != "max_seqlen")]
+    if "data.fingerprint" in keys:
+        keys = [k for k in keys if not k.startswith("data.")] + ["data.fingerprint"]
+    return [", ".join(f"{k}={_short(f.get(k))}" for k in keys) for f in flat]
+
+
+def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

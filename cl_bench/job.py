@@ -1,14 +1,96 @@
-"""What submitit runs inside each task of a job."""
+"""The process around the training loop.
+
+A job is given the run's folder and reads nothing but its config.yaml; what it leaves there is the result.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
 import submitit
 
-from cl_bench import train
+from cl_bench import status, train
+from cl_bench.config import RunConfig, from_dict
+from cl_bench.errors import EXIT_USER_ERROR, UserError
+from cl_bench.lock import only_trainer
+from cl_bench.paths import RunDir, read_yaml
+from cl_bench.status import FINISHED
+
+log = logging.getLogger("cl_bench")
+
+_ERROR_LINES = 12
+EXIT_FAILED = 1
 
 
 def task(root: str, store: str, threads: int | None) -> None:
-    """Train the run in folder `root` as this task's rank, then end the process; the status file holds the result."""
+    """What submitit runs: train the run in folder `root` as this task's rank, then end the process."""
     place = submitit.JobEnvironment()
     rank = train.Rank(place.global_rank, place.num_tasks, place.local_rank)
-    train.leave(train.run_job(root, rank, store, threads))
+    leave(run_job(root, rank, store, threads))
+
+
+def load_config(run: RunDir) -> RunConfig:
+    """The run's configuration as it was written at submission."""
+    return from_dict(read_yaml(run.config))
+
+
+def _train(run: RunDir, config: RunConfig, place: train.Rank, store: Path, stop: train.StopRequest) -> None:
+    """Set the process up, then train."""
+    import torch
+
+    from cl_bench import ds_config
+
+    device = ds_config.choose_accelerator(config.resources.accelerator)
+    torch.set_num_threads(config.resources.threads or max(1, (os.cpu_count() or 1) // place.world_size))
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank)
+    ds_config.init_distributed(place.rank, place.world_size, place.local_rank, store, device)
+    rank = dataclasses.replace(place, device=f"cuda:{place.local_rank}" if device == "cuda" else "cpu")
+    train.Trainer(config, run, rank, stop).train()
+
+
+def run_job(root: str, place: train.Rank, store: str, threads: int | None = None) -> int:
+    """Train the run whose folder is `root` as one of its ranks. Returns the exit code; the status file says the rest.
+
+    `store` is a file that does not exist yet, through which the ranks of this attempt find each other. `threads` is
+    used where the configuration leaves resources.threads open.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
+    run = RunDir.at(root)
+    with train.StopRequest() as stop, only_trainer(run) if place.rank == 0 else contextlib.nullcontext(True) as mine:
+        if not mine:
+            log.info("another process is training %s; leaving it alone", run.run_id)
+            return 0
+        if status.read(run).state in FINISHED:
+            log.info("%s is finished", run.run_id)
+            return 0
+        try:
+            config = load_config(run)
+            if config.resources.threads is None:
+                config = dataclasses.replace(config, resources=dataclasses.replace(config.resources, threads=threads))
+            _train(run, config, place, Path(store), stop)
+        except UserError as error:
+            status.write(run, status.read(run), state="FAILED", error=str(error))
+            log.error("%s", error)
+            return EXIT_USER_ERROR
+        except BaseException:
+            text = traceback.format_exc()
+            log.error("%s", text)
+            if status.read(run).state != "FAILED":  # the rank that broke first knows best
+                last = "\n".join(text.strip().splitlines()[-_ERROR_LINES:])
+                status.write(run, status.read(run), state="FAILED", error=last)
+            return EXIT_FAILED
+    return 0
+
+
+def leave(code: int) -> None:
+    """End the process at once: Python's finalisation races gloo's thread and may abort a finished run."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -61,7 +61,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+        mixed: Tensor = x + self.mlp(self.ln_2(x))
+        return mixed
 
 
 class GPT2(nn.Module):
@@ -98,7 +99,7 @@ class GPT2(nn.Module):
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
             x = block(x)
-        logits = self.head(self.ln_f(x))
+        logits: Tensor = self.head(self.ln_f(x))
         if labels is None:
             return logits
         return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)

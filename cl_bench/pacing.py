@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from cl_bench.config import ConfigError, CurriculumConfig, RunConfig, Schedule
+from cl_bench.config import CurriculumConfig, RunConfig, Schedule
+from cl_bench.validation import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Pacing:
     def _root(self, step: int) -> int:
         # d = floor((t/T)^(1/r) (max - min) + min), rounded down to a multiple, but not below the first one >= min
         low, high, multiple = self.min_difficulty, self.max_difficulty, self.difficulty_step
-        length = math.floor((step / self.total_curriculum_step) ** (1.0 / self.root_degree) * (high - low) + low)
+        share: float = (step / self.total_curriculum_step) ** (1.0 / self.root_degree)
+        length = math.floor(share * (high - low) + low)
         length -= length % multiple
         return min(max(length, -(-low // multiple) * multiple), high)
 
@@ -145,9 +147,11 @@ def in_steps(config: RunConfig) -> CurriculumConfig:
                 f"(batch {config.global_batch_size}, {config.baseline_steps} baseline steps); lengthen it"
             )
         used |= {
-            "min_difficulty": cur.min_difficulty, "difficulty_step": cur.difficulty_step,
-            "duration": float(steps), "root_degree": degree,
-        }  # fmt: skip
+            "min_difficulty": cur.min_difficulty,
+            "difficulty_step": cur.difficulty_step,
+            "duration": float(steps),
+            "root_degree": degree,
+        }
     if cur.schedule == "fixed_discrete":
         ends: list[int] = []
         start, in_tokens = 0.0, cur.duration_unit == "tokens"

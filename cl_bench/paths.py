@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 def config_root() -> Path:
@@ -141,6 +145,16 @@ def data_cache(outputs: str | Path) -> Path:
 def all_runs(outputs: str | Path) -> list[RunDir]:
     """Every run below an `outputs` folder."""
     return [RunDir(outputs, p.parent.name) for p in sorted((Path(outputs) / "runs").glob("*/config.yaml"))]
+
+
+def manifest_runs(sweep: SweepDir) -> list[str]:
+    """run_ids of a sweep, in the order of its grid."""
+    return [str(r["run_id"]) for r in json.loads(sweep.manifest.read_text())["runs"]]
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values of a YAML file, through libyaml (ten times faster) where PyYAML was built with it."""
+    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def write_atomic(path: Path, text: str | bytes, *, durable: bool = True) -> None:

@@ -5,21 +5,24 @@ Imports neither torch nor deepspeed: a plan is made where a sweep is launched, o
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import yaml
 
-from cl_bench import data, identity, lock, pacing, schedule, status
-from cl_bench.config import ConfigError, CurriculumConfig, DataConfig, LaunchConfig, RunConfig, from_dict, to_dict
+from cl_bench import corpus, identity, lock, pacing, schedule, status
+from cl_bench.config import DataConfig, LaunchConfig, RunConfig, from_dict
 from cl_bench.identity import short_float
-from cl_bench.paths import RunDir, SweepDir, all_runs, write_atomic
+from cl_bench.paths import RunDir, SweepDir, all_runs, read_yaml, write_atomic
+from cl_bench.validation import ConfigError, to_dict
 
 State = Literal["new", "done", "diverged", "running", "failed", "interrupted"]
 Role = Literal["baseline", "curriculum"]
@@ -71,10 +74,15 @@ class Plan:
 
     launch: LaunchConfig
     runs: tuple[Planned, ...]
-    duplicates: int
-    """Jobs of the grid that describe a run which is in it already."""
+    asked: tuple[str, ...]
+    """run_id of every job of the grid, in its order; a run that several jobs describe stands here several times."""
     hours_basis: str
     """Where the estimate of hours comes from."""
+
+    @property
+    def duplicates(self) -> int:
+        """Jobs of the grid that describe a run which is in it already."""
+        return len(self.asked) - len(self.runs)
 
     @property
     def hours(self) -> float:
@@ -85,28 +93,30 @@ class Plan:
 class Corpora:
     """Checks and hashes each corpus of a grid once."""
 
-    def __init__(self, progress: data.Progress | None = None) -> None:
-        self._known: dict[DataConfig, data.Corpus] = {}
+    def __init__(self, progress: corpus.Progress | None = None) -> None:
+        self._known: dict[DataConfig, corpus.Corpus] = {}
         self._progress = progress
 
-    def get(self, config: DataConfig) -> data.Corpus:
+    def get(self, config: DataConfig) -> corpus.Corpus:
         """The corpus behind a data configuration. Raises ConfigError."""
         if config not in self._known:
-            self._known[config] = data.inspect(config, self._progress)
+            self._known[config] = corpus.inspect(config, self._progress)
         return self._known[config]
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
     """Resolve, check and price every run of a grid. Raises ConfigError before anything is written."""
     resolved: dict[str, tuple[RunConfig, RunConfig]] = {}
+    ids = []
     for config in configs:
-        corpus = corpora.get(config.data)
-        data.check_length(corpus, config.seqlen)
-        full = identity.resolve(config, vocab_size=data.VOCAB_SIZE, fingerprint=corpus.fingerprint)
+        text = corpora.get(config.data)
+        corpus.check_length(text, config.seqlen)
+        full = identity.resolve(config, vocab_size=corpus.VOCAB_SIZE, fingerprint=text.fingerprint)
         schedule.of(full)
-        resolved.setdefault(identity.run_id(full), (config, full))
-    names = _curriculum_names([asked.curriculum for asked, _ in resolved.values()])
-    variants = _variants([full for _, full in resolved.values()])
+        ids.append(identity.run_id(full))
+        resolved.setdefault(ids[-1], (config, full))
+    names = identity.curriculum_names([asked.curriculum for asked, _ in resolved.values()])
+    variants = identity.variants([full for _, full in resolved.values()])
     tflops, basis = _tflops(launch)
     runs = []
     for (run_id, (asked, full)), variant in zip(resolved.items(), variants, strict=True):
@@ -115,13 +125,19 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
         ranks = full.resources.tasks_per_node
         runs.append(
             Planned(
-                config=full, run_id=run_id, curriculum=names[asked.curriculum], shape=asked.curriculum.label(),
-                variant=variant, state=state_of(RunDir(launch.outputs, run_id)), extent=extent,
-                parameters=full.model.n_parameters(), flops=flops,
+                config=full,
+                run_id=run_id,
+                curriculum=names[asked.curriculum],
+                shape=asked.curriculum.label(),
+                variant=variant,
+                state=state_of(RunDir(launch.outputs, run_id)),
+                extent=extent,
+                parameters=full.model.n_parameters(),
+                flops=flops,
                 hours=flops / ((full.resources.tflops or tflops) * 1e12 * ranks) / 3600,
             )
-        )  # fmt: skip
-    return Plan(launch, tuple(runs), len(configs) - len(runs), basis)
+        )
+    return Plan(launch, tuple(runs), tuple(ids), basis)
 
 
 def state_of(run: RunDir) -> State:
@@ -133,7 +149,9 @@ def state_of(run: RunDir) -> State:
         return "diverged"
     if lock.is_held(run):
         return "running"
-    return {"PENDING": "new", "FAILED": "failed"}.get(known, "interrupted")  # type: ignore[return-value]
+    if known == "FAILED":
+        return "failed"
+    return "new" if known == "PENDING" else "interrupted"
 
 
 def training_flops(config: RunConfig, extent: pacing.Extent) -> float:
@@ -146,45 +164,6 @@ def training_flops(config: RunConfig, extent: pacing.Extent) -> float:
     return per_step
 
 
-def _curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumConfig, str]:
-    """A name for each distinct curriculum: its own, and what differs where several share it."""
-    distinct = list(dict.fromkeys(curricula))
-    names = {}
-    for curriculum in distinct:
-        same = [to_dict(c) for c in distinct if c.name == curriculum.name]
-        differing = [k for k in same[0] if any(c[k] != same[0][k] for c in same)]
-        mine = to_dict(curriculum)
-        details = ", ".join(f"{k}={_short(mine[k])}" for k in differing)
-        names[curriculum] = f"{curriculum.name}({details})" if details else curriculum.name
-    return names
-
-
-def _variants(configs: Sequence[RunConfig]) -> list[str]:
-    """For each run, the settings that differ within the grid besides curriculum, batch, learning rate and seed."""
-    flat = [_flatten(identity.identity(c)) for c in configs]
-    expected = {"seed", "global_batch_size", "optim.lr"}
-    keys = [
-        k for k in flat[0]
-        if k not in expected and not k.startswith("curriculum.") and any(f.get(k) != flat[0][k] for f in flat)
-    ] if flat else []  # fmt: skip
-    if "model.name" in keys:  # a preset's name stands for its sizes
-        keys = ["model.name", *(k for k in keys if not k.startswith("model.") and k != "max_seqlen")]
-    if "data.fingerprint" in keys:
-        keys = [k for k in keys if not k.startswith("data.")] + ["data.fingerprint"]
-    return [", ".join(f"{k}={_short(f.get(k))}" for k in keys) for f in flat]
-
-
-def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _tflops(launch: LaunchConfig) -> tuple[float, str]:
     """Sustained TFLOP/s of a rank as the newest finished runs in these outputs had it, else an assumption."""
     finished = sorted(all_runs(launch.outputs), key=lambda r: r.config.stat().st_mtime, reverse=True)
@@ -193,7 +172,7 @@ def _tflops(launch: LaunchConfig) -> tuple[float, str]:
         done = status.read(run)
         if done.state == "DONE" and done.train_seconds > 0:
             try:
-                config = from_dict(yaml.load(run.config.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+                config = from_dict(read_yaml(run.config))
             except (ConfigError, yaml.YAMLError, OSError):
                 continue  # a run of an older version prices nothing, but is no obstacle
             flops = training_flops(config, pacing.extent(config))
@@ -212,17 +191,32 @@ def write_csv(plan: Plan) -> None:
     )
     for run in plan.runs:
         writer.writerow(
-            [run.run_id, run.cell, run.role, run.state, run.extent.steps, run.extent.tokens, len(run.extent.lengths),
-             run.parameters, f"{run.flops:.4g}", f"{run.hours:.4g}"]
-        )  # fmt: skip
+            [
+                run.run_id,
+                run.cell,
+                run.role,
+                run.state,
+                run.extent.steps,
+                run.extent.tokens,
+                len(run.extent.lengths),
+                run.parameters,
+                f"{run.flops:.4g}",
+                f"{run.hours:.4g}",
+            ]
+        )
     write_atomic(SweepDir(plan.launch.outputs, plan.launch.sweep.name).plan, out.getvalue())
 
 
-def write_manifest(plan: Plan) -> int:
-    """Write the sweep's manifest and each run's configuration. Returns how many runs of an earlier grid it leaves out.
+def write_configs(plan: Plan) -> None:
+    """Write each run's config.yaml, once: it never changes afterwards, and a job reads nothing else."""
+    for planned in plan.runs:
+        run = RunDir(plan.launch.outputs, planned.run_id)
+        if not run.config.exists():
+            write_atomic(run.config, yaml.safe_dump(to_dict(planned.config), sort_keys=False))
 
-    A run's config.yaml is written once and then never changed: a job reads nothing else.
-    """
+
+def write_manifest(plan: Plan) -> int:
+    """Write the sweep's manifest: runs, cells, roles. Returns how many runs of an earlier grid it leaves out."""
     sweep = SweepDir(plan.launch.outputs, plan.launch.sweep.name)
     manifest = {
         "name": plan.launch.sweep.name,
@@ -230,38 +224,39 @@ def write_manifest(plan: Plan) -> int:
         "launched": time.time(),
         "runs": [
             {
-                "run_id": r.run_id, "cell": r.cell, "role": r.role, "curriculum": r.curriculum, "shape": r.shape,
-                "variant": r.variant, "global_batch_size": r.config.global_batch_size, "lr": r.config.optim.lr,
+                "run_id": r.run_id,
+                "cell": r.cell,
+                "role": r.role,
+                "curriculum": r.curriculum,
+                "shape": r.shape,
+                "variant": r.variant,
+                "global_batch_size": r.config.global_batch_size,
+                "lr": r.config.optim.lr,
                 "seed": r.config.seed,
             }
             for r in plan.runs
         ],
-    }  # fmt: skip
+    }
     before: set[str] = set()
     if sweep.manifest.exists():
-        before = {r["run_id"] for r in json.loads(sweep.manifest.read_text())["runs"]}
-    for planned in plan.runs:
-        run = RunDir(plan.launch.outputs, planned.run_id)
-        if not run.config.exists():
-            write_atomic(run.config, yaml.safe_dump(to_dict(planned.config), sort_keys=False))
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged manifest is replaced
+            before = {r["run_id"] for r in json.loads(sweep.manifest.read_text())["runs"]}
     write_atomic(sweep.manifest, json.dumps(manifest, indent=1))
     return len(before - {r.run_id for r in plan.runs})
 
 
-def prepare_data(plan: Plan, corpora: Corpora, progress: data.Progress | None = None) -> None:
+def prepare_data(plan: Plan, corpora: Corpora, progress: corpus.Progress | None = None) -> None:
     """Tokenise every corpus that a missing run needs, before the first of them starts."""
     for config in dict.fromkeys(dataclasses.replace(r.config.data, fingerprint=None) for r in plan.runs if r.to_train):
-        data.prepare(corpora.get(config), plan.launch.outputs, progress)
+        corpus.prepare(corpora.get(config), plan.launch.outputs, progress)
 
 
-def check_writable(outputs: str, ask: Callable[[str, int], bool] = os.access) -> None:
+def check_writable(outputs: str) -> None:
     """Raise ConfigError when nothing can be written below `outputs`."""
-    from pathlib import Path
-
     path = Path(outputs)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"outputs = {outputs}: cannot be made ({error.strerror}); choose another folder") from None
-    if not ask(str(path), os.W_OK | os.X_OK):
+    if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"outputs = {outputs}: not writable; choose another folder or mend its permissions")

@@ -97,7 +97,7 @@ def next_attempt(run: RunDir) -> int:
 
 def _read_attempt(path: Path) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of one JSONL file, and what was forgiven. Only a torn last line is: it is what a kill leaves behind."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -179,10 +179,12 @@ def compact(run: RunDir) -> None:
         sink = pa.BufferOutputStream()
         floats = [c for c, t in COLUMNS[kind].items() if t == "float64"]
         pq.write_table(
-            table, sink, compression="zstd",
+            table,
+            sink,
+            compression="zstd",
             use_dictionary=[c for c in COLUMNS[kind] if c not in floats],
             column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-        )  # fmt: skip
+        )
         write_atomic(run.table(kind), sink.getvalue().to_pybytes())
     for path in paths:
         path.unlink()

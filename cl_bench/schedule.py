@@ -11,7 +11,8 @@ import dataclasses
 import math
 
 from cl_bench import pacing
-from cl_bench.config import ConfigError, RunConfig
+from cl_bench.config import RunConfig
+from cl_bench.validation import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

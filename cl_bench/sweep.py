@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import sys
@@ -14,7 +13,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cl_bench import config, display, launchers
+from cl_bench import config, display, launchers, local, validation
 from cl_bench.errors import EXIT_USER_ERROR, UserError, did_you_mean
 from cl_bench.paths import config_root
 
@@ -32,12 +31,12 @@ def _register() -> None:
     """Tell Hydra every key with its default, and where sweeps are."""
     OmegaConf.register_new_resolver("config_root", lambda _="": str(config_root()), replace=True)
     OmegaConf.register_new_resolver("own_root", lambda _="": _own_root(), replace=True)
-    schema = config.schema() | config.to_dict(config.LaunchConfig())
+    schema = validation.schema(config.RunConfig) | validation.schema(config.LaunchConfig)
     ConfigStore.instance().store(name="schema", node=schema)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 when runs failed, 2 for the user's mistakes, 130 interrupted."""
+    """Run the command line. Exit code: 0; 1 when runs failed; 2 for the user's mistakes; 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     _register()
     # Hydra then raises instead of printing and leaving with 1.
@@ -56,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(_explain(error))
     except OSError as error:
         return _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
-    except launchers.RunsFailed as error:
+    except local.RunsFailed as error:
         display.console.print(str(error))
         return EXIT_FAILED
     except KeyboardInterrupt:
@@ -90,9 +89,7 @@ def _explain(error: BaseException) -> str:
 
 
 def _all_names() -> list[str]:
-    launch = [f.name for f in dataclasses.fields(config.LaunchConfig) if f.name != "sweep"]
-    sweep = [f"sweep.{f.name}" for f in dataclasses.fields(config.SweepConfig)]
-    return config.field_names() + launch + sweep + list(_GROUPS)
+    return [*validation.field_names(config.RunConfig), *validation.field_names(config.LaunchConfig), *_GROUPS]
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import contextlib
 import logging
 import queue
 import threading
-from typing import Any
+from typing import Any, Literal
 
-from cl_bench.config import RunConfig, to_dict
+from cl_bench.config import RunConfig
 from cl_bench.paths import RunDir
+from cl_bench.validation import to_dict
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +53,12 @@ class Mirror:
         if self._thread.is_alive():
             log.warning("W&B did not finish within %g s; the local record is complete", _FINISH_TIMEOUT_S)
         if self.dropped:
-            log.warning("W&B lost %d rows that came faster than it took them; the local record is complete", self.dropped)
+            log.warning("W&B was too slow for %d rows; the local record is complete", self.dropped)
 
     def _work(self, config: RunConfig, run: RunDir, attempt: int) -> None:
         wandb_run = None
-        for mode in ("online", "offline") if config.tracking.mode == "wandb_online" else ("offline",):
+        online: list[Literal["online", "offline"]] = ["online"] if config.tracking.mode == "wandb_online" else []
+        for mode in [*online, "offline"]:
             try:
                 wandb_run = _start(config, run, attempt, mode)
                 break
@@ -79,21 +81,31 @@ class Mirror:
                 wandb_run.finish()
 
 
-def _start(config: RunConfig, run: RunDir, attempt: int, mode: str) -> Any:
+def _start(config: RunConfig, run: RunDir, attempt: int, mode: Literal["online", "offline"]) -> Any:
     """One fresh W&B run per attempt, grouped by our run: offline attempts cannot be joined into one."""
     import wandb
 
     settings = wandb.Settings(
-        silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=_INIT_TIMEOUT_S,
+        silent=True,
+        console="off",
+        disable_git=True,
+        x_disable_stats=True,
+        init_timeout=_INIT_TIMEOUT_S,
         x_transaction_log_flush_interval=1.0,
-    )  # fmt: skip
+    )
     run.root.mkdir(parents=True, exist_ok=True)
     wandb_run = wandb.init(
-        project=config.tracking.project, entity=config.tracking.entity, mode=mode, dir=str(run.root),
-        group=run.run_id, name=f"{run.run_id}.{attempt}", job_type=config.curriculum.name,
-        tags=[config.curriculum.schedule, config.model.name], config=to_dict(config) | {"attempt": attempt},
+        project=config.tracking.project,
+        entity=config.tracking.entity,
+        mode=mode,
+        dir=str(run.root),
+        group=run.run_id,
+        name=f"{run.run_id}.{attempt}",
+        job_type=config.curriculum.name,
+        tags=[config.curriculum.schedule, config.model.name],
+        config=to_dict(config) | {"attempt": attempt},
         settings=settings,
-    )  # fmt: skip
+    )
     wandb_run.define_metric("consumed_tokens", hidden=True)
     wandb_run.define_metric("*", step_metric="consumed_tokens")
     return wandb_run

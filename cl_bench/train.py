@@ -1,39 +1,26 @@
-"""Train one run: the loop, and the process around it.
-
-A job is given the run's folder and reads nothing but its config.yaml; what it leaves there is the result.
-"""
+"""The training loop: one attempt at one run."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import os
 import platform
 import signal
 import socket
-import sys
 import time
-import traceback
 from importlib.metadata import version
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
 from cl_bench import pacing, records, schedule, status
-from cl_bench.config import RunConfig, from_dict
-from cl_bench.errors import EXIT_USER_ERROR, UserError
-from cl_bench.lock import only_trainer
+from cl_bench.config import RunConfig
+from cl_bench.errors import UserError
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
 
 log = logging.getLogger("cl_bench")
 
 _HEARTBEAT_S = 0.5
-_ERROR_LINES = 12
-EXIT_FAILED = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,20 +63,20 @@ class Trainer:
     def __init__(self, config: RunConfig, run: RunDir, rank: Rank, stop: StopRequest) -> None:
         import torch
 
-        from cl_bench import checkpoint, data, ds_config
+        from cl_bench import checkpoint, corpus, data, ds_config
         from cl_bench.tracking import Mirror
 
         self.config, self.run, self.rank, self.stop = config, run, rank, stop
         self.pacing = pacing.of(config)
         self.lr_schedule = schedule.of(config)
         self.steps = pacing.extent(config).steps
-        corpus = data.inspect(config.data)
-        if corpus.fingerprint != config.data.fingerprint:
+        text = corpus.inspect(config.data)
+        if text.fingerprint != config.data.fingerprint:
             raise UserError(
                 f"the text behind data.{config.data.source} changed since the run was planned (fingerprint "
-                f"{corpus.fingerprint}, planned {config.data.fingerprint}); launch the sweep again"
+                f"{text.fingerprint}, planned {config.data.fingerprint}); launch the sweep again"
             )
-        folder = data.prepare(corpus, run.outputs)
+        folder = corpus.prepare(text, run.outputs)
         self.batches = data.Batches(folder, config.seqlen, config.seed)
         self.validation = data.validation_blocks(folder, config.seqlen, config.evaluation.n_blocks)
         self.engine = ds_config.make_engine(config, rank.world_size, rank.device)
@@ -170,11 +157,19 @@ class Trainer:
         state.min_loss = min(state.min_loss, train_loss)  # a NaN never becomes the minimum
         state.steps_above = telemetry.steps_above(config.divergence, ratio, state.steps_above)
         row = {
-            "step": step, "consumed_tokens": state.consumed_tokens, "consumed_samples": state.consumed_samples,
-            "seqlen": seqlen, "global_batch_size": config.global_batch_size, "lr": lr, "loss": train_loss,
-            "loss_ratio": ratio, "grad_norm": grad_norm, "loss_scale": ds_config.loss_scale(engine),
-            "train_seconds": state.train_seconds, "tokens_per_second": tokens_in_step / seconds,
-        }  # fmt: skip
+            "step": step,
+            "consumed_tokens": state.consumed_tokens,
+            "consumed_samples": state.consumed_samples,
+            "seqlen": seqlen,
+            "global_batch_size": config.global_batch_size,
+            "lr": lr,
+            "loss": train_loss,
+            "loss_ratio": ratio,
+            "grad_norm": grad_norm,
+            "loss_scale": ds_config.loss_scale(engine),
+            "train_seconds": state.train_seconds,
+            "tokens_per_second": tokens_in_step / seconds,
+        }
         interval = config.telemetry.adam_variance_interval
         if interval and step % interval == 0:
             row |= telemetry.adam_variance(engine, rank.world_size, config.deepspeed.zero_stage > 0)
@@ -214,26 +209,39 @@ class Trainer:
             self.engine, self.validation, self.micro_batch, rank.rank, rank.world_size, rank.device
         )
         row = {
-            "step": self.state.step, "consumed_tokens": self.state.consumed_tokens,
-            "train_seconds": self.state.train_seconds, "val_loss": loss, "val_ppl": evaluate.perplexity(loss),
+            "step": self.state.step,
+            "consumed_tokens": self.state.consumed_tokens,
+            "train_seconds": self.state.train_seconds,
+            "val_loss": loss,
+            "val_ppl": evaluate.perplexity(loss),
             "eval_seconds": time.perf_counter() - started,
-        }  # fmt: skip
+        }
         self._write("eval", row)
         self.status = dataclasses.replace(self.status, val_loss=row["val_loss"], val_ppl=row["val_ppl"])
 
     def _begin(self) -> None:
         """Open the attempt's record and evaluate the untrained model."""
         row = {
-            "restored_step": self.state.step, "world_size": self.rank.world_size, "host": socket.gethostname(),
-            "device": self.rank.device, "started": time.time(), "versions": _versions(),
-        }  # fmt: skip
+            "restored_step": self.state.step,
+            "world_size": self.rank.world_size,
+            "host": socket.gethostname(),
+            "device": self.rank.device,
+            "started": time.time(),
+            "versions": _versions(),
+        }
         if self.writer:
             self.writer.write("attempt", row)
             self.status = status.write(
-                self.run, self.status, state="RUNNING", attempt=self.attempt, steps=self.steps, error="",
-                token_budget=self.config.token_budget, step=self.state.step,
+                self.run,
+                self.status,
+                state="RUNNING",
+                attempt=self.attempt,
+                steps=self.steps,
+                error="",
+                token_budget=self.config.token_budget,
+                step=self.state.step,
                 consumed_tokens=self.state.consumed_tokens,
-            )  # fmt: skip
+            )
         log.info("attempt %d starts at step %d of %d", self.attempt, self.state.step, self.steps)
         if self.state.step == 0:
             self._evaluate()
@@ -265,10 +273,16 @@ class Trainer:
         if state in FINISHED:
             records.compact(self.run)
         self.status = status.write(
-            self.run, self.status, state=state, error=reason, step=self.state.step,
-            consumed_tokens=self.state.consumed_tokens, train_seconds=self.state.train_seconds,
-            val_loss=_finite(self.status.val_loss), val_ppl=_finite(self.status.val_ppl),
-        )  # fmt: skip
+            self.run,
+            self.status,
+            state=state,
+            error=reason,
+            step=self.state.step,
+            consumed_tokens=self.state.consumed_tokens,
+            train_seconds=self.state.train_seconds,
+            val_loss=_finite(self.status.val_loss),
+            val_ppl=_finite(self.status.val_ppl),
+        )
 
 
 def _finite(value: Any) -> Any:
@@ -279,66 +293,3 @@ def _finite(value: Any) -> Any:
 def _versions() -> dict[str, str]:
     names = ("cl-bench", "torch", "deepspeed", "numpy")
     return {"python": platform.python_version(), **{n: version(n) for n in names}}
-
-
-def load_config(run: RunDir) -> RunConfig:
-    """The run's configuration as it was written at submission."""
-    return from_dict(yaml.safe_load(run.config.read_text()))
-
-
-def _train(run: RunDir, config: RunConfig, place: Rank, store: Path, stop: StopRequest) -> None:
-    """Set the process up, then train."""
-    import torch
-
-    from cl_bench import ds_config
-
-    device = ds_config.choose_accelerator(config.resources.accelerator)
-    torch.set_num_threads(config.resources.threads or max(1, (os.cpu_count() or 1) // place.world_size))
-    if device == "cuda":
-        torch.cuda.set_device(place.local_rank)
-    ds_config.init_distributed(place.rank, place.world_size, place.local_rank, store, device)
-    rank = dataclasses.replace(place, device=f"cuda:{place.local_rank}" if device == "cuda" else "cpu")
-    Trainer(config, run, rank, stop).train()
-
-
-def run_job(root: str, place: Rank, store: str, threads: int | None = None) -> int:
-    """Train the run whose folder is `root` as one of its ranks. Returns the exit code; the status file says the rest.
-
-    `store` is a file that does not exist yet, through which the ranks of this attempt find each other. `threads` is
-    used where the configuration leaves resources.threads open.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
-    run = RunDir.at(root)
-    with StopRequest() as stop, only_trainer(run) if place.rank == 0 else contextlib.nullcontext(True) as mine:
-        if not mine:
-            log.info("another process is training %s; leaving it alone", run.run_id)
-            return 0
-        if status.read(run).state in FINISHED:
-            log.info("%s is finished", run.run_id)
-            return 0
-        try:
-            config = load_config(run)
-            if config.resources.threads is None:
-                config = dataclasses.replace(
-                    config, resources=dataclasses.replace(config.resources, threads=threads)
-                )
-            _train(run, config, place, Path(store), stop)
-        except UserError as error:
-            status.write(run, status.read(run), state="FAILED", error=str(error))
-            log.error("%s", error)
-            return EXIT_USER_ERROR
-        except BaseException:
-            text = traceback.format_exc()
-            log.error("%s", text)
-            if status.read(run).state != "FAILED":  # the rank that broke first knows best
-                last = "\n".join(text.strip().splitlines()[-_ERROR_LINES:])
-                status.write(run, status.read(run), state="FAILED", error=last)
-            return EXIT_FAILED
-    return 0
-
-
-def leave(code: int) -> None:
-    """End the process at once: Python's finalisation races gloo's thread and may abort a finished run."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

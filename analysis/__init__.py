@@ -1,0 +1,8 @@
+"""Curves -> targets -> savings and stability -> figures -> report."""
+
+from analysis.runs import Runs, load_runs
+from analysis.savings import cells, savings
+from analysis.stability import stability
+from analysis.targets import Crossing, crossing
+
+__all__ = ["Crossing", "Runs", "cells", "crossing", "load_runs", "savings", "stability"]

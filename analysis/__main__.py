@@ -1,0 +1,58 @@
+"""`python -m analysis report FOLDER` and `python -m analysis compare BASE.csv CL.csv --target LOSS`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import textwrap
+from pathlib import Path
+
+from analysis import compare as curves
+from analysis import report
+from cl_bench.errors import EXIT_USER_ERROR, UserError
+
+_WIDTH = 100
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
+    page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
+    page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
+    two = commands.add_parser("compare", help="the saving between two curves in CSV files")
+    two.add_argument("baseline", type=Path, help="columns consumed_tokens, train_seconds, val_loss (or val_ppl)")
+    two.add_argument("curriculum", type=Path, help="the same columns")
+    two.add_argument("--target", type=float, required=True, metavar="LOSS", help="target loss in nats a token")
+    two.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code, 2 for the user's mistakes."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "report":
+            written = report.write(args.folder, args.target)
+            print(textwrap.fill(written.verdict["sentence"], _WIDTH))
+            for caveat in written.verdict["caveats"]:
+                print(textwrap.fill(caveat, _WIDTH))
+            print(f"report  {written.path}")
+        else:
+            if not math.isfinite(args.target):
+                raise UserError(f"--target {args.target}: must be a finite loss in nats a token")
+            result = curves.compare(curves.read_curve(args.baseline), curves.read_curve(args.curriculum), args.target)
+            print(json.dumps(result, indent=1) if args.json else curves.in_words(result))
+    except UserError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return EXIT_USER_ERROR
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Run folders -> tidy DataFrames."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from cl_bench import identity, records, status
+from cl_bench.config import RunConfig, from_dict
+from cl_bench.errors import UserError
+from cl_bench.paths import RunDir, SweepDir, all_runs, read_yaml
+from cl_bench.validation import ConfigError
+
+RUN_COLUMNS = (
+    "run_id",
+    "cell",
+    "role",
+    "curriculum",
+    "shape",
+    "variant",
+    "setting",
+    "model",
+    "global_batch_size",
+    "lr",
+    "seed",
+    "state",
+    "token_budget",
+    "max_seqlen",
+    "consumed_tokens",
+    "train_seconds",
+    "final_loss",
+    "final_ppl",
+    "best_ppl",
+    "tokens_per_second",
+)
+
+
+class NoRunsError(UserError):
+    """A folder that holds no runs, or none with an evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """A sweep, or all runs of an outputs folder."""
+
+    name: str
+    question: str
+    folder: Path
+    runs: pd.DataFrame
+    """One row a run; RUN_COLUMNS."""
+    train: pd.DataFrame
+    """One row a step: run_id and records.TRAIN_COLUMNS."""
+    evals: pd.DataFrame
+    """One row an evaluation: run_id and records.EVAL_COLUMNS."""
+    notes: tuple[str, ...] = ()
+    """What was forgiven while reading: torn lines, runs left out."""
+
+    def curve(self, run_id: str) -> pd.DataFrame:
+        """A run's evaluations, in order of tokens."""
+        return self.evals[self.evals["run_id"] == run_id].reset_index(drop=True)
+
+
+def load_runs(folder: str | Path) -> Runs:
+    """Read a sweep's folder (outputs/sweeps/NAME), or every run of an outputs folder, finished or not.
+
+    Raises NoRunsError where there are none, RecordError for a damaged record.
+    """
+    path = Path(folder)
+    sweep = SweepDir.at(path)
+    if sweep.manifest.exists():
+        manifest = _manifest(sweep.manifest)
+        entries = {str(r["run_id"]): r for r in manifest["runs"]}
+        found = [RunDir(sweep.outputs, run_id) for run_id in entries]
+        name, question = str(manifest["name"]), str(manifest.get("question", ""))
+    elif (path / "runs").is_dir():
+        found = all_runs(path)
+        entries = _known_entries(path)
+        name, question = path.resolve().name, ""
+    else:
+        what = (
+            "no such folder" if not path.exists() else "neither a sweep (manifest.json) nor an outputs folder (runs/)"
+        )
+        raise NoRunsError(f"{path}: {what}; give outputs/sweeps/NAME or outputs")
+    return _collect(name, question, path, found, entries)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        _ = [r["run_id"] for r in manifest["runs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a manifest ({error}); launch the sweep again to rewrite it") from None
+    return manifest
+
+
+def _known_entries(outputs: Path) -> dict[str, Any]:
+    """What the sweeps of an outputs folder call their runs; the newest manifest wins."""
+    manifests = sorted((outputs / "sweeps").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    return {str(r["run_id"]): r for path in manifests for r in _manifest(path)["runs"]}
+
+
+def _collect(name: str, question: str, folder: Path, found: list[RunDir], entries: dict[str, Any]) -> Runs:
+    rows: list[dict[str, Any]] = []
+    trains: list[pd.DataFrame] = []
+    evals: list[pd.DataFrame] = []
+    notes: list[str] = []
+    for run in found:
+        try:
+            config = from_dict(read_yaml(run.config))
+        except FileNotFoundError:
+            notes.append(f"{run.run_id}: no folder {run.root}; left out")
+            continue
+        except (ConfigError, yaml.YAMLError) as error:
+            notes.append(f"{run.run_id}: its config.yaml cannot be read ({str(error).splitlines()[0]}); left out")
+            continue
+        record = records.read(run)
+        notes += record.notes
+        rows.append(_row(run, config, record, entries.get(run.run_id, {})))
+        trains.append(record.train.assign(run_id=run.run_id))
+        evals.append(record.evals.assign(run_id=run.run_id))
+    if not rows:
+        raise NoRunsError(f"{folder}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
+    return Runs(
+        name,
+        question,
+        folder,
+        pd.DataFrame(rows, columns=list(RUN_COLUMNS)),
+        pd.concat(trains, ignore_index=True),
+        pd.concat(evals, ignore_index=True),
+        tuple(notes),
+    )
+
+
+def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str, Any]) -> dict[str, Any]:
+    train, evals = record.train, record.evals
+    measured = evals[evals["consumed_tokens"] > 0]
+    final = float(measured["val_loss"].iloc[-1]) if len(measured) else math.nan
+    seconds = float(train["train_seconds"].iloc[-1]) if len(train) else 0.0
+    tokens = int(train["consumed_tokens"].iloc[-1]) if len(train) else 0
+    curriculum = config.curriculum
+    default_cell = f"{curriculum.name} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
+    return {
+        "run_id": run.run_id,
+        "cell": entry.get("cell", default_cell),
+        "role": "baseline" if curriculum.schedule == "baseline" else "curriculum",
+        "curriculum": entry.get("curriculum", curriculum.name),
+        "shape": entry.get("shape", curriculum.label()),
+        "variant": entry.get("variant", ""),
+        "setting": identity.setting(config),
+        "model": config.model.name,
+        "global_batch_size": config.global_batch_size,
+        "lr": config.optim.lr,
+        "seed": config.seed,
+        "state": status.read(run).state,
+        "token_budget": config.token_budget,
+        "max_seqlen": config.seqlen,
+        "consumed_tokens": tokens,
+        "train_seconds": seconds,
+        "final_loss": final,
+        "final_ppl": _ppl(final),
+        "best_ppl": _ppl(float(evals["val_loss"].min())) if len(evals) else math.nan,
+        "tokens_per_second": tokens / seconds if seconds else math.nan,
+    }
+
+
+def _ppl(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)

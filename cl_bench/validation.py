@@ -1,0 +1,78 @@
+"""Nested plain values <-> validated dataclasses, with one clear line for each mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+import pydantic
+
+from cl_bench.errors import UserError, did_you_mean
+
+_T = TypeVar("_T")
+MISSING = "???"
+"""How Hydra and OmegaConf write a value that must still be given."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be trained; one line per mistake."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a config dataclass, tuples as lists (what YAML and JSON hold)."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def build(cls: type[_T], data: Mapping[str, Any]) -> _T:
+    """A `cls` from nested plain values. Raises ConfigError, one line per mistake."""
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(dict(data))
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, dict(e)) for e in error.errors())) from None
+
+
+def _explain(cls: type[Any], error: dict[str, Any]) -> str:
+    """One line for one pydantic error: name, value, what is allowed."""
+    name = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"])
+    if error["type"] == "value_error":  # raised by a __post_init__, whose message says it all
+        return message.removeprefix("Value error, ")
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{name}: unknown key; {did_you_mean(name, field_names(cls))}"
+    if error["type"] == "missing" or error["input"] == MISSING:
+        return f"{name}: has no value; give it one"
+    if error["type"] in ("dataclass_type", "dataclass_exact_type"):
+        return f"{name} = {error['input']!r}: must be a group of keys"
+    for technical in (", unable to parse string as an integer", ", unable to parse string as a number"):
+        message = message.replace(technical, "")
+    return f"{name} = {error['input']!r}: {message.replace('Input should be', 'must be')}"
+
+
+def field_names(cls: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a dataclass."""
+    hints = get_type_hints(cls)
+    names: list[str] = []
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        nested = dataclasses.is_dataclass(hint)
+        names += field_names(hint, f"{prefix}{field.name}.") if nested else [prefix + field.name]
+    return names
+
+
+def schema(cls: Any) -> dict[str, Any]:
+    """Every key of a dataclass with its default, MISSING where a preset must give the value."""
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            values[field.name] = schema(hints[field.name])
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+        elif field.default is not dataclasses.MISSING:
+            values[field.name] = list(field.default) if isinstance(field.default, tuple) else field.default
+        else:
+            values[field.name] = MISSING
+    return values
