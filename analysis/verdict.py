@@ -53,7 +53,8 @@ def sentence(
     if not grid:
         return "There is no curriculum run here to compare with a baseline. " + _spikes(runs, stability)
     if best is None and target_ppl is None:
-        return "No baseline has finished, so there is nothing to compare with yet. " + _spikes(runs, stability)
+        none = "There is no baseline in this grid" if not (runs.runs["role"] == "baseline").any() else None
+        return f"{none or 'No baseline has finished yet'}: nothing to compare with. " + _spikes(runs, stability)
     at = f"At perplexity {target_ppl:.4g}" if target_ppl is not None else "At the baseline's final perplexity"
     names = list(dict.fromkeys(c["curriculum"] for c in grid))
     parts = [_curriculum(name, [c for c in grid if c["curriculum"] == name], best) for name in names[:_MOST_CURRICULA]]

@@ -110,8 +110,8 @@ class CurriculumConfig:
     """steps; tokens consumed; or a fraction of the steps the baseline takes for the same token budget."""
     root_degree: PositiveFloat = 1.0
     """fixed_root: 1 is linear, 2 a square root (faster at first), below 1 slower at first."""
-    difficulty: tuple[Positive, ...] = ()
-    """fixed_discrete: the lengths, in order."""
+    difficulty: tuple[Positive | None, ...] = ()
+    """fixed_discrete: the lengths, in order; null: max_difficulty."""
     max_step: tuple[PositiveFloat, ...] = ()
     """fixed_discrete: where each length but the last ends (inclusive), in duration_unit."""
     function: str | None = None
@@ -156,7 +156,7 @@ class CurriculumConfig:
         if self.schedule == "baseline":
             return "full length" if self.max_difficulty is None else f"length {top}"
         if self.schedule == "fixed_discrete":
-            return "→".join(map(str, self.difficulty)) + " at " + ", ".join(map(amount, self.max_step)) + reshape
+            return "→".join(str(d or top) for d in self.difficulty) + " at " + ", ".join(map(amount, self.max_step)) + reshape
         if self.schedule == "custom":
             return f"{self.function}{reshape}"
         root = f", root {self.root_degree:g}" if self.schedule == "fixed_root" else ""
@@ -330,11 +330,6 @@ class RunConfig:
                 f"global_batch_size = {self.global_batch_size} is not a multiple of micro_batch_size x ranks = "
                 f"{self.micro_batch_size} x {ranks}; change one of them"
             )
-        if self.optim.decay_tokens and self.optim.warmup_tokens and self.optim.warmup_tokens >= self.optim.decay_tokens:
-            raise ValueError(
-                f"optim.warmup_tokens = {self.optim.warmup_tokens} is not below optim.decay_tokens = "
-                f"{self.optim.decay_tokens}; shorten the warmup"
-            )
 
     def _lengths(self) -> dict[str, tuple[int, ...]]:
         cur = self.curriculum
@@ -344,7 +339,7 @@ class RunConfig:
         if cur.schedule in ("fixed_linear", "fixed_root"):
             lengths["curriculum.min_difficulty"] = (cur.min_difficulty,)
         if cur.schedule == "fixed_discrete":
-            lengths["curriculum.difficulty"] = cur.difficulty
+            lengths["curriculum.difficulty"] = tuple(d for d in cur.difficulty if d)
         return lengths
 
     @property

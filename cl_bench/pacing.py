@@ -123,7 +123,7 @@ def of(config: RunConfig) -> Pacing:
         difficulty_step=cur.difficulty_step,
         total_curriculum_step=int(cur.duration or 0),
         root_degree=cur.root_degree,
-        difficulty=cur.difficulty,
+        difficulty=tuple(d or config.max_difficulty for d in cur.difficulty),
         max_step=tuple(int(s) for s in cur.max_step),
         function=cur.function,
         function_args=tuple(sorted(cur.function_args.items())),
@@ -155,7 +155,8 @@ def in_steps(config: RunConfig) -> CurriculumConfig:
     if cur.schedule == "fixed_discrete":
         ends: list[int] = []
         start, in_tokens = 0.0, cur.duration_unit == "tokens"
-        for length, end in zip(cur.difficulty, cur.max_step, strict=False):
+        lengths = tuple(d or top for d in cur.difficulty)
+        for length, end in zip(lengths, cur.max_step, strict=False):
             # Token boundaries add up stage by stage: a stage's steps hold that stage's tokens.
             before = ends[-1] if ends and in_tokens else 0
             ends.append(before + _steps(config, end - start if in_tokens else end, length))
@@ -165,7 +166,7 @@ def in_steps(config: RunConfig) -> CurriculumConfig:
                 f"curriculum.max_step = {list(cur.max_step)} {cur.duration_unit} leaves a stage without a step "
                 f"(ends at steps {ends}); lengthen the stages"
             )
-        used |= {"difficulty": cur.difficulty, "max_step": tuple(float(e) for e in ends)}
+        used |= {"difficulty": lengths, "max_step": tuple(float(e) for e in ends)}
     if cur.schedule == "custom":
         used |= {"function": cur.function, "function_args": cur.function_args}
     return CurriculumConfig(duration_unit="steps", **used)

@@ -55,10 +55,10 @@ ATTEMPT_COLUMNS = {
     "attempt": "int64",
     "restored_step": "int64",
     "world_size": "int64",
-    "host": "object",
-    "device": "object",
+    "host": "str",
+    "device": "str",
     "started": "float64",
-    "versions": "object",
+    "versions": "str",
 }
 COLUMNS: dict[Kind, dict[str, str]] = {"attempt": ATTEMPT_COLUMNS, "train": TRAIN_COLUMNS, "eval": EVAL_COLUMNS}
 

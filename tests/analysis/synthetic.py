@@ -1,0 +1,193 @@
+"""A made-up sweep with everything a report must survive: spikes, a divergence, a failure, a target never reached."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from analysis.page import ReportData
+
+METHODS = {"baseline": "constant 256", "fixed_linear": "8→256 over 40% of baseline steps", "fixed_root": "8→256, root"}
+SPIKE_STEP = 137
+SPIKE_LOSS = 7.654
+
+
+def make_report(
+    methods: int = 2, batches: tuple[int, ...] = (16, 64), lrs: tuple[float, ...] = (2e-3, 8e-3), seeds: int = 2
+) -> ReportData:
+    """A sweep of methods × batches × lrs × seeds runs; the baseline at the largest LR and last seed diverges."""
+    grid = list(product(list(METHODS)[:methods], batches, lrs, range(1, seeds + 1)))
+    made = [_run(*point, bad=point == ("baseline", min(batches), max(lrs), seeds)) for point in grid]
+    runs = pd.DataFrame([run for run, _, _ in made])
+    train = pd.concat([t for _, t, _ in made], ignore_index=True)
+    evals = pd.concat([e for _, _, e in made], ignore_index=True)
+    savings = _savings(runs)
+    target = float(runs.loc[runs["role"] == "baseline", "final_ppl"].min())
+    return ReportData(
+        title="demo",
+        question="Does a linear length warmup save tokens on Shakespeare, at 1x and 4x batch and learning rate?",
+        generated="2025-11-22T14:03:00",
+        command="python -m analysis report outputs/sweeps/demo",
+        verdict={
+            "sentence": "At the baseline's final perplexity the linear warmup needed 37% fewer tokens (95% interval 31 "
+            "to 42%) and 46% less time at batch 16, LR 2e-3; at LR 8e-3 it needed 12% more.",
+            "caveats": ["Two seeds a cell: intervals are wide.", "One baseline run diverged: no final perplexity."],
+            "target_ppl": target,
+            "target_kind": "best_baseline_final",
+            "cells": _cells(savings),
+        },
+        runs=runs,
+        train=train,
+        evals=evals,
+        savings=savings,
+        stability=_stability(runs, train),
+    )
+
+
+def _run(
+    method: str, batch: int, lr: float, seed: int, *, bad: bool
+) -> tuple[dict[str, object], pd.DataFrame, pd.DataFrame]:
+    rng = np.random.default_rng([len(method), batch, seed, round(lr * 1e6)])
+    run_id = f"tiny_{method}_b{batch}_lr{lr:g}_s{seed}"
+    steps = np.arange(1, (600 if batch == 16 else 300) + 1)
+    ramp = np.minimum(1.0, steps / (0.4 * len(steps)))
+    seqlen = np.full(len(steps), 256) if method == "baseline" else 8 * np.maximum(1, np.round(32 * ramp)).astype(int)
+    tokens = np.cumsum(batch * seqlen)
+    budget = 2_000_000
+    tokens = (tokens * (budget / tokens[-1])).astype(int)
+    seconds = tokens / (80_000 if method == "baseline" else 92_000)
+    pace = {"baseline": 1.0, "fixed_linear": 1.5 - 60 * lr, "fixed_root": 1.25}[method]
+    floor = 2.15 + 25 * lr + 0.002 * batch / 16
+
+    def curve(at: np.ndarray) -> np.ndarray:
+        return floor + (5.5 - floor) * np.exp(-6.5 * pace * (at / budget) ** 0.6)
+
+    loss = curve(tokens) + rng.normal(0, 0.03, len(steps))
+    if method == "baseline" and lr > 4e-3:
+        loss[SPIKE_STEP] = SPIKE_LOSS
+    if bad:
+        cut = len(steps) // 2
+        steps, tokens, seconds, seqlen, loss = (column[:cut] for column in (steps, tokens, seconds, seqlen, loss))
+        loss[-12:] = np.geomspace(3.2, 40, 12)
+        loss[-1] = math.nan
+    ratio = loss / np.minimum.accumulate(np.fmin(loss, 99))
+    train = pd.DataFrame(
+        {
+            "run_id": run_id,
+            "step": steps,
+            "consumed_tokens": tokens,
+            "seqlen": seqlen,
+            "lr": lr,
+            "loss": loss,
+            "loss_ratio": ratio,
+            "grad_norm": np.abs(rng.normal(1, 0.2, len(steps))),
+            "adam_var_max": np.nan,
+            "train_seconds": seconds,
+            "tokens_per_second": 80_000.0,
+        }
+    )
+    at = np.linspace(0, tokens[-1], 21)
+    val = curve(at) + 0.03 + rng.normal(0, 0.004, 21)
+    if bad:
+        val[-1] = math.nan
+        val[-2] = 4.9
+    evals = pd.DataFrame(
+        {
+            "run_id": run_id,
+            "step": np.searchsorted(tokens, at),
+            "consumed_tokens": at.astype(int),
+            "train_seconds": np.interp(at, [0, *tokens], [0.0, *seconds]),
+            "val_loss": val,
+            "val_ppl": np.exp(val),
+        }
+    )
+    row: dict[str, object] = {
+        "run_id": run_id,
+        "cell": f"b{batch}_lr{lr:g}",
+        "role": "baseline" if method == "baseline" else "curriculum",
+        "curriculum": method,
+        "shape": METHODS[method],
+        "variant": "",
+        "model": "tiny",
+        "global_batch_size": batch,
+        "lr": lr,
+        "seed": seed,
+        "state": "DIVERGED" if bad else "DONE",
+        "token_budget": budget,
+        "max_seqlen": 256,
+        "consumed_tokens": int(tokens[-1]),
+        "train_seconds": float(seconds[-1]),
+        "final_loss": float(val[-1]),
+        "final_ppl": float(np.exp(val[-1])),
+        "best_ppl": float(np.exp(np.nanmin(val))),
+        "tokens_per_second": float(tokens[-1] / seconds[-1]),
+    }
+    return row, train, evals
+
+
+def _savings(runs: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    keys = ["global_batch_size", "lr", "seed"]
+    baselines = runs[runs["role"] == "baseline"].set_index(keys)
+    for index, run in enumerate(runs[runs["role"] == "curriculum"].to_dict("records")):
+        base = baselines.loc[tuple(run[k] for k in keys)]
+        usable = base["state"] == "DONE"
+        reached = bool(usable and run["final_loss"] <= base["final_loss"])
+        saving = 0.37 - 60 * (run["lr"] - 2e-3) + 0.03 * (index % 3) if reached else math.nan
+        rows.append(
+            {
+                "run_id": run["run_id"],
+                "baseline_run_id": base["run_id"],
+                "best_baseline_run_id": base["run_id"],
+                **{k: run[k] for k in ("curriculum", "global_batch_size", "lr", "seed", "variant")},
+                "target_loss": base["final_loss"],
+                "target_ppl": base["final_ppl"],
+                "reached": reached,
+                "tokens_to_target": (1 - saving) * base["consumed_tokens"],
+                "seconds_to_target": (1 - saving - 0.06) * base["train_seconds"],
+                "baseline_tokens": base["consumed_tokens"],
+                "baseline_seconds": base["train_seconds"],
+                "token_saving": saving,
+                "time_saving": saving + 0.06,
+                "token_saving_bound": -0.02 if usable and not reached else math.nan,
+                "vs_best_target_ppl": base["final_ppl"],
+                "vs_best_reached": reached,
+                "vs_best_token_saving": saving - 0.1,
+                "vs_best_time_saving": saving - 0.05,
+                "note": "" if usable else "its baseline diverged",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _cells(savings: pd.DataFrame) -> list[dict[str, object]]:
+    cells: list[dict[str, object]] = []
+    keys = ["curriculum", "variant", "global_batch_size", "lr"]
+    for key, rows in savings.groupby(keys, sort=False):
+        got = rows[rows["reached"]]
+        cell: dict[str, object] = dict(zip(keys, key, strict=True))
+        cell |= {"run_ids": list(rows["run_id"]), "baseline_run_ids": list(rows["baseline_run_id"])}
+        cell |= {"reached": len(got), "of": len(rows), "target_ppl": float(rows["target_ppl"].mean())}
+        for name in ("token_saving", "time_saving"):
+            mean = float(got[name].mean()) if len(got) else None
+            many = mean is not None and len(got) > 1
+            cell[name] = mean
+            cell[f"{name}_low"] = mean - 0.06 if mean is not None and many else None
+            cell[f"{name}_high"] = mean + 0.05 if mean is not None and many else None
+        cell["note"] = "" if len(got) == len(rows) else "; ".join(sorted({n for n in rows["note"] if n}))
+        cells.append(cell)
+    return cells
+
+
+def _stability(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+    by_run = train.groupby("run_id")["loss_ratio"]
+    out = runs[["run_id", "curriculum", "variant", "global_batch_size", "lr", "seed", "state"]].copy()
+    out["diverged"] = out["state"] == "DIVERGED"
+    out["max_loss_ratio"] = out["run_id"].map(by_run.max())
+    for name, edge in (("steps_above_1_2", 1.2), ("steps_above_1_5", 1.5)):
+        out[name] = out["run_id"].map(by_run.apply(lambda r, edge=edge: int((r > edge).sum())))
+    out["steps"] = out["run_id"].map(by_run.size())
+    return out

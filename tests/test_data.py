@@ -1,0 +1,177 @@
+"""Texts become tokens once, safely; the order of blocks is a permutation that needs no memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cl_bench import corpus, data
+from cl_bench.config import DataConfig
+from cl_bench.validation import ConfigError
+
+
+def source(path: Path | str, **options: object) -> DataConfig:
+    return DataConfig(source="text", path=str(path), **options)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    texts = {"a.txt": "alpha " * 50, "b.txt": "beta " * 60, "sub/c.md": "gamma é " * 40, ".hidden": "no"}
+    for name, text in texts.items():
+        path = tmp_path / "texts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "texts"
+
+
+def test_shakespeare_holds_out_two_plays() -> None:
+    plays = corpus.inspect(DataConfig(source="shakespeare", validation_documents=("hamlet", "the-tempest")))
+    assert len(plays.train) == 36
+    assert [d.name for d in plays.validation] == ["hamlet", "the-tempest"]
+    assert plays.n_train + plays.n_validation == 5_318_858
+    with pytest.raises(ConfigError, match="no document 'hamlt'; did you mean 'hamlet'"):
+        corpus.inspect(DataConfig(source="shakespeare", validation_documents=("hamlt",)))
+
+
+def test_a_folder_a_glob_and_a_file(folder: Path) -> None:
+    whole = corpus.inspect(source(folder))
+    assert sorted(d.name for d in whole.train + whole.validation) == ["a", "b", "sub/c"]
+    assert len(whole.validation) == 1  # one whole document, not a piece of each
+    matched = corpus.inspect(source(f"{folder}/*.txt"))
+    assert {d.name for d in matched.train + matched.validation} == {"a", "b"}
+    single = corpus.inspect(source(folder / "a.txt", validation_fraction=0.1))
+    assert (single.n_train, single.n_validation) == (270, 30)
+
+
+def test_tokens_are_the_bytes_of_the_text(folder: Path, tmp_path: Path) -> None:
+    prepared = corpus.prepare(corpus.inspect(source(folder / "a.txt", validation_fraction=0.1)), tmp_path)
+    assert (prepared / "train.bin").read_bytes() + (prepared / "validation.bin").read_bytes() == b"alpha " * 50
+    again = corpus.prepare(corpus.inspect(source(folder / "a.txt", validation_fraction=0.1)), tmp_path)
+    assert again == prepared
+    assert len(list((tmp_path / "data").iterdir())) == 1
+
+
+def test_the_fingerprint_is_the_content_and_the_split(folder: Path) -> None:
+    before = corpus.inspect(source(folder)).fingerprint
+    assert corpus.inspect(source(folder, validation_documents=("a",))).fingerprint != before
+    (folder / "b.txt").write_text("beta " * 59 + "beto ")
+    assert corpus.inspect(source(folder)).fingerprint != before
+
+
+def test_two_processes_prepare_at_once(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from cl_bench import corpus; from cl_bench.config import DataConfig\n"
+        "c = corpus.inspect(DataConfig(source='text', path=sys.argv[1])); sys.stdin.read(1)\n"
+        "print(corpus.prepare(c, sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(folder), str(tmp_path)]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert process.stdin
+        process.stdin.write("x")
+        process.stdin.flush()
+    answers = {process.communicate()[0] for process in both}
+    assert all(process.returncode == 0 for process in both)
+    assert len(answers) == 1
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [Path(answers.pop().strip()).name]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "empty"), (b"caf\xe9 au lait", r"not UTF-8 text \(byte 3 of 12"), (b"ok \xe2\x82", "not UTF-8 text")],
+)
+def test_unusable_text_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as error:
+        corpus.inspect(source(path))
+    assert str(path) in str(error.value)
+
+
+def test_missing_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        corpus.inspect(source(tmp_path / "nowhere.txt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no files there"):
+        corpus.inspect(source(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match="no files there"):
+        corpus.inspect(source(f"{tmp_path}/*.nothing"))
+
+
+def test_a_corpus_shorter_than_a_block_is_refused(folder: Path) -> None:
+    small = corpus.inspect(source(folder / "a.txt", validation_fraction=0.1))
+    corpus.check_length(small, 29)
+    with pytest.raises(ConfigError, match=r"validation text holds 30 tokens, less than one block of max_seqlen \+ 1 = 31"):
+        corpus.check_length(small, 30)
+
+
+def test_progress_reaches_the_end(folder: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    checked = corpus.inspect(source(folder), lambda done, total: seen.append((done, total)))
+    corpus.prepare(checked, tmp_path, lambda done, total: seen.append((done, total)))
+    total = checked.n_train + checked.n_validation
+    assert seen.count((total, total)) == 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 1000, 4097])
+def test_an_epoch_visits_every_block_once(n: int) -> None:
+    order = data.Order(n, seed=3)
+    first, second = order.blocks(0, n), order.blocks(n, n)
+    assert sorted(first) == sorted(second) == list(range(n))
+    if n >= 64:
+        assert (first != second).any()
+        assert (first != data.Order(n, seed=4).blocks(0, n)).any()
+
+
+def test_order_does_not_depend_on_how_it_is_asked() -> None:
+    order = data.Order(1000, seed=1)
+    whole = order.blocks(0, 2500)
+    pieces = np.concatenate([data.Order(1000, seed=1).blocks(start, 125) for start in range(0, 2500, 125)])
+    assert (whole == pieces).all()
+
+
+def test_order_looks_random() -> None:
+    # Neighbours of a random permutation of n differ by n/3 on average, with a standard error of about n/sqrt(18 n).
+    n = 10_000
+    steps = np.abs(np.diff(data.Order(n, seed=5).blocks(0, n)))
+    assert abs(steps.mean() - n / 3) < 4 * n / np.sqrt(18 * n)
+
+
+def test_order_of_a_corpus_of_a_trillion_blocks_needs_no_memory() -> None:
+    blocks = data.Order(10**12, seed=1).blocks(10**11, 1000)
+    assert len(set(blocks.tolist())) == 1000
+    assert blocks.max() < 10**12
+
+
+def test_blocks_overlap_by_the_label(tmp_path: Path) -> None:
+    (tmp_path / "tokens.bin").write_bytes(bytes(range(10)))
+    blocks = data.Blocks(tmp_path / "tokens.bin", 3)
+    assert blocks.n == 3
+    assert blocks.take(np.array([0, 2])).tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
+
+
+def test_to_length() -> None:
+    tokens = np.arange(12).reshape(2, 6)  # two blocks of 5 tokens and a label
+    inputs, labels = data.to_length(tokens, 2, "truncate")
+    assert inputs.tolist() == [[0, 1], [6, 7]]
+    assert labels.tolist() == [[1, 2], [7, 8]]
+    inputs, labels = data.to_length(tokens, 2, "reshape")
+    assert inputs.tolist() == [[0, 1], [2, 3], [4, 0], [6, 7], [8, 9], [10, 0]]
+    assert labels.tolist() == [[1, 2], [3, 4], [5, data.IGNORED], [7, 8], [9, 10], [11, data.IGNORED]]
+    assert (labels != data.IGNORED).sum() == 10  # no token of the batch is dropped
+
+
+def test_a_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    checked = corpus.inspect(source(folder))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        corpus.prepare(checked, tmp_path)
+    assert list((tmp_path / "data").iterdir()) == []
