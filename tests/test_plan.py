@@ -128,8 +128,9 @@ def test_a_configuration_on_disk_is_never_rewritten(text: Path, launch: LaunchCo
 
 
 def test_one_bad_run_refuses_the_grid_before_anything_is_written(text: Path, launch: LaunchConfig) -> None:
+    too_short = run_config(data={"path": str(text)}, curriculum=LINEAR | {"duration": 0.001})
     with pytest.raises(ConfigError, match="less than one step"):
-        plan.build([*grid(text), *grid(text, token_budget=10)], launch, plan.Corpora())
+        plan.build([*grid(text), too_short], launch, plan.Corpora())
     assert not Path(launch.outputs).exists()
 
 
