@@ -156,7 +156,12 @@ class CurriculumConfig:
         if self.schedule == "baseline":
             return "full length" if self.max_difficulty is None else f"length {top}"
         if self.schedule == "fixed_discrete":
-            return "→".join(str(d or top) for d in self.difficulty) + " at " + ", ".join(map(amount, self.max_step)) + reshape
+            return (
+                "→".join(str(d or top) for d in self.difficulty)
+                + " at "
+                + ", ".join(map(amount, self.max_step))
+                + reshape
+            )
         if self.schedule == "custom":
             return f"{self.function}{reshape}"
         root = f", root {self.root_degree:g}" if self.schedule == "fixed_root" else ""

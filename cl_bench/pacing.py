@@ -53,7 +53,13 @@ class Pacing:
         if self.schedule == "fixed_discrete":
             stage = next((i for i, last in enumerate(self.max_step) if step <= last), -1)
             return self.difficulty[stage]
-        length = _load(self.function or "")(step, **dict(self.function_args))
+        try:
+            length = _load(self.function or "")(step, **dict(self.function_args))
+        except ConfigError:
+            raise
+        except Exception as error:  # a user's code: whatever it raises, say where
+            raised = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"curriculum.function = {self.function}: at step {step} it raised {raised}") from error
         if not isinstance(length, int) or not 1 <= length <= self.max_difficulty:
             raise ConfigError(
                 f"curriculum.function = {self.function}: returned {length!r} at step {step}; it must return an int "

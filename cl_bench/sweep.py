@@ -81,7 +81,9 @@ def _explain(error: BaseException) -> str:
         name = found[1]
         return f"{name}: unknown key; {did_you_mean(name, _all_names())}"
     if text.startswith("Ambiguous value for argument"):
-        return f"{text.splitlines()[0].removeprefix('Ambiguous value for argument ')}: several values make a grid; add -m"
+        return (
+            f"{text.splitlines()[0].removeprefix('Ambiguous value for argument ')}: several values make a grid; add -m"
+        )
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         return f"{missing[1]}: has no value; give it one"

@@ -76,7 +76,12 @@ def test_run_id_ignores_queue_paths_and_tracking_only() -> None:
         resources={"tasks_per_node": 2}, tracking={"mode": "wandb_online"}, checkpoint={"keep": 5}, data={"path": "/x"}
     )
     assert identity.run_id(same) == identity.run_id(base)
-    for changes in ({"seed": 2}, {"optim": {"beta2": 0.999}}, {"evaluation": {"n_blocks": 8}}, {"token_budget": 20_001}):
+    for changes in (
+        {"seed": 2},
+        {"optim": {"beta2": 0.999}},
+        {"evaluation": {"n_blocks": 8}},
+        {"token_budget": 20_001},
+    ):
         assert identity.run_id(resolved(**changes)) != identity.run_id(base), changes
     other_text = identity.resolve(run_config(), vocab_size=256, fingerprint="1" * 16)
     assert identity.run_id(other_text) != identity.run_id(base)

@@ -106,7 +106,9 @@ def test_missing_text_is_named(tmp_path: Path) -> None:
 def test_a_corpus_shorter_than_a_block_is_refused(folder: Path) -> None:
     small = corpus.inspect(source(folder / "a.txt", validation_fraction=0.1))
     corpus.check_length(small, 29)
-    with pytest.raises(ConfigError, match=r"validation text holds 30 tokens, less than one block of max_seqlen \+ 1 = 31"):
+    with pytest.raises(
+        ConfigError, match=r"validation text holds 30 tokens, less than one block of max_seqlen \+ 1 = 31"
+    ):
         corpus.check_length(small, 30)
 
 

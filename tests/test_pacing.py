@@ -51,7 +51,8 @@ def test_linear_equals_deepspeed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("difficulty", "max_step"), [((8, 64), (10,)), ((32, 64, 128), (5, 9)), ((64, 128, 32), (3, 6)), ((8, 8, 16), (1, 2))]
+    ("difficulty", "max_step"),
+    [((8, 64), (10,)), ((32, 64, 128), (5, 9)), ((64, 128, 32), (3, 6)), ((8, 8, 16), (1, 2))],
 )
 def test_discrete_equals_deepspeed(difficulty: tuple[int, ...], max_step: tuple[int, ...]) -> None:
     # DeepSpeed stays at the maximum once it is reached, whatever comes later: 64, 128, 32 never falls back.
@@ -94,7 +95,9 @@ def test_first_length_is_a_multiple_at_or_above_the_minimum() -> None:
 def test_durations() -> None:
     # 20,000 / (8 x 64) -> 40 baseline steps
     assert pacing.of(run_config(curriculum=LINEAR)).total_curriculum_step == 16
-    assert pacing.of(run_config(curriculum=LINEAR | {"duration": 9, "duration_unit": "steps"})).total_curriculum_step == 9
+    assert (
+        pacing.of(run_config(curriculum=LINEAR | {"duration": 9, "duration_unit": "steps"})).total_curriculum_step == 9
+    )
     # tokens / (batch x mean length): 5,760 / (8 x (8 + 64)/2) = 20
     tokens = LINEAR | {"duration": 5760, "duration_unit": "tokens"}
     assert pacing.of(run_config(curriculum=tokens)).total_curriculum_step == 20

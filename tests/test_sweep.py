@@ -85,7 +85,10 @@ BAD_INPUT = [
     (["sweeps=smoke", "optim.lrr=1e-3"], "optim.lrr: unknown key; did you mean 'optim.lr'?"),
     (["sweeps=smoke", "batch=1"], "batch: unknown key"),
     (["sweeps=smoke", "+optim.speed=1"], "optim.speed: unknown key"),
-    (["sweeps=smoke", "curriculum=fixd_linear"], "curriculum=fixd_linear: no such choice; did you mean 'fixed_linear'?"),
+    (
+        ["sweeps=smoke", "curriculum=fixd_linear"],
+        "curriculum=fixd_linear: no such choice; did you mean 'fixed_linear'?",
+    ),
     (["sweeps=smok"], "sweeps=smok: no such choice; did you mean 'smoke'?"),
     (["sweeps=smoke", "optim.lr=fast"], "optim.lr = 'fast': must be a valid number"),
     (["sweeps=smoke", "optim.lr=1e-3,-1e-3"], "optim.lr = -0.001: must be greater than 0"),

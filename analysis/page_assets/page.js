@@ -11,7 +11,7 @@
   const CONFIG = {
     displaylogo: false,
     // Named one by one: the default bar has a button that leads to another host.
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "autoScale2d", "resetScale2d"]],
     toImageButtonOptions: { filename: report.title.replace(/[^\w.-]+/g, "_"), scale: 2 },
   };
   const state = { axis: "tokens", target: report.target, hidden: new Set(), printing: false };
@@ -71,8 +71,8 @@
     const right = labelled ? Math.min(30 + 6.3 * longest, 0.4 * width) : 12;
     const next = themed(layout, width);
     next.margin = { ...layout.margin, t: 16, r: right, l: width < 620 ? 44 : 56 };
-    const end = Math.max(0, ...lines.flatMap((trace) => [trace.x.at(-1) ?? 0]));
-    next.xaxis = { ...layout.xaxis, range: [0, 1.01 * end || 1], title: { ...layout.xaxis.title, text: axis.title }, nticks: width < 620 ? 5 : 8 };
+    const end = 1.01 * Math.max(0, ...lines.map((trace) => trace.x.at(-1) ?? 0)) || 1;
+    next.xaxis = { ...layout.xaxis, range: [0, end], maxallowed: end, title: { ...layout.xaxis.title, text: axis.title }, nticks: width < 620 ? 5 : 8 };
     next.uirevision = state.axis;
     if (name === "validation" && state.target) next.shapes = [targetShape()];
     return { lines, layout: next, labelled };
@@ -257,7 +257,7 @@
     byId("explore-words").textContent =
       `At perplexity ${pplText(state.target)} (${own}): ${reached} of ${traces.length} runs reach it. Computed in this ` +
       "page from the drawn evaluations, linear in loss over tokens; without intervals, and no part of the verdict. " +
-      "Saved: against the baseline with the same batch size, learning rate and seed, at this target.";
+      "Saved: against the baseline with the same batch size, learning rate and seed, all else equal, at this target.";
     const rows = traces.filter(shown).map((trace) => {
       const here = found.get(trace.meta.run_id);
       const base = found.get(report.pairs[trace.meta.run_id]);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -15,9 +16,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from analysis import figures
 from analysis.page import SIZE_LIMIT_BYTES, ReportData, render, script_json
-from tests.analysis.synthetic import SPIKE_LOSS, make_report
+from tests.analysis.synthetic import make_report
 
 LAUNCH_ARGS = [
     "--no-sandbox",
@@ -58,16 +58,14 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def open_report(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    contexts = []
+@pytest.fixture(scope="module")
+def open_report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Open:
+    """Opens a rendered page in a window of its own; loading takes seconds, so share what can be shared."""
 
-    def opened(report: ReportData, width: int = 1200, scheme: str = "light") -> Opened:
-        file = tmp_path / "report.html"
-        file.write_text(render(report), encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
+    def opened(html: str, width: int = 1200, scheme: str = "light") -> Opened:
+        file = tmp_path_factory.mktemp("page") / "report.html"
+        file.write_text(html, encoding="utf-8")
+        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
         result = Opened(page, [], [])
         page.on("console", lambda message: result.messages.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: result.messages.append(f"error: {error}"))
@@ -76,9 +74,34 @@ def open_report(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         page.wait_for_selector("html[data-ready]", timeout=60_000)
         return result
 
-    yield opened
-    for context in contexts:
-        context.close()
+    return opened
+
+
+@pytest.fixture(scope="module")
+def report() -> ReportData:
+    return make_report()
+
+
+@pytest.fixture(scope="module")
+def small_html() -> str:
+    return render(make_report(batches=(16,), seeds=1))
+
+
+@pytest.fixture(scope="module")
+def shared(open_report: Open, report: ReportData) -> Opened:
+    return open_report(render(report))
+
+
+@pytest.fixture
+def page(shared: Opened) -> Iterator[Page]:
+    """The shared page; whatever a test chose on it is put back."""
+    yield shared.page
+    shared.page.locator("[data-axis=tokens]").first.click()
+    if shared.page.locator("#target-reset").is_visible():
+        shared.page.locator("#target-reset").click()
+    for box in shared.page.locator(".key input:not(:checked)").all():
+        box.check()
+    assert shared.messages == []
 
 
 def drawn_lines(page: Page, plot: str) -> int:
@@ -88,10 +111,8 @@ def drawn_lines(page: Page, plot: str) -> int:
 
 
 @pytest.mark.browser
-def test_page_says_the_verdict_and_draws_quietly(open_report: Open) -> None:
-    report = make_report()
-    opened = open_report(report)
-    page = opened.page
+def test_page_says_the_verdict_and_draws_quietly(shared: Opened, report: ReportData) -> None:
+    page = shared.page
     assert page.locator("h1").inner_text() == report.verdict["sentence"]
     for caveat in report.verdict["caveats"]:
         assert page.get_by_text(caveat).is_visible()
@@ -100,13 +121,25 @@ def test_page_says_the_verdict_and_draws_quietly(open_report: Open) -> None:
     assert drawn_lines(page, "schedule") == 4  # two curricula at two batch sizes
     assert page.locator("#savings .points path").count() > 4
     assert page.locator("#stability-0 .heatmaplayer image, #stability-0 .hm").count() >= 1
-    assert opened.messages == []
-    assert [url.split(":")[0] for url in opened.requests if not url.startswith("data:")] == ["file"]
+    assert shared.messages == []
+    assert [url.split(":")[0] for url in shared.requests if not url.startswith("data:")] == ["file"]
 
 
 @pytest.mark.browser
-def test_switch_moves_every_curve_to_seconds(open_report: Open) -> None:
-    page = open_report(make_report()).page
+def test_double_click_shows_what_the_first_view_leaves_out(page: Page) -> None:
+    assert "part of the first 5% of the budget" in page.locator("#proof figcaption").inner_text()
+    grip = page.locator("#target-grip")  # its largest value is the top of the view
+    first = grip.get_attribute("aria-valuemax") or ""
+    assert float(first) < 100
+    page.locator("#validation .nsewdrag").dblclick(position={"x": 300, "y": 100})
+    expect(grip).not_to_have_attribute("aria-valuemax", first)
+    assert float(grip.get_attribute("aria-valuemax") or 0) > math.exp(5.4)  # the untrained start is near exp(5.5)
+    page.locator("#validation [data-title='Reset axes']").click()
+    expect(grip).to_have_attribute("aria-valuemax", first)
+
+
+@pytest.mark.browser
+def test_switch_moves_every_curve_to_seconds(page: Page) -> None:
     title = page.locator("#validation .xtitle")
     # a curriculum run: the baseline's seconds are proportional to its tokens
     line = page.locator("#validation path.js-line").last
@@ -121,9 +154,7 @@ def test_switch_moves_every_curve_to_seconds(open_report: Open) -> None:
 
 
 @pytest.mark.browser
-def test_target_can_be_typed_dragged_and_moved_by_keys(open_report: Open) -> None:
-    report = make_report()
-    page = open_report(report).page
+def test_target_can_be_typed_dragged_and_moved_by_keys(page: Page, report: ReportData) -> None:
     explore = page.locator("#explore")
     assert not explore.is_visible()
 
@@ -159,16 +190,14 @@ def test_target_can_be_typed_dragged_and_moved_by_keys(open_report: Open) -> Non
 
 
 @pytest.mark.browser
-def test_key_hides_lines(open_report: Open) -> None:
-    page = open_report(make_report()).page
+def test_key_hides_lines(page: Page) -> None:
     page.locator(".key input[data-field=method][value=baseline]").uncheck()
     expect(page.locator("#validation path.js-line")).to_have_count(8)
     expect(page.locator("#training path.js-line")).to_have_count(8)
 
 
 @pytest.mark.browser
-def test_data_is_one_click_away(open_report: Open, tmp_path: Path) -> None:
-    page = open_report(make_report()).page
+def test_data_is_one_click_away(page: Page, tmp_path: Path) -> None:
     for name, head in {
         "validation": '"run_id","step","consumed_tokens","train_seconds","seqlen","val_ppl"',
         "savings": '"cell","what","saving_pct","low_pct","high_pct"',
@@ -188,39 +217,39 @@ def test_data_is_one_click_away(open_report: Open, tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_figures_follow_the_colour_scheme(open_report: Open, scheme: str) -> None:
-    page = open_report(make_report(seeds=1), scheme=scheme).page
+def test_narrow_and_dark_from_the_start_then_wide_and_light(open_report: Open, small_html: str) -> None:
+    page = open_report(small_html, width=360, scheme="dark").page
     tick = page.locator("#validation .xtick text").first
 
     def is_light(colour: str) -> bool:
         return sum(int(part) for part in re.findall(r"\d+", colour)[:3]) > 384
 
-    def fill() -> str:
-        return str(tick.evaluate("(text) => getComputedStyle(text).fill"))
+    def paper_and_ink() -> tuple[bool, bool]:
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return is_light(paper), is_light(tick.evaluate("(text) => getComputedStyle(text).fill"))
 
-    assert is_light(page.evaluate("getComputedStyle(document.body).backgroundColor")) == (scheme == "light")
-    before = fill()
-    assert is_light(before) == (scheme == "dark")
-    page.emulate_media(color_scheme="dark" if scheme == "light" else "light")
-    expect(tick).not_to_have_css("fill", before)
-    assert is_light(fill()) == (scheme == "light")
+    def widest() -> int:
+        return int(page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"))
 
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [360, 1600])
-def test_body_never_scrolls_sideways(open_report: Open, width: int) -> None:
-    page = open_report(make_report(), width=width).page
+    assert paper_and_ink() == (False, True)
     for details in page.locator("details").all():
         details.locator("summary").first.click()
     page.locator("#target").fill("12")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("document.body.scrollWidth") <= width
+    assert widest() <= 360
+
+    before = tick.evaluate("(text) => getComputedStyle(text).fill")
+    page.emulate_media(color_scheme="light")
+    expect(tick).not_to_have_css("fill", before)
+    assert paper_and_ink() == (True, False)
+
+    page.set_viewport_size({"width": 1600, "height": 900})
+    expect(page.locator("#validation svg.main-svg").first).not_to_have_attribute("width", re.compile(r"^[1-3]\d\d$"))
+    assert widest() <= 1600
 
 
 @pytest.mark.browser
 def test_untrusted_text_is_shown_and_never_runs(open_report: Open) -> None:
-    report = make_report(seeds=1)
+    report = make_report(batches=(16,), seeds=1)
     names = {run: f"{EVIL}{i}" for i, run in enumerate(report.runs["run_id"])}
 
     def rename(frame):  # type: ignore[no-untyped-def]
@@ -230,11 +259,14 @@ def test_untrusted_text_is_shown_and_never_runs(open_report: Open) -> None:
             out["curriculum"] = out["curriculum"].replace("fixed_linear", EVIL_END)
         return out.assign(note=EVIL_END) if "note" in out else out
 
-    cells = [{**c, "curriculum": EVIL_END, "note": EVIL} for c in report.verdict["cells"]]
+    cells = [
+        {**c, "curriculum": EVIL_END, "note": EVIL, "run_ids": [names[run] for run in c["run_ids"]]}
+        for c in report.verdict["cells"]
+    ]
     verdict = {**report.verdict, "sentence": f"{EVIL} {EVIL_END}", "caveats": [EVIL, EVIL_END], "cells": cells}
     frames = {n: rename(getattr(report, n)) for n in ("runs", "train", "evals", "savings", "stability")}
     hostile = replace(report, title=EVIL, question=EVIL_END, command=EVIL_END, verdict=verdict, **frames)
-    opened = open_report(hostile)
+    opened = open_report(render(hostile))
     opened.page.locator("#target").fill("12")
     opened.page.locator("[data-axis=seconds]").first.click()
     opened.page.mouse.move(500, 700)
@@ -247,8 +279,7 @@ def test_untrusted_text_is_shown_and_never_runs(open_report: Open) -> None:
 
 
 @pytest.mark.browser
-def test_print_keeps_every_figure(open_report: Open) -> None:
-    page = open_report(make_report(seeds=1)).page
+def test_print_keeps_every_figure(page: Page) -> None:
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     expect(page.locator("#validation svg.main-svg").first).to_have_attribute("width", "680")
@@ -256,6 +287,9 @@ def test_print_keeps_every_figure(open_report: Open) -> None:
     assert widths
     assert max(widths) <= 680
     assert len(page.pdf(format="A4")) > 50_000
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(page.locator("#validation svg.main-svg").first).not_to_have_attribute("width", "680")
 
 
 @pytest.mark.browser
@@ -263,7 +297,7 @@ def test_page_without_any_result(open_report: Open) -> None:
     full = make_report(seeds=1)
     nothing = {n: getattr(full, n).iloc[:0] for n in ("runs", "train", "evals", "savings", "stability")}
     verdict = {**full.verdict, "cells": [], "target_ppl": None, "sentence": "Nothing to compare yet."}
-    opened = open_report(replace(full, verdict=verdict, **nothing))
+    opened = open_report(render(replace(full, verdict=verdict, **nothing)))
     assert opened.page.locator("h1").inner_text() == "Nothing to compare yet."
     assert opened.page.get_by_text("No run yet.").is_visible()
     assert opened.messages == []
@@ -273,8 +307,9 @@ def test_page_without_any_result(open_report: Open) -> None:
 def test_two_hundred_runs_stay_small_and_quick(open_report: Open) -> None:
     report = make_report(methods=3, batches=(16, 32, 64, 128), lrs=(1e-3, 2e-3, 4e-3, 8e-3), seeds=4)
     assert len(report.runs) == 192
-    assert len(render(report).encode()) <= SIZE_LIMIT_BYTES
-    opened = open_report(report)
+    html = render(report)
+    assert len(html.encode()) <= SIZE_LIMIT_BYTES
+    opened = open_report(html)
     assert drawn_lines(opened.page, "validation") == 192
     assert opened.messages == []
 
@@ -287,61 +322,7 @@ def test_script_json_cannot_leave_its_script() -> None:
         script_json({"a": float("nan")})
 
 
-def test_page_names_no_other_host() -> None:
-    html = render(make_report(seeds=1))
-    ours = html.split("<script>")[0]
+def test_page_names_no_other_host(small_html: str) -> None:
+    ours = small_html.split("<script>")[0]
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", ours)
     assert escape(make_report().question) in ours
-
-
-def test_spikes_survive_thinning() -> None:
-    y = np.full(10_000, 3.0)
-    y[4321], y[4322], y[9998] = 9.0, 1.0, 7.0
-    kept = figures.thin_minmax(y, 60)
-    assert len(kept) <= 60
-    assert {0, 4321, 4322, 9998, 9999} <= set(kept.tolist())
-
-    report = make_report()
-    curves = figures.training_curves(report.runs, report.train, max_points=40)
-    assert max(len(t["x"]) for t in curves["data"]) <= 40
-    spiky = [t for t in curves["data"] if t["meta"]["run_id"] == "tiny_baseline_b64_lr0.008_s1"]
-    assert max(spiky[0]["y"]) == SPIKE_LOSS
-
-
-def test_numbers_as_people_write_them() -> None:
-    assert [figures.format_lr(x) for x in (2e-3, 1.5e-4, 0.0)] == ["2e-3", "1.5e-4", "0"]
-    assert [figures.format_ppl(x) for x in (18.34, 9.996, 103.7, 12345.0, None)] == [
-        "18.3",
-        "10.0",
-        "104",
-        "12,300",
-        "n/a",
-    ]
-
-
-def test_encoding_is_the_same_everywhere() -> None:
-    report = make_report(methods=3)
-    styles = figures.run_styles(report.runs)
-    assert set(styles.loc[styles["method"] == "baseline", "color"]) == {figures.BASELINE_GREY}
-    assert styles["color"].nunique() == 3
-    assert set(styles.loc[styles["batch"] == 16, "dash"]) == {"solid"}
-    assert set(styles.loc[styles["batch"] == 64, "dash"]) == {"dash"}
-    lengths = figures.length_schedule(report.runs, report.train)["data"]
-    assert {t["meta"]["method"]: t["line"]["color"] for t in lengths} == dict(
-        zip(styles["method"], styles["color"], strict=True)
-    )
-
-
-def test_figures_are_valid_plotly_by_themselves() -> None:
-    go = pytest.importorskip("plotly.graph_objects")
-    r = make_report()
-    made = [
-        figures.validation_curves(r.runs, r.evals, r.train, target_ppl=9.4),
-        figures.training_curves(r.runs, r.train, metric="grad_norm", axis="seconds"),
-        figures.savings_intervals(r.verdict["cells"], r.savings),
-        figures.length_schedule(r.runs, r.train),
-        *figures.stability_maps(r.stability).values(),
-    ]
-    for figure in made:
-        go.Figure(figure)
-        json.dumps(figure, allow_nan=False)

@@ -71,7 +71,9 @@ def test_a_run_does_what_was_planned(one_rank: RunDir, text: Path) -> None:
     # evaluations: at the start, wherever a multiple of 2,000 tokens is crossed, and at the end
     tokens = record.train["consumed_tokens"].to_numpy()
     crossed = tokens[np.diff(tokens // 2000, prepend=0) > 0]
-    assert record.evals["consumed_tokens"].tolist() == [0, *crossed] + ([tokens[-1]] if crossed[-1] != tokens[-1] else [])
+    assert record.evals["consumed_tokens"].tolist() == [0, *crossed] + (
+        [tokens[-1]] if crossed[-1] != tokens[-1] else []
+    )
     np.testing.assert_allclose(np.exp(record.evals["val_loss"]), record.evals["val_ppl"])
     assert record.train["train_seconds"].is_monotonic_increasing
     ratio = record.train["loss"] / record.train["loss"].cummin().shift()

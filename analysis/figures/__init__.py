@@ -1,0 +1,43 @@
+"""The report's figures as plain plotly dicts: DataFrames in, ``{"data": [...], "layout": {...}}`` out.
+
+Nothing here imports plotly: a notebook passes a dict to ``plotly.graph_objects.Figure``, the page hands the same dict
+to plotly.js. Encoding, the same everywhere: hue = curriculum (grey = baseline), dash = batch size, weight and opacity =
+learning rate, a final × = diverged.
+
+Curve traces carry ``customdata`` rows of :data:`POINT_COLUMNS`, so that the horizontal axis can be switched between
+tokens and time, and a point can be named in a hover, without a second copy of the data.
+"""
+
+from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
+from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
+from analysis.figures.intervals import savings_intervals
+from analysis.figures.style import (
+    BASELINE_GREY,
+    Figure,
+    TimeUnit,
+    format_lr,
+    format_ppl,
+    method_names,
+    run_styles,
+    time_unit,
+)
+from analysis.figures.thinning import thin_minmax
+
+__all__ = [
+    "BASELINE_GREY",
+    "POINT_COLUMNS",
+    "RATIO_SCALE_TOP",
+    "Figure",
+    "TimeUnit",
+    "format_lr",
+    "format_ppl",
+    "length_schedule",
+    "method_names",
+    "run_styles",
+    "savings_intervals",
+    "stability_maps",
+    "thin_minmax",
+    "time_unit",
+    "training_curves",
+    "validation_curves",
+]

@@ -1,0 +1,94 @@
+"""Stability maps: the largest loss ratio by batch size and learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.figures.style import INK, Figure, format_lr, method_names, styled_axis, styled_layout
+
+RATIO_SCALE_TOP = 2.0
+"""Loss ratios from here on have the full colour: one diverged run must not make all the others look alike."""
+
+
+def stability_maps(stability: pd.DataFrame) -> dict[str, Figure]:
+    """One heat map per curriculum: batch size (rows) by learning rate (columns), all on one colour scale.
+
+    ``stability`` has one row a run: curriculum, variant, global_batch_size (sequences), lr, diverged, max_loss_ratio
+    (the largest training loss over the smallest before it, 1 = never rose). A cell shows the worst of its seeds; a
+    diverged run adds an × with the count.
+    """
+    if stability.empty:
+        return {}
+    rows = stability.assign(method=method_names(stability))
+    batches = sorted(rows["global_batch_size"].unique().tolist())
+    rates = sorted(rows["lr"].unique().tolist())
+    methods = sorted(rows["method"].unique().tolist(), key=lambda m: (not m.startswith("baseline"), m))
+    return {m: _stability_map(rows[rows["method"] == m], batches, rates) for m in methods}
+
+
+def _stability_map(rows: pd.DataFrame, batches: Sequence[float], rates: Sequence[float]) -> Figure:
+    z: list[list[float | None]] = []
+    text: list[list[str]] = []
+    custom: list[list[list[int]]] = []
+    for batch in batches:
+        cells = [rows[(rows["global_batch_size"] == batch) & (rows["lr"] == lr)] for lr in rates]
+        z.append([_worst_ratio(cell) for cell in cells])
+        text.append([_ratio_text(cell) for cell in cells])
+        custom.append([[len(cell), int(cell["diverged"].sum())] for cell in cells])
+    heat = {
+        "type": "heatmap",
+        "x": [format_lr(lr) for lr in rates],
+        "y": [str(int(b)) for b in batches],
+        "z": z,
+        "text": text,
+        "texttemplate": "%{text}",
+        "textfont": {"size": 12, "color": INK},
+        "customdata": custom,
+        "hovertemplate": "batch %{y}, LR %{x}<br>max loss ratio %{text}<br>"
+        "%{customdata[1]} of %{customdata[0]} runs diverged<extra></extra>",
+        "zmin": 1.0,
+        "zmax": RATIO_SCALE_TOP,
+        # Transparent to vermillion: pale on white paper, dark on dark paper, the same figure.
+        "colorscale": [[0, "rgba(213,94,0,0.06)"], [1, "rgba(213,94,0,0.85)"]],
+        "showscale": False,
+        "xgap": 3,
+        "ygap": 3,
+    }
+    layout = styled_layout(
+        70 + 44 * len(batches),
+        styled_axis("learning rate", type="category", showgrid=False, fixedrange=True, ticks=""),
+        styled_axis("batch size", type="category", showgrid=False, fixedrange=True, ticks=""),
+        meta={"columns": ["global_batch_size", "lr", "max_loss_ratio", "runs", "diverged"]},
+    )
+    layout["margin"] |= {"t": 6, "r": 6}
+    return {"data": [heat], "layout": layout}
+
+
+def _worst_ratio(cell: pd.DataFrame) -> float | None:
+    """The cell's largest finite loss ratio; a diverged run takes it to the top of the colour scale."""
+    if cell.empty:
+        return None
+    finite = _finite_ratios(cell)
+    if cell["diverged"].any():
+        return max([RATIO_SCALE_TOP, *finite])
+    return round(max(finite), 4) if finite else None
+
+
+def _ratio_text(cell: pd.DataFrame) -> str:
+    worst = max(_finite_ratios(cell), default=None)
+    lost = int(cell["diverged"].sum())
+    mark = "" if not lost else ("×" if len(cell) == 1 else f"× {lost}/{len(cell)}")
+    return "<br>".join(part for part in (_short(worst), mark) if part)
+
+
+def _short(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.0e}"
+
+
+def _finite_ratios(cell: pd.DataFrame) -> list[float]:
+    return [ratio for ratio in cell["max_loss_ratio"].astype(float).tolist() if math.isfinite(ratio)]

@@ -1,0 +1,172 @@
+"""How the figures look and what they call things: hues, dashes, names, numbers in words, axes and layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import pandas as pd
+
+Trace = dict[str, Any]
+
+
+class Figure(TypedDict):
+    """A plotly figure, JSON-serialisable, free of NaN."""
+
+    data: list[Trace]
+    layout: dict[str, Any]
+
+
+class TimeUnit(NamedTuple):
+    """How training time is shown: a suffix, the word for an axis, and its length in seconds."""
+
+    suffix: str
+    word: str
+    seconds: float
+
+
+BASELINE_GREY = "#858585"
+# Okabe & Ito, "Color Universal Design" (2008), without black; yellow last, it is faint on white.
+CURRICULUM_HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+INK = "#24262b"
+RULE = "rgba(128,128,128,0.22)"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def format_lr(lr: float) -> str:
+    """A learning rate as people write it: 2e-3, 1.5e-4."""
+    if not math.isfinite(lr) or lr == 0:
+        return "0" if lr == 0 else "n/a"
+    mantissa, exponent = f"{lr:.3e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def format_ppl(ppl: float | None) -> str:
+    """A perplexity to 3 significant digits, never in exponent form below a million."""
+    if ppl is None or not math.isfinite(ppl):
+        return "n/a"
+    if ppl <= 0 or ppl >= 1e6:
+        return f"{ppl:.3g}"
+    rounded = float(f"{ppl:.3g}")  # first, so that 9.996 becomes 10.0 and not 10.00
+    return f"{rounded:,.{max(0, 2 - math.floor(math.log10(rounded)))}f}"
+
+
+def method_name(curriculum: str, variant: str) -> str:
+    """What a hue stands for: the curriculum and, where a sweep varies something else, its variant."""
+    return f"{curriculum} {variant}" if variant else curriculum
+
+
+def method_names(rows: pd.DataFrame) -> list[str]:
+    """:func:`method_name` of every row of a frame with curriculum and variant."""
+    pairs = zip(rows["curriculum"].astype(str), rows["variant"].fillna("").astype(str), strict=True)
+    return [method_name(curriculum, variant) for curriculum, variant in pairs]
+
+
+def time_unit(longest_s: float) -> TimeUnit:
+    """Seconds for short runs, hours from two hours on; ``longest_s`` in seconds (NaN: seconds)."""
+    return TimeUnit("h", "hours", 3600.0) if longest_s >= 7200 else TimeUnit("s", "seconds", 1.0)
+
+
+def method_colors(methods: Iterable[str], baselines: Iterable[str] = ("baseline",)) -> dict[str, str]:
+    """Hue of each method in order of first appearance; every method in ``baselines`` is the neutral grey."""
+    grey = set(baselines)
+    colors: dict[str, str] = {}
+    for method in methods:
+        if method not in colors:
+            used = sum(1 for m in colors if m not in grey)
+            colors[method] = BASELINE_GREY if method in grey else CURRICULUM_HUES[used % len(CURRICULUM_HUES)]
+    return colors
+
+
+def run_styles(runs: pd.DataFrame) -> pd.DataFrame:
+    """How each run is drawn and named, indexed by run_id.
+
+    ``runs`` needs run_id, role, curriculum, variant, model, global_batch_size (sequences), lr, seed, state. Returns
+    method, batch, lr (text), seed, color, dash, width (px), opacity, diverged, and label: the parts of the name that
+    differ between the runs, shortest form that still tells them apart.
+    """
+    methods = method_names(runs)
+    baselines = {m for m, role in zip(methods, runs["role"], strict=True) if role == "baseline"}
+    ordered = sorted(dict.fromkeys(methods), key=lambda m: m not in baselines)
+    colors = method_colors(ordered, baselines)
+    batches = sorted(runs["global_batch_size"].unique().tolist())
+    rates = sorted(runs["lr"].unique().tolist())
+    weight = np.linspace(0.0, 1.0, len(rates)) if len(rates) > 1 else np.ones(1)
+    rank = runs["lr"].map(lambda lr: float(weight[rates.index(lr)]))
+    return pd.DataFrame(
+        {
+            "method": methods,
+            "batch": runs["global_batch_size"].astype(int).to_numpy(),
+            "lr": [format_lr(lr) for lr in runs["lr"]],
+            "seed": runs["seed"].astype(int).to_numpy(),
+            "color": [colors[m] for m in methods],
+            "dash": [DASHES[batches.index(b) % len(DASHES)] for b in runs["global_batch_size"]],
+            "width": (1.2 + 1.1 * rank).to_numpy(),
+            "opacity": (0.6 + 0.4 * rank).to_numpy(),
+            "diverged": (runs["state"] == "DIVERGED").to_numpy(),
+            "label": _run_labels(runs, methods),
+        },
+        index=pd.Index(runs["run_id"], name="run_id"),
+    )
+
+
+def _run_labels(runs: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    parts: dict[str, list[str]] = {
+        "model": [str(m) for m in runs["model"]],
+        "batch": [f"b{int(b)}" for b in runs["global_batch_size"]],
+        "lr": [format_lr(lr) for lr in runs["lr"]],
+        "seed": [f"s{int(s)}" for s in runs["seed"]],
+    }
+    varying = [column for column in parts.values() if len(set(column)) > 1]
+    return [" ".join((method, *(column[i] for column in varying))) for i, method in enumerate(methods)]
+
+
+def styled_axis(title: str, **extra: object) -> dict[str, Any]:
+    """A plotly axis; ``extra`` are further plotly settings."""
+    return {
+        "title": {"text": title, "standoff": 10},
+        "gridcolor": RULE,
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": RULE,
+        "linecolor": RULE,
+        "automargin": True,
+        **extra,
+    }
+
+
+def styled_layout(
+    height: int, xaxis: Mapping[str, object], yaxis: Mapping[str, object], **extra: object
+) -> dict[str, Any]:
+    """A plotly layout of ``height`` px on transparent paper; ``extra`` are further plotly settings."""
+    return {
+        "height": height,
+        "margin": {"l": 56, "r": 24, "t": 16, "b": 48},
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hovermode": "closest",
+        "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
+        "showlegend": False,
+        "xaxis": dict(xaxis),
+        "yaxis": dict(yaxis),
+        **extra,
+    }
+
+
+def empty_figure(words: str) -> Figure:
+    """A figure that says why it is empty, so that a page or notebook needs no special case."""
+    hidden = {"visible": False, "range": [0, 1]}
+    note = {"text": words, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False, "opacity": 0.7}
+    return {"data": [], "layout": styled_layout(140, hidden, hidden, annotations=[note])}
+
+
+def target_line(target_ppl: float) -> dict[str, Any]:
+    """The target perplexity as a plotly shape across the whole plot."""
+    line = {"color": BASELINE_GREY, "width": 1.5, "dash": "dot"}
+    ends = {"x0": 0, "x1": 1, "y0": target_ppl, "y1": target_ppl}
+    return {"type": "line", "xref": "paper", "yref": "y", **ends, "line": line, "name": "target"}

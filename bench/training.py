@@ -1,0 +1,135 @@
+"""Tokens/s of the training loop against a plain PyTorch loop with the same model and batch, and telemetry's share.
+
+The two alternate in blocks of steps within one process, so that both meet the same machine. The peer is what one writes
+without a framework: batches sliced from a memory-mapped file, forward, backward, clip, AdamW, loss.item().
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+from common import heading, result
+
+from cl_bench import corpus, ds_config, identity, paths, schedule, train
+from cl_bench.config import RunConfig, from_dict
+from cl_bench.paths import RunDir
+from cl_bench.validation import schema, to_dict
+
+BLOCKS, STEPS = 12, 15
+
+
+def demo_config() -> RunConfig:
+    """The demo's baseline at batch 16."""
+    plain = schema(RunConfig)
+    conf = paths.config_root() / "conf"
+    for group, preset in (
+        ("model", "tiny"), ("data", "shakespeare"), ("curriculum", "baseline"), ("optim", "adamw"), ("deepspeed", "zero0"),
+        ("tracking", "wandb_offline"),
+    ):  # fmt: skip
+        plain[group] |= paths.read_yaml(conf / group / f"{preset}.yaml")
+    config = from_dict(plain | {"token_budget": 2_000_000, "global_batch_size": 16})
+    fingerprint = corpus.inspect(config.data).fingerprint
+    return identity.resolve(config, vocab_size=corpus.VOCAB_SIZE, fingerprint=fingerprint)
+
+
+def make_trainer(config: RunConfig, outputs: str) -> train.Trainer:
+    """A trainer as a job makes it, in this process."""
+    run = RunDir(outputs, identity.run_id(config))
+    paths.write_atomic(run.config, yaml.safe_dump(to_dict(config)))
+    device = ds_config.choose_accelerator("cpu")
+    ds_config.init_distributed(0, 1, 0, Path(outputs) / "store", device)
+    trainer = train.Trainer(config, run, train.Rank(), train.StopRequest())
+    trainer._begin()
+    return trainer
+
+
+class PlainLoop:
+    """The peer."""
+
+    def __init__(self, config: RunConfig, tokens: Path) -> None:
+        import torch
+
+        from cl_bench.model import GPT2, parameter_groups
+
+        self.torch, self.config, self.step = torch, config, 0
+        self.tokens = np.memmap(tokens, dtype=np.uint8, mode="r")
+        self.model = GPT2(config.model)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, 0.01), lr=2e-3, fused=True)
+        self.lr = schedule.of(config)
+
+    def train(self, steps: int) -> None:
+        """`steps` updates."""
+        torch, length, batch = self.torch, self.config.seqlen, self.config.global_batch_size
+        for _ in range(steps):
+            starts = np.random.randint(0, len(self.tokens) - length - 1, batch)
+            blocks = np.stack([self.tokens[s : s + length + 1] for s in starts]).astype(np.int64)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr.at(self.step + 1, self.step * batch * length)
+            loss = self.model(torch.from_numpy(blocks[:, :-1]), torch.from_numpy(blocks[:, 1:]))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            loss.item()
+            self.step += 1
+
+
+def main() -> None:
+    """Measure and print."""
+    logging.disable(logging.INFO)
+    heading("training at the demo's size (133K parameters, batch 16 x 256)")
+    with tempfile.TemporaryDirectory() as outputs:
+        config = demo_config()
+        trainer = make_trainer(config, outputs)
+        plain = PlainLoop(config, paths.data_cache(outputs) / str(config.data.fingerprint) / "train.bin")
+        telemetry = [0.0]
+
+        def ours(steps: int) -> None:
+            for _ in range(steps):
+                row, _ = trainer._step()
+                started = time.perf_counter()
+                trainer._write("train", row)
+                trainer._report(row)
+                telemetry[0] += time.perf_counter() - started
+
+        from cl_bench import telemetry as measures
+
+        variance = measures.adam_variance
+
+        def timed_variance(*arguments: object) -> dict[str, float]:
+            started = time.perf_counter()
+            values = variance(*arguments)  # type: ignore[arg-type]
+            telemetry[0] += time.perf_counter() - started
+            return values
+
+        measures.adam_variance = timed_variance  # type: ignore[assignment]
+        ours(STEPS)
+        plain.train(STEPS)
+        telemetry[0] = 0.0
+        seconds = {"ours": 0.0, "plain": 0.0}
+        for block in range(BLOCKS):
+            order = (("ours", ours), ("plain", plain.train))
+            for name, run in order if block % 2 else reversed(order):
+                started = time.perf_counter()
+                run(STEPS)
+                seconds[name] += time.perf_counter() - started
+        tokens = BLOCKS * STEPS * config.global_batch_size * config.seqlen
+        print(f"  cl_bench {tokens / seconds['ours']:,.0f} tokens/s, plain PyTorch {tokens / seconds['plain']:,.0f}")
+        ratio = seconds["plain"] / seconds["ours"]
+        share = telemetry[0] / seconds["ours"]
+        result("throughput as a ratio of the plain loop's", f"{ratio:.3f}", ">= 0.95", ratio >= 0.95)
+        result("telemetry's share of a step", f"{share:.2%}", "<= 1%", share <= 0.01)
+        assert trainer.mirror
+        trainer.mirror.finish()
+
+
+if __name__ == "__main__":
+    from cl_bench.job import leave
+
+    main()
+    leave(0)

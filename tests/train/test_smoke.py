@@ -1,0 +1,137 @@
+"""From the command line to the report on real text: the smoke sweep, its second launch, failures, the notebook."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from analysis import load_runs
+from cl_bench import records, status
+from cl_bench.paths import RunDir, SweepDir, manifest_runs
+
+pytestmark = pytest.mark.train
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(outputs: Path, *arguments: str, columns: int = 100) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cl_bench.sweep", *arguments, f"outputs={outputs}"],
+        cwd=ROOT, text=True, capture_output=True, env={**os.environ, "COLUMNS": str(columns)}, timeout=280,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    outputs = tmp_path_factory.mktemp("outputs")
+    return outputs, launch(outputs, "-m", "sweeps=smoke")
+
+
+def test_the_smoke_sweep_ends_in_a_verdict(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    outputs, done = smoke
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""  # no banner or warning of a third party reaches the screen
+    assert "2 done, 0 failed" in done.stdout
+    assert all(len(line) <= 100 for line in done.stdout.splitlines() if str(outputs) not in line)
+    sweep = SweepDir(outputs, "smoke")
+    answer = json.loads(sweep.verdict.read_text())
+    assert answer["sentence"] in " ".join(done.stdout.split())
+    assert answer["cells"][0]["curriculum"] == "fixed_linear"
+    assert answer["cells"][0]["reached"] == 1
+    runs = load_runs(sweep.root)
+    assert runs.runs["state"].tolist() == ["DONE", "DONE"]
+    assert (runs.runs["final_ppl"] < 40).all()  # bytes of Shakespeare: 256 before training
+    for run_id in manifest_runs(sweep):
+        run = RunDir(outputs, run_id)
+        assert run.table("train").exists()
+        assert not run.attempts()  # compacted
+
+
+def test_the_mirror_holds_the_same_rows(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    outputs, _ = smoke
+    run = RunDir(outputs, manifest_runs(SweepDir(outputs, "smoke"))[1])
+    (mirror,) = run.wandb.glob("offline-run-*/run-*.wandb")
+    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(mirror)]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    record = records.read(run)
+    assert out.stdout.count("grad_norm") >= len(record.train)
+    assert "val_loss" in out.stdout
+    assert run.run_id in out.stdout
+
+
+def test_a_second_launch_trains_nothing(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    outputs, _ = smoke
+    before = {p: p.stat().st_mtime_ns for p in outputs.glob("runs/*/metrics/*")}
+    started = time.monotonic()
+    again = launch(outputs, "-m", "sweeps=smoke")
+    assert again.returncode == 0
+    assert "2 runs: 0 new, 2 done, 0 failed" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in outputs.glob("runs/*/metrics/*")} == before
+    assert time.monotonic() - started < 60  # seconds where nothing else runs; never a training's time
+
+
+def test_one_run_without_m(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    outputs, _ = smoke
+    manifest = SweepDir(outputs, "smoke").manifest.read_text()
+    done = launch(outputs, "sweeps=smoke")
+    assert done.returncode == 0, done.stderr
+    assert "1 run: 0 new, 1 done" in done.stdout  # the same experiment: the sweep's baseline
+    assert "validation loss" in done.stdout
+    assert SweepDir(outputs, "smoke").manifest.read_text() == manifest
+
+
+def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
+    # The custom function fails at its tenth step, and only where it trains.
+    (tmp_path / "breaks.py").write_text(
+        "import os\n"
+        "def at_ten(step):\n"
+        "    if step > 9 and 'SUBMITIT_LOCAL_JOB_ID' in os.environ:\n"
+        "        raise RuntimeError('the disk caught fire')\n"
+        "    return 32\n"
+    )
+    env = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(tmp_path)}
+    command = [
+        sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=smoke", "curriculum=custom,baseline", "jobs=2",
+        "curriculum.function=breaks.at_ten", "tracking=none", "token_budget=20_000", f"outputs={tmp_path}",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=env, timeout=280)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 done, 1 failed" in done.stdout
+    assert "RuntimeError: the disk caught fire" in done.stdout
+    assert "1 of 2 runs failed; launch again to retry them" in done.stdout
+    states = {status.read(RunDir.at(p)).state for p in (tmp_path / "runs").glob("*")}
+    assert states == {"DONE", "FAILED"}
+    log = next(line.split()[1] for line in done.stdout.splitlines() if line.strip().startswith("log"))
+    assert "the disk caught fire" in Path(log).read_text()
+
+
+def test_the_notebook_runs_on_the_sweep(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    outputs, _ = smoke
+    notebook = nbformat.read(ROOT / "analysis/notebooks/savings.ipynb", as_version=4)
+    assert not any("def " in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    os.environ["CL_BENCH_SWEEP"] = str(SweepDir(outputs, "smoke").root)
+    try:
+        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
+    finally:
+        del os.environ["CL_BENCH_SWEEP"]
+    shown = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    figures = [o for o in shown if "application/vnd.plotly.v1+json" in o.get("data", {})]
+    assert len(figures) >= 5
+    assert any("fixed_linear needed" in str(o.get("data", {})) for o in shown)
+
+
+def test_status_command(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    outputs, _ = smoke
+    command = [str(Path(sys.executable).parent / "cl-bench"), "status", str(SweepDir(outputs, "smoke").root)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("DONE") == 2
