@@ -13,8 +13,12 @@ from hydra import compose, initialize_config_dir
 from cl_bench import sweep
 from cl_bench.paths import config_root
 
-GRID = {"curriculum": ["baseline", "fixed_linear"], "global_batch_size": [8, 16, 32, 64, 128],
-        "optim.lr": [1e-3, 2e-3, 4e-3, 8e-3], "seed": [1, 2, 3, 4, 5]}  # fmt: skip
+GRID = {
+    "curriculum": ["baseline", "fixed_linear"],
+    "global_batch_size": [8, 16, 32, 64, 128],
+    "optim.lr": [1e-3, 2e-3, 4e-3, 8e-3],
+    "seed": [1, 2, 3, 4, 5],
+}
 
 
 def main() -> None:
@@ -30,8 +34,11 @@ def main() -> None:
     sweep._register()
     jobs = [
         [f"curriculum={c}", f"global_batch_size={b}", f"optim.lr={lr}", f"seed={s}"]
-        for c in GRID["curriculum"] for b in GRID["global_batch_size"] for lr in GRID["optim.lr"] for s in GRID["seed"]
-    ]  # fmt: skip
+        for c in GRID["curriculum"]
+        for b in GRID["global_batch_size"]
+        for lr in GRID["optim.lr"]
+        for s in GRID["seed"]
+    ]
     with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
         started = time.perf_counter()
         for job in jobs:

@@ -28,9 +28,13 @@ def demo_config() -> RunConfig:
     plain = schema(RunConfig)
     conf = paths.config_root() / "conf"
     for group, preset in (
-        ("model", "tiny"), ("data", "shakespeare"), ("curriculum", "baseline"), ("optim", "adamw"), ("deepspeed", "zero0"),
+        ("model", "tiny"),
+        ("data", "shakespeare"),
+        ("curriculum", "baseline"),
+        ("optim", "adamw"),
+        ("deepspeed", "zero0"),
         ("tracking", "wandb_offline"),
-    ):  # fmt: skip
+    ):
         plain[group] |= paths.read_yaml(conf / group / f"{preset}.yaml")
     config = from_dict(plain | {"token_budget": 2_000_000, "global_batch_size": 16})
     fingerprint = corpus.inspect(config.data).fingerprint
@@ -61,12 +65,13 @@ class PlainLoop:
         self.model = GPT2(config.model)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, 0.01), lr=2e-3, fused=True)
         self.lr = schedule.of(config)
+        self.random = np.random.default_rng(0)
 
     def train(self, steps: int) -> None:
         """`steps` updates."""
         torch, length, batch = self.torch, self.config.seqlen, self.config.global_batch_size
         for _ in range(steps):
-            starts = np.random.randint(0, len(self.tokens) - length - 1, batch)
+            starts = self.random.integers(0, len(self.tokens) - length - 1, batch)
             blocks = np.stack([self.tokens[s : s + length + 1] for s in starts]).astype(np.int64)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr.at(self.step + 1, self.step * batch * length)

@@ -82,8 +82,11 @@ def test_deepspeed_keys_are_spelled_in_one_file() -> None:
 def modules_after(code: str) -> set[str]:
     out = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print('MODULES', *sys.modules)"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
     return set(out.split("MODULES", 1)[1].split())
 
 

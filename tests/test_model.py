@@ -25,12 +25,18 @@ def with_weights_of(theirs: GPT2LMHeadModel, config: ModelConfig) -> GPT2:
         names[f"ln_f.{part}"] = f"transformer.ln_f.{part}"
         for i in range(config.n_layers):
             for mine, other in (
-                ("ln_1", "ln_1"), ("ln_2", "ln_2"), ("attention.qkv", "attn.c_attn"), ("attention.out", "attn.c_proj"),
-                ("mlp.up", "mlp.c_fc"), ("mlp.down", "mlp.c_proj"),
-            ):  # fmt: skip
+                ("ln_1", "ln_1"),
+                ("ln_2", "ln_2"),
+                ("attention.qkv", "attn.c_attn"),
+                ("attention.out", "attn.c_proj"),
+                ("mlp.up", "mlp.c_fc"),
+                ("mlp.down", "mlp.c_proj"),
+            ):
                 names[f"blocks.{i}.{mine}.{part}"] = f"transformer.h.{i}.{other}.{part}"
-    converted = {mine: state[other].T if "c_" in other and other.endswith("weight") else state[other]
-                 for mine, other in names.items()}  # fmt: skip
+    converted = {
+        mine: state[other].T if "c_" in other and other.endswith("weight") else state[other]
+        for mine, other in names.items()
+    }
     ours.load_state_dict(converted | {"head.weight": converted["tokens.weight"]})
     return ours
 

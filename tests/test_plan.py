@@ -54,9 +54,10 @@ def test_flops_follow_the_length() -> None:
     resolved_model = {"vocab_size": 256}
     assert plan.training_flops(run_config(curriculum=LINEAR, model=resolved_model), extent) == by_hand
     a_token = by_hand / extent.tokens
-    assert a_token < plan.training_flops(
-        run_config(model=resolved_model), pacing.extent(full)
-    ) / pacing.extent(full).tokens  # fmt: skip
+    assert (
+        a_token
+        < plan.training_flops(run_config(model=resolved_model), pacing.extent(full)) / pacing.extent(full).tokens
+    )
 
 
 def test_duplicates_are_dropped(text: Path, launch: LaunchConfig) -> None:
@@ -106,8 +107,17 @@ def test_plan_csv_and_manifest(text: Path, launch: LaunchConfig) -> None:
     with sweep.plan.open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "run_id", "cell", "role", "state", "steps", "tokens", "distinct_seqlens", "parameters", "flops", "hours",
-    ]  # fmt: skip
+        "run_id",
+        "cell",
+        "role",
+        "state",
+        "steps",
+        "tokens",
+        "distinct_seqlens",
+        "parameters",
+        "flops",
+        "hours",
+    ]
     assert [int(r["distinct_seqlens"]) for r in rows] == [1, 1, 8, 8]
     assert plan.write_manifest(built) == 0
     manifest = json.loads(sweep.manifest.read_text())

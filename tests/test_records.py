@@ -22,20 +22,46 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 
 def train_row(step: int, loss: float = 2.0) -> dict:
-    return {"step": step, "consumed_tokens": step * 10, "consumed_samples": step, "seqlen": 10, "global_batch_size": 1,
-            "lr": 1e-3, "loss": loss, "loss_ratio": None, "grad_norm": 1.0, "loss_scale": None,
-            "train_seconds": step * 0.1, "tokens_per_second": 100.0}  # fmt: skip
+    return {
+        "step": step,
+        "consumed_tokens": step * 10,
+        "consumed_samples": step,
+        "seqlen": 10,
+        "global_batch_size": 1,
+        "lr": 1e-3,
+        "loss": loss,
+        "loss_ratio": None,
+        "grad_norm": 1.0,
+        "loss_scale": None,
+        "train_seconds": step * 0.1,
+        "tokens_per_second": 100.0,
+    }
 
 
 def eval_row(step: int, loss: float = 2.0) -> dict:
-    return {"step": step, "consumed_tokens": step * 10, "train_seconds": step * 0.1, "val_loss": loss,
-            "val_ppl": math.exp(loss), "eval_seconds": 0.1}  # fmt: skip
+    return {
+        "step": step,
+        "consumed_tokens": step * 10,
+        "train_seconds": step * 0.1,
+        "val_loss": loss,
+        "val_ppl": math.exp(loss),
+        "eval_seconds": 0.1,
+    }
 
 
 def attempt(run: RunDir, restored: int, steps: range, loss: float = 2.0) -> records.RecordWriter:
     writer = records.RecordWriter(run, records.next_attempt(run))
-    writer.write("attempt", {"restored_step": restored, "world_size": 1, "host": "h", "device": "cpu", "started": 1.0,
-                             "versions": {"torch": "2"}})  # fmt: skip
+    writer.write(
+        "attempt",
+        {
+            "restored_step": restored,
+            "world_size": 1,
+            "host": "h",
+            "device": "cpu",
+            "started": 1.0,
+            "versions": {"torch": "2"},
+        },
+    )
     if restored == 0:
         writer.write("eval", eval_row(0, 5.0))
     for step in steps:

@@ -1,4 +1,4 @@
-"""The command line: grids are composed as Hydra composes them, mistakes leave with code 2 before anything is written."""
+"""The command line: grids are composed as Hydra composes them; mistakes leave with code 2 and nothing written."""
 
 from __future__ import annotations
 
@@ -69,9 +69,14 @@ def test_the_fast_grid_equals_hydras_own_composition(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(launchers, "compose_grid", spy)
     arguments = [
-        "sweeps=smoke", "curriculum=baseline,fixed_linear,two_stage", "optim.lr=1e-3,4e-3", "deepspeed=zero0,zero1",
-        "+curriculum.function_args.power=2", "curriculum.difficulty_step=8,16", "token_budget=50_000",
-    ]  # fmt: skip
+        "sweeps=smoke",
+        "curriculum=baseline,fixed_linear,two_stage",
+        "optim.lr=1e-3,4e-3",
+        "deepspeed=zero0,zero1",
+        "+curriculum.function_args.power=2",
+        "curriculum.difficulty_step=8,16",
+        "token_budget=50_000",
+    ]
     assert dry(tmp_path, *arguments) == 0
     sweep._register()
     with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):

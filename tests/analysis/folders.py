@@ -36,18 +36,39 @@ def make_run(
     tokens = tokens or [1000 * i for i in range(len(losses))]
     seconds = seconds or [t / TOKENS_PER_SECOND for t in tokens]
     writer = records.RecordWriter(run, 0)
-    writer.write("attempt", {"restored_step": 0, "world_size": 1, "host": "h", "device": "cpu", "started": 0.0,
-                             "versions": {}})  # fmt: skip
+    writer.write(
+        "attempt", {"restored_step": 0, "world_size": 1, "host": "h", "device": "cpu", "started": 0.0, "versions": {}}
+    )
     smallest = math.inf
     for step, loss in enumerate(train_losses or [2.0], 1):
         ratio = loss / smallest if math.isfinite(smallest) else None
         smallest = min(smallest, loss)
-        writer.write("train", {"step": step, "consumed_tokens": step * 100, "consumed_samples": step, "seqlen": 64,
-                               "global_batch_size": cfg.global_batch_size, "lr": cfg.optim.lr, "loss": loss,
-                               "loss_ratio": ratio, "train_seconds": step * 1.0})  # fmt: skip
+        writer.write(
+            "train",
+            {
+                "step": step,
+                "consumed_tokens": step * 100,
+                "consumed_samples": step,
+                "seqlen": 64,
+                "global_batch_size": cfg.global_batch_size,
+                "lr": cfg.optim.lr,
+                "loss": loss,
+                "loss_ratio": ratio,
+                "train_seconds": step * 1.0,
+            },
+        )
     for i, (t, s, loss) in enumerate(zip(tokens, seconds, losses, strict=True)):
-        writer.write("eval", {"step": i, "consumed_tokens": t, "train_seconds": s, "val_loss": loss,
-                              "val_ppl": math.exp(loss) if loss < 700 else None, "eval_seconds": 0.0})  # fmt: skip
+        writer.write(
+            "eval",
+            {
+                "step": i,
+                "consumed_tokens": t,
+                "train_seconds": s,
+                "val_loss": loss,
+                "val_ppl": math.exp(loss) if loss < 700 else None,
+                "eval_seconds": 0.0,
+            },
+        )
     writer.close()
     status.write(run, status.Status(), state=state)
     return run

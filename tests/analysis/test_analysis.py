@@ -191,8 +191,8 @@ def test_the_verdict_says_a_cost_as_readily_as_a_saving(tmp_path: Path) -> None:
     runs = load_runs(make_sweep(tmp_path, saved + cost))
     answer = verdict(runs, savings(runs), stability(runs), None)
     assert answer["sentence"].startswith(
-        "At the baseline's final perplexity fixed_linear needed 33% fewer tokens and 33% less time at batch 8, LR 4e-3, "
-        "33% more tokens at batch 8, LR 8e-3."
+        "At the baseline's final perplexity fixed_linear needed 33% fewer tokens and 33% less time at batch 8, "
+        "LR 4e-3, 33% more tokens at batch 8, LR 8e-3."
     )
     assert answer["target_ppl"] == pytest.approx(math.exp(2))
     assert "One seed: no interval." in answer["caveats"][0]
@@ -270,8 +270,21 @@ def test_report_writes_page_tables_and_verdict(tmp_path: Path, capsys: pytest.Ca
     answer = json.loads(out.verdict.read_text())
     assert answer["sentence"] in " ".join(capsys.readouterr().out.split())
     assert {"sentence", "target_ppl", "cells"} <= set(answer)
-    needed = {"curriculum", "global_batch_size", "lr", "run_ids", "baseline_run_ids", "reached", "of", "token_saving",
-              "time_saving", "token_saving_low", "token_saving_high", "time_saving_low", "time_saving_high"}  # fmt: skip
+    needed = {
+        "curriculum",
+        "global_batch_size",
+        "lr",
+        "run_ids",
+        "baseline_run_ids",
+        "reached",
+        "of",
+        "token_saving",
+        "time_saving",
+        "token_saving_low",
+        "token_saving_high",
+        "time_saving_low",
+        "time_saving_high",
+    }
     assert needed <= set(answer["cells"][0])
     assert pd.read_csv(out.savings)["token_saving"].tolist() == [pytest.approx(0.375)]
     assert len(pd.read_csv(out.stability)) == 2

@@ -180,9 +180,12 @@ def launched(tmp_path: Path, text: Path) -> Iterator[tuple[subprocess.Popen[str]
         "train(Path(sys.argv[1]), Path(sys.argv[2]), LONG)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path), str(text)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-c", code, str(tmp_path), str(text)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = list((tmp_path / "runs").glob("*"))

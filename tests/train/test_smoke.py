@@ -25,8 +25,12 @@ ROOT = Path(__file__).parents[2]
 def launch(outputs: Path, *arguments: str, columns: int = 100) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cl_bench.sweep", *arguments, f"outputs={outputs}"],
-        cwd=ROOT, text=True, capture_output=True, env={**os.environ, "COLUMNS": str(columns)}, timeout=280,
-    )  # fmt: skip
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "COLUMNS": str(columns)},
+        timeout=280,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +104,18 @@ def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
     )
     env = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(tmp_path)}
     command = [
-        sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=smoke", "curriculum=custom,baseline", "jobs=2",
-        "curriculum.function=breaks.at_ten", "tracking=none", "token_budget=20_000", f"outputs={tmp_path}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "cl_bench.sweep",
+        "-m",
+        "sweeps=smoke",
+        "curriculum=custom,baseline",
+        "jobs=2",
+        "curriculum.function=breaks.at_ten",
+        "tracking=none",
+        "token_budget=20_000",
+        f"outputs={tmp_path}",
+    ]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=env, timeout=280)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 done, 1 failed" in done.stdout
