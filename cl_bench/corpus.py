@@ -228,6 +228,23 @@ def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = Non
     return folder
 
 
+def prepared(config: DataConfig, outputs: str | Path) -> Path:
+    """The folder of a planned run's tokens, made again from the text if it is gone.
+
+    Raises ConfigError when the text is no longer the one that was planned.
+    """
+    folder = paths.data_cache(outputs) / str(config.fingerprint)
+    if (folder / "meta.json").exists():
+        return folder
+    text = inspect(config)
+    if text.fingerprint != config.fingerprint:
+        raise ConfigError(
+            f"the text of data={config.source} changed since the run was planned (fingerprint {text.fingerprint}, "
+            f"planned {config.fingerprint}); launch the sweep again"
+        )
+    return prepare(text, outputs)
+
+
 def _copy(
     document: Document,
     file: IO[bytes],

@@ -16,7 +16,7 @@ import submitit
 from rich.live import Live
 from rich.text import Text
 
-from cl_bench import config, display, job, plan, status
+from cl_bench import config, display, job, lock, plan, status
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir, SweepDir
 from cl_bench.plan import Plan, Planned
@@ -28,7 +28,7 @@ _LOG_LINES = 8
 
 
 class RunsFailed(Exception):
-    """Some runs failed; all others were trained."""
+    """Some runs failed or were stopped; all others were trained."""
 
 
 def report(launch: config.LaunchConfig) -> None:
@@ -92,6 +92,8 @@ class _Running:
     planned: Planned
     run: RunDir
     job: Any
+    store: Path
+    """The file through which its ranks find each other."""
 
 
 class LocalQueue:
@@ -107,9 +109,9 @@ class LocalQueue:
 
     def run(self) -> None:
         """Train everything. Raises RunsFailed at the end, KeyboardInterrupt after the runs have saved."""
-        elsewhere = [r for r in self.plan.runs if r.state == "running"]
-        for run in elsewhere:
-            display.console.print(f"{run.run_id} is being trained by another process; left to it")
+        for planned in self.plan.runs:
+            if planned.state == "running":
+                self._say_elsewhere(planned)
         if not self.waiting:
             return
         with _interruptible(), Live(Text(), console=display.console, transient=True, auto_refresh=False) as live:
@@ -125,16 +127,21 @@ class LocalQueue:
                 raise
         self._summary()
 
+    def _say_elsewhere(self, planned: Planned) -> None:
+        display.console.print(f"{planned.run_id} is being trained by another process; left to it", soft_wrap=True)
+
     def _start(self) -> None:
         while self.waiting and len(self.running) < self.plan.launch.jobs:
             number, planned = self.waiting.pop(0)
             run = RunDir(self.outputs, planned.run_id)
-            self.running.append(_Running(number, planned, run, self._submit(planned, run)))
+            run.logs.mkdir(parents=True, exist_ok=True)
+            store = run.logs / f"store_{time.time_ns()}"
+            self.running.append(_Running(number, planned, run, self._submit(planned, run, store), store))
 
-    def _submit(self, planned: Planned, run: RunDir) -> Any:
+    def _submit(self, planned: Planned, run: RunDir, store: Path) -> Any:
         ranks = planned.config.resources.tasks_per_node
-        run.logs.mkdir(parents=True, exist_ok=True)
-        status.write(run, status.read(run), state="PENDING", error="")
+        if not lock.is_held(run):
+            status.write(run, status.read(run), state="PENDING", error="")
         executor = submitit.LocalExecutor(folder=run.logs)
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if planned.config.resources.accelerator != "cpu" else 0
         slots = {r.job.slot for r in self.running}
@@ -149,7 +156,6 @@ class LocalQueue:
         )
         cores = len(os.sched_getaffinity(0))
         threads = max(1, cores // (ranks * min(self.plan.launch.jobs, len(self.plan.runs))))
-        store = run.logs / f"store_{time.time_ns()}"
         # A terminal's Ctrl-C reaches every process at once; only this one may act on it, so that runs can save first.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -162,7 +168,11 @@ class LocalQueue:
     def _collect(self) -> None:
         for running in [r for r in self.running if r.job.done()]:
             self.running.remove(running)
+            running.store.unlink(missing_ok=True)
             state = status.read(running.run)
+            if lock.is_held(running.run):  # another launch was quicker; our process has left the run to it
+                self._say_elsewhere(running.planned)
+                continue
             if state.state in ("PENDING", "RUNNING"):
                 state = status.write(running.run, state, state="FAILED", error=_died(running))
             self.ended.append((running.planned, state))
@@ -186,18 +196,19 @@ class LocalQueue:
             time.sleep(_POLL_S)
 
     def _summary(self) -> None:
-        failed = [(planned, state) for planned, state in self.ended if state.state == "FAILED"]
+        failed = [(planned, state) for planned, state in self.ended if state.state in ("FAILED", "PREEMPTED")]
         counts = {s: sum(state.state == s for _, state in self.ended) for s in ("DONE", "FAILED")}
         counts |= {s: n for s in ("DIVERGED", "PREEMPTED") if (n := sum(state.state == s for _, state in self.ended))}
         words = ", ".join(f"{n} {s.lower()}" for s, n in counts.items())
         display.console.print(f"{words} in {display.clock(time.monotonic() - self.started)}")
         for planned, state in failed:
-            display.console.print(f"failed  {planned.run_id}: {_last_line(state.error)}", soft_wrap=True)
+            verb = "failed " if state.state == "FAILED" else "stopped"
+            display.console.print(f"{verb} {planned.run_id}: {_last_line(state.error)}", soft_wrap=True)
             log = newest_log(RunDir(self.outputs, planned.run_id))
             if log:
                 display.console.print(f"  log   {log}", soft_wrap=True)
         if failed:
-            raise RunsFailed(f"{len(failed)} of {len(self.ended)} runs failed; launch again to retry them")
+            raise RunsFailed(f"{len(failed)} of {len(self.ended)} runs did not finish; launch again to go on with them")
 
 
 def _last_line(error: str) -> str:

@@ -108,7 +108,10 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     """Resolve, check and price every run of a grid. Raises ConfigError before anything is written."""
     resolved: dict[str, tuple[RunConfig, RunConfig]] = {}
     ids = []
-    for config in configs:
+    for asked in configs:
+        # A job may start in another directory, and a resumed one later.
+        path = asked.data.path and str(Path(asked.data.path).expanduser().absolute())
+        config = dataclasses.replace(asked, data=dataclasses.replace(asked.data, path=path))
         text = corpora.get(config.data)
         corpus.check_length(text, config.seqlen)
         full = identity.resolve(config, vocab_size=corpus.VOCAB_SIZE, fingerprint=text.fingerprint)

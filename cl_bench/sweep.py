@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -22,23 +24,38 @@ EXIT_INTERRUPTED = 130
 _GROUPS = ("model", "data", "curriculum", "optim", "deepspeed", "tracking", "sweeps")
 
 
-def _own_root() -> str:
-    """Where the user's own sweeps/ folder is looked for: the working directory, if it has one."""
-    return str(Path.cwd() if (Path.cwd() / "sweeps").is_dir() else config_root())
+def _sweep_files() -> dict[str, Path]:
+    """Sweeps by name: those that come with cl_bench, and those in a sweeps/ folder where one stands."""
+    folders = (config_root() / "sweeps", Path.cwd() / "sweeps")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
-def _register() -> None:
-    """Tell Hydra every key with its default, and where sweeps are."""
-    OmegaConf.register_new_resolver("config_root", lambda _="": str(config_root()), replace=True)
-    OmegaConf.register_new_resolver("own_root", lambda _="": _own_root(), replace=True)
-    schema = validation.schema(config.RunConfig) | validation.schema(config.LaunchConfig)
-    ConfigStore.instance().store(name="schema", node=schema)
+def _register(argv: Sequence[str] = ()) -> None:
+    """Tell Hydra every key with its default, and the sweeps.
+
+    The folders themselves must not be on Hydra's search path: it would take any folder beside sweeps/, such as
+    outputs/, for a group of that name. Raises ConfigError when the sweep that `argv` asks for cannot be read.
+    """
+    store = ConfigStore.instance()
+    store.store(name="schema", node=validation.schema(config.RunConfig) | validation.schema(config.LaunchConfig))
+    for name, path in _sweep_files().items():
+        node, problem = OmegaConf.create(), ""
+        try:
+            loaded = OmegaConf.load(path)
+            if isinstance(loaded, DictConfig):
+                node = loaded
+            else:
+                problem = "must be a group of keys"
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            problem = f"not YAML: {' '.join(str(error).split())}"
+        if problem and f"sweeps={name}" in argv:
+            raise validation.ConfigError(f"{path}: {problem}")
+        store.store(group="sweeps", name=name, node=node, package="_global_")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Exit code: 0; 1 when runs failed; 2 for the user's mistakes; 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
-    _register()
     # Hydra then raises instead of printing and leaving with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *argv]
@@ -48,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         launchers.train_composed(composed)
 
     try:
+        _register(argv)
         train_one()
     except UserError as error:
         return _refuse(str(error))

@@ -12,9 +12,8 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
-from cl_bench import pacing, records, schedule, status
+from cl_bench import __version__, pacing, records, schedule, status
 from cl_bench.config import RunConfig
-from cl_bench.errors import UserError
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
 
@@ -70,13 +69,7 @@ class Trainer:
         self.pacing = pacing.of(config)
         self.lr_schedule = schedule.of(config)
         self.steps = pacing.extent(config).steps
-        text = corpus.inspect(config.data)
-        if text.fingerprint != config.data.fingerprint:
-            raise UserError(
-                f"the text behind data.{config.data.source} changed since the run was planned (fingerprint "
-                f"{text.fingerprint}, planned {config.data.fingerprint}); launch the sweep again"
-            )
-        folder = corpus.prepare(text, run.outputs)
+        folder = corpus.prepared(config.data, run.outputs)
         self.batches = data.Batches(folder, config.seqlen, config.seed)
         self.validation = data.validation_blocks(folder, config.seqlen, config.evaluation.n_blocks)
         self.engine = ds_config.make_engine(config, rank.world_size, rank.device)
@@ -291,5 +284,5 @@ def _finite(value: Any) -> Any:
 
 
 def _versions() -> dict[str, str]:
-    names = ("cl-bench", "torch", "deepspeed", "numpy")
-    return {"python": platform.python_version(), **{n: version(n) for n in names}}
+    names = ("torch", "deepspeed", "numpy")
+    return {"cl_bench": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}

@@ -56,6 +56,16 @@ def test_tokens_are_the_bytes_of_the_text(folder: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "data").iterdir())) == 1
 
 
+def test_a_job_takes_the_prepared_tokens_and_notices_a_changed_text(folder: Path, tmp_path: Path) -> None:
+    checked = corpus.inspect(source(folder))
+    planned = source(folder, fingerprint=checked.fingerprint)
+    made = corpus.prepared(planned, tmp_path)
+    (folder / "a.txt").write_text("other words")
+    assert corpus.prepared(planned, tmp_path) == made  # the tokens are what was planned
+    with pytest.raises(ConfigError, match="changed since the run was planned"):
+        corpus.prepared(planned, tmp_path / "elsewhere")
+
+
 def test_the_fingerprint_is_the_content_and_the_split(folder: Path) -> None:
     before = corpus.inspect(source(folder)).fingerprint
     assert corpus.inspect(source(folder, validation_documents=("a",))).fingerprint != before

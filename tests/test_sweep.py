@@ -142,15 +142,37 @@ def test_texts_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_presets_are_found_from_any_directory_and_so_are_own_sweeps(tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "mine.yaml").write_text(
-        "# @package _global_\nsweep: {name: mine}\nhydra: {sweeper: {params: {seed: '1,2,3'}}}\n"
-    )
+    (tmp_path / "sweeps" / "mine.yaml").write_text("sweep: {name: mine}\nhydra: {sweeper: {params: {seed: '1,2,3'}}}\n")
     command = [sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=mine", "dry_run=true"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
     assert done.returncode == 0, done.stderr
     assert "3 runs: 3 new" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     assert len(planned(tmp_path / "outputs", "mine")) == 3
+
+
+def test_mistakes_in_a_sweep_file_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "sweeps" / "mine.yaml"
+    mine.parent.mkdir()
+    for content, said in (
+        ("optim: {lrr: 1}", "optim.lrr: unknown key; did you mean 'optim.lr'?"),
+        ("optim: {lr: [1", "mine.yaml: not YAML"),
+        ("- a list", "mine.yaml: must be a group of keys"),
+        ("hydra: {sweeper: {params: {optim.lrr: '1,2'}}}", "optim.lrr: unknown key"),
+    ):
+        mine.write_text(content)
+        assert sweep.main(["-m", "sweeps=mine", "dry_run=true"]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_folders_beside_sweeps_are_not_taken_for_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("sweeps", "outputs", "seed", "jobs"):
+        (tmp_path / name).mkdir()
+    assert dry(tmp_path / "outputs", "sweeps=smoke", "seed=1,2", "jobs=2") == 0
 
 
 def test_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

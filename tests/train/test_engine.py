@@ -164,7 +164,7 @@ def test_bf16_trains(tmp_path: Path, text: Path) -> None:
 
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
-LONG = {"token_budget": 150_000, "checkpoint": {"interval_steps": 20, "keep": 2}, "model": {"dropout": 0.1}}
+LONG = {"token_budget": 250_000, "checkpoint": {"interval_steps": 20, "keep": 2}, "model": {"dropout": 0.1}}
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,7 @@ def launched(tmp_path: Path, text: Path) -> Iterator[tuple[subprocess.Popen[str]
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background jobs
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

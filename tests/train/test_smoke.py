@@ -120,7 +120,7 @@ def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 done, 1 failed" in done.stdout
     assert "RuntimeError: the disk caught fire" in done.stdout
-    assert "1 of 2 runs failed; launch again to retry them" in done.stdout
+    assert "1 of 2 runs did not finish; launch again to go on with them" in done.stdout
     states = {status.read(RunDir.at(p)).state for p in (tmp_path / "runs").glob("*")}
     assert states == {"DONE", "FAILED"}
     log = next(line.split()[1] for line in done.stdout.splitlines() if line.strip().startswith("log"))
