@@ -25,6 +25,7 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
         _interval(cells, "time_saving"),
         _Column("reached", [f"{c['reached']} of {c['of']}" for c in cells], number=True),
         _perplexities("target ppl", (c["target_ppl"] for c in cells)),
+        _percents("tokens saved against the best baseline", (c["vs_best_token_saving"] for c in cells)),
         *_notes(c["note"] for c in cells),
     ]
     return _table("Savings by cell, over seeds", columns, "No curriculum run has a baseline to be compared with yet.")

@@ -202,6 +202,7 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
         complete = bool(group["reached"].all())
         tokens = summarise(group["token_saving"].tolist()) if complete else (None, None, None)
         seconds = summarise(group["time_saving"].tolist()) if complete else (None, None, None)
+        beat_best = bool(group["vs_best_reached"].all())
         targets = [float(t) for t in group["target_ppl"] if not math.isnan(t)]
         bounds = [float(b) for b in group["token_saving_bound"] if not math.isnan(b)]
         curriculum, variant, batch, lr = cast(tuple[str, str, int, float], key)
@@ -223,6 +224,9 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "time_saving_low": seconds[1],
                 "time_saving_high": seconds[2],
                 "token_saving_bound": max(bounds) if bounds else None,
+                "vs_best_reached": int(group["vs_best_reached"].sum()),
+                "vs_best_token_saving": summarise(group["vs_best_token_saving"].tolist())[0] if beat_best else None,
+                "vs_best_time_saving": summarise(group["vs_best_time_saving"].tolist())[0] if beat_best else None,
                 "note": "; ".join(dict.fromkeys(n for n in group["note"] if n)),
             }
         )

@@ -119,7 +119,11 @@ def progress_line(number: int, total: int, run: Planned, state: Status, width: i
         rate = state.tokens_per_second or 0.0
         left = (state.token_budget - state.consumed_tokens) / rate if rate else math.nan
         parts += [f"step {state.step}/{state.steps}", f"seqlen {state.seqlen}"]
-        optional = [f"{si(state.consumed_tokens)} tokens", f"lr {short_float(state.lr or 0)}"] if width >= _WIDE else []
+        optional = (
+            [f"{si(state.consumed_tokens)} tokens", f"lr {short_float(float(f'{state.lr or 0:.2g}'))}"]
+            if width >= _WIDE
+            else []
+        )
         parts += optional
         parts += [f"loss {state.loss:.2f}"] if state.loss is not None else ["loss nan"]
         parts += [f"ppl {state.val_ppl:.3g}"] if state.val_ppl is not None and width >= _WIDE else []

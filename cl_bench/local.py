@@ -57,7 +57,7 @@ def train_grid(
     corpora = plan.Corpora(_progress("checking"))
     planned = plan.build(configs, launch, corpora)
     display.print_plan(planned)
-    if is_sweep:
+    if is_sweep or launch.dry_run:
         plan.write_csv(planned)
     if launch.dry_run:
         return [None] * len(configs)

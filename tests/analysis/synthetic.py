@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.page import ReportData
+from analysis.savings import cells
 
 METHODS = {"baseline": "constant 256", "fixed_linear": "8→256 over 40% of baseline steps", "fixed_root": "8→256, root"}
 SPIKE_STEP = 137
@@ -37,7 +38,7 @@ def make_report(
             "caveats": ["Two seeds a cell: intervals are wide.", "One baseline run diverged: no final perplexity."],
             "target_ppl": target,
             "target_kind": "best_baseline_final",
-            "cells": _cells(savings),
+            "cells": cells(savings),
         },
         runs=runs,
         train=train,
@@ -161,25 +162,6 @@ def _savings(runs: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _cells(savings: pd.DataFrame) -> list[dict[str, object]]:
-    cells: list[dict[str, object]] = []
-    keys = ["curriculum", "variant", "global_batch_size", "lr"]
-    for key, rows in savings.groupby(keys, sort=False):
-        got = rows[rows["reached"]]
-        cell: dict[str, object] = dict(zip(keys, key, strict=True))
-        cell |= {"run_ids": list(rows["run_id"]), "baseline_run_ids": list(rows["baseline_run_id"])}
-        cell |= {"reached": len(got), "of": len(rows), "target_ppl": float(rows["target_ppl"].mean())}
-        for name in ("token_saving", "time_saving"):
-            mean = float(got[name].mean()) if len(got) else None
-            many = mean is not None and len(got) > 1
-            cell[name] = mean
-            cell[f"{name}_low"] = mean - 0.06 if mean is not None and many else None
-            cell[f"{name}_high"] = mean + 0.05 if mean is not None and many else None
-        cell["note"] = "" if len(got) == len(rows) else "; ".join(sorted({n for n in rows["note"] if n}))
-        cells.append(cell)
-    return cells
 
 
 def _stability(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:

@@ -145,6 +145,7 @@ def test_against_the_best_baseline_of_the_grid(tmp_path: Path) -> None:
     assert table["best_baseline_run_id"].nunique() == 1
     assert table["vs_best_reached"].tolist() == [False, True]
     assert table["vs_best_token_saving"][1] == pytest.approx(1 - 2000 / 3000)
+    assert [c["vs_best_token_saving"] for c in cells(table)] == [None, pytest.approx(1 - 2000 / 3000)]
 
 
 def test_runs_of_other_settings_are_not_compared(tmp_path: Path) -> None:
