@@ -116,18 +116,18 @@ def progress_line(number: int, total: int, run: Planned, state: Status, width: i
     if state.state != "RUNNING" or not state.steps or not state.step:
         parts.append("starting")
     else:
+        wide = width >= _WIDE
         rate = state.tokens_per_second or 0.0
         left = (state.token_budget - state.consumed_tokens) / rate if rate else math.nan
         parts += [f"step {state.step}/{state.steps}", f"seqlen {state.seqlen}"]
-        optional = (
-            [f"{si(state.consumed_tokens)} tokens", f"lr {short_float(float(f'{state.lr or 0:.2g}'))}"]
-            if width >= _WIDE
-            else []
-        )
-        parts += optional
+        if wide:
+            lr = float(f"{state.lr or 0:.2g}")
+            parts += [f"{si(state.consumed_tokens)} tokens", f"lr {short_float(lr)}"]
         parts += [f"loss {state.loss:.2f}"] if state.loss is not None else ["loss nan"]
-        parts += [f"ppl {state.val_ppl:.3g}"] if state.val_ppl is not None and width >= _WIDE else []
-        parts += [f"{si(rate)} tok/s"] if width >= _WIDE else []
+        if wide and state.val_ppl is not None:
+            parts += [f"ppl {state.val_ppl:.3g}"]
+        if wide:
+            parts += [f"{si(rate)} tok/s"]
         parts += [f"{clock(left)} left"] if math.isfinite(left) else []
     text = Text("  ".join(parts), no_wrap=True)
     if len(text) > width - 1:  # keep the numbers, shorten the name

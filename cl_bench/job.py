@@ -40,8 +40,8 @@ def load_config(run: RunDir) -> RunConfig:
     return from_dict(read_yaml(run.config))
 
 
-def _train(run: RunDir, config: RunConfig, place: train.Rank, store: Path, stop: train.StopRequest) -> None:
-    """Set the process up, then train."""
+def _join(config: RunConfig, place: train.Rank, store: Path) -> train.Rank:
+    """Set the process up and meet the other ranks."""
     import torch
 
     from cl_bench import ds_config
@@ -51,8 +51,16 @@ def _train(run: RunDir, config: RunConfig, place: train.Rank, store: Path, stop:
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     ds_config.init_distributed(place.rank, place.world_size, place.local_rank, store, device)
-    rank = dataclasses.replace(place, device=f"cuda:{place.local_rank}" if device == "cuda" else "cpu")
-    train.Trainer(config, run, rank, stop).train()
+    return dataclasses.replace(place, device=f"cuda:{place.local_rank}" if device == "cuda" else "cpu")
+
+
+def _told_by_rank_0(may_train: bool, rank: train.Rank) -> bool:
+    """Whether rank 0 may train the run: it alone holds the lock, and no rank must wait for one that has left."""
+    import torch
+
+    answer = torch.tensor([int(may_train)], device=rank.device)
+    torch.distributed.broadcast(answer, src=0)
+    return bool(answer.item())
 
 
 def run_job(root: str, place: train.Rank, store: str, threads: int | None = None) -> int:
@@ -64,17 +72,17 @@ def run_job(root: str, place: train.Rank, store: str, threads: int | None = None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
     run = RunDir.at(root)
     with train.StopRequest() as stop, only_trainer(run) if place.rank == 0 else contextlib.nullcontext(True) as mine:
-        if not mine:
-            log.info("another process is training %s; leaving it alone", run.run_id)
-            return 0
-        if status.read(run).state in FINISHED:
-            log.info("%s is finished", run.run_id)
-            return 0
+        may_train = mine and status.read(run).state not in FINISHED
+        if not may_train and place.world_size == 1:
+            return _not_needed(run)
         try:
             config = load_config(run)
             if config.resources.threads is None:
                 config = dataclasses.replace(config, resources=dataclasses.replace(config.resources, threads=threads))
-            _train(run, config, place, Path(store), stop)
+            rank = _join(config, place, Path(store))
+            if not _told_by_rank_0(may_train, rank):
+                return _not_needed(run)
+            train.Trainer(config, run, rank, stop).train()
         except UserError as error:
             status.write(run, status.read(run), state="FAILED", error=str(error))
             log.error("%s", error)
@@ -86,6 +94,11 @@ def run_job(root: str, place: train.Rank, store: str, threads: int | None = None
                 last = "\n".join(text.strip().splitlines()[-_ERROR_LINES:])
                 status.write(run, status.read(run), state="FAILED", error=last)
             return EXIT_FAILED
+    return 0
+
+
+def _not_needed(run: RunDir) -> int:
+    log.info("%s is finished, or another process is training it; leaving it alone", run.run_id)
     return 0
 
 

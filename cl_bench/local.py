@@ -128,20 +128,22 @@ class LocalQueue:
         self._summary()
 
     def _say_elsewhere(self, planned: Planned) -> None:
-        display.console.print(f"{planned.run_id} is being trained by another process; left to it", soft_wrap=True)
+        display.console.print(f"{planned.run_id} is trained by another launch; left to it", soft_wrap=True)
 
     def _start(self) -> None:
         while self.waiting and len(self.running) < self.plan.launch.jobs:
             number, planned = self.waiting.pop(0)
             run = RunDir(self.outputs, planned.run_id)
+            if plan.state_of(run) in ("done", "diverged", "running"):  # since the plan was made, by another launch
+                self._say_elsewhere(planned)
+                continue
             run.logs.mkdir(parents=True, exist_ok=True)
             store = run.logs / f"store_{time.time_ns()}"
             self.running.append(_Running(number, planned, run, self._submit(planned, run, store), store))
 
     def _submit(self, planned: Planned, run: RunDir, store: Path) -> Any:
         ranks = planned.config.resources.tasks_per_node
-        if not lock.is_held(run):
-            status.write(run, status.read(run), state="PENDING", error="")
+        status.write(run, status.read(run), state="PENDING", error="")
         executor = submitit.LocalExecutor(folder=run.logs)
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if planned.config.resources.accelerator != "cpu" else 0
         slots = {r.job.slot for r in self.running}

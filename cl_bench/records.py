@@ -92,7 +92,10 @@ class RecordWriter:
 
 def next_attempt(run: RunDir) -> int:
     """Number of the attempt about to start."""
-    return 1 + max((int(p.stem.split("_")[1]) for p in run.attempts()), default=-1)
+    numbers = [int(p.stem.split("_")[1]) for p in run.attempts()]
+    if run.table("attempt").exists():  # a finished run that is trained on
+        numbers += _read_table(run, "attempt")["attempt"].tolist()
+    return 1 + max(numbers, default=-1)
 
 
 def _read_attempt(path: Path) -> tuple[list[dict[str, Any]], str | None]:
@@ -147,23 +150,33 @@ def read(run: RunDir) -> Record:
 
     Raises RecordError for damage before the end of a file.
     """
+    frames, notes = _all_rows(run, run.attempts())
+    return Record(frames["train"], frames["eval"], frames["attempt"], notes)
+
+
+def _all_rows(run: RunDir, paths: list[Path]) -> tuple[dict[Kind, pd.DataFrame], list[str]]:
+    """Every row of every attempt, from the tables and from the JSONL files `paths`."""
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    for path in run.attempts():
+    for path in paths:
         more, note = _read_attempt(path)
         rows += more
         notes += [note] if note else []
     frames: dict[Kind, pd.DataFrame] = {kind: _frame(rows, kind) for kind in COLUMNS}
     if run.table("train").exists():
+        done = {kind: _read_table(run, kind) for kind in COLUMNS}
         for kind in COLUMNS:
-            try:
-                done = pd.read_parquet(run.table(kind))
-            except (OSError, pa.ArrowInvalid) as error:
-                raise RecordError(f"{run.table(kind)}: {error}; delete the folder to train the run again") from None
             # JSONL files that a crash left beside their compacted rows are not read twice.
-            fresh = frames[kind][~frames[kind]["attempt"].isin(done["attempt"])]
-            frames[kind] = pd.concat([done, fresh], ignore_index=True) if len(fresh) else done
-    return Record(frames["train"], frames["eval"], frames["attempt"], notes)
+            fresh = frames[kind][~frames[kind]["attempt"].isin(done["attempt"]["attempt"])]
+            frames[kind] = pd.concat([done[kind], fresh], ignore_index=True) if len(fresh) else done[kind]
+    return frames, notes
+
+
+def _read_table(run: RunDir, kind: Kind) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(run.table(kind))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RecordError(f"{run.table(kind)}: {error}; delete the folder to train the run again") from None
 
 
 def compact(run: RunDir) -> None:
@@ -172,10 +185,9 @@ def compact(run: RunDir) -> None:
     The JSONL is removed only once every table is on disk.
     """
     paths = run.attempts()
-    rows = [row for path in paths for row in _read_attempt(path)[0]]
+    frames, _ = _all_rows(run, paths)
     for kind in ("attempt", "eval", "train"):  # train last: its presence says that all are there
-        frame = _frame(rows, kind)
-        table = pa.Table.from_pandas(frame, preserve_index=False)
+        table = pa.Table.from_pandas(frames[kind], preserve_index=False)
         sink = pa.BufferOutputStream()
         floats = [c for c, t in COLUMNS[kind].items() if t == "float64"]
         pq.write_table(

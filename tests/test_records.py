@@ -157,6 +157,20 @@ def test_jsonl_left_beside_its_tables_is_not_read_twice(tmp_path: Path) -> None:
     assert records.read(run).train["step"].tolist() == [1, 2, 3]
 
 
+def test_a_compacted_run_that_is_trained_on_keeps_its_rows(tmp_path: Path) -> None:
+    run = run_dir(tmp_path)
+    attempt(run, 0, range(1, 8), loss=2.0).close()
+    records.compact(run)
+    assert records.next_attempt(run) == 1
+    attempt(run, 5, range(6, 10), loss=3.0).close()
+    before = records.read(run)
+    assert before.train["loss"].tolist() == [2.0] * 5 + [3.0] * 4
+    records.compact(run)
+    after = records.read(run)
+    pd.testing.assert_frame_equal(before.train, after.train)
+    assert len(pd.read_parquet(run.table("train"))) == 11
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     run = run_dir(tmp_path)
     attempt(run, 0, range(1, 4)).close()

@@ -234,16 +234,21 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert_identical(undisturbed, run)
 
 
-def test_killed_and_resumed_equals_uninterrupted(
-    launched: tuple[subprocess.Popen[str], RunDir], undisturbed: RunDir, text: Path
-) -> None:
-    process, run = launched
+def kill(process: subprocess.Popen[str], run: RunDir) -> str:
+    """SIGKILL the trainer; returns what the launch said."""
     (pid,) = trainers(run)
     os.kill(pid, signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
     assert process.returncode != 0
-    assert "the process ended without saying why" in output
     assert status.read(run).state == "FAILED"
+    return output
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    launched: tuple[subprocess.Popen[str], RunDir], undisturbed: RunDir, text: Path
+) -> None:
+    process, run = launched
+    assert "the process ended without saying why" in kill(process, run)
     with run.attempt(0).open("ab") as file:
         file.write(b'{"kind": "train", "step": 9')  # and its last write was torn
     finish(run, text)
@@ -257,10 +262,8 @@ def test_killed_and_resumed_equals_uninterrupted(
 def test_a_run_that_was_only_half_saved_goes_on_from_the_save_before(
     launched: tuple[subprocess.Popen[str], RunDir], undisturbed: RunDir, text: Path
 ) -> None:
-    process, run = launched
-    (pid,) = trainers(run)
-    os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    kill(*launched)
+    run = launched[1]
     torn = run.checkpoints / "step_000000999"
     torn.mkdir()
     (torn / "mp_rank_00_model_states.pt").write_bytes(b"half")

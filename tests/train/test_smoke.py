@@ -127,6 +127,22 @@ def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
     assert "the disk caught fire" in Path(log).read_text()
 
 
+def test_two_launches_at_once_train_each_run_once(tmp_path: Path) -> None:
+    arguments = ["-m", "sweeps=smoke", "token_budget=20_000", "tracking=none", "resources.tasks_per_node=2"]
+    command = [sys.executable, "-m", "cl_bench.sweep", *arguments, f"outputs={tmp_path}"]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in "ab"
+    ]
+    said = [process.communicate(timeout=280)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    for run_id in manifest_runs(SweepDir(tmp_path, "smoke")):
+        run = RunDir(tmp_path, run_id)
+        assert status.read(run).state == "DONE"
+        record = records.read(run)
+        assert len(record.attempts) == 1
+        assert record.train["step"].is_unique
+
+
 def test_the_notebook_runs_on_the_sweep(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     outputs, _ = smoke
     notebook = nbformat.read(ROOT / "analysis/notebooks/savings.ipynb", as_version=4)
