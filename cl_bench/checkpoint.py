@@ -41,7 +41,9 @@ def save(engine: Any, state: TrainState, run: RunDir, rank: int, keep: int) -> N
     if rank == 0:
         _flush_to_disk(run.checkpoints / tag)
         write_atomic(run.checkpoints / _LATEST, tag)
-        for old in sorted(run.checkpoints.glob("step_*"))[:-keep]:
+        saves = sorted(run.checkpoints.glob("step_*"))
+        whole = [s for s in saves if s.name <= tag]  # beyond this step lies only what a killed save left half done
+        for old in [s for s in saves if s not in whole[-keep:]]:
             shutil.rmtree(old, ignore_errors=True)
     dist.barrier()
 
