@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.savings import round_up
 from analysis.targets import Crossing, crossing, saving
 from analysis.verdict import amount
 from cl_bench.errors import UserError
@@ -19,7 +20,7 @@ def read_curve(path: str | Path) -> pd.DataFrame:
     Raises UserError naming the column, row and value that cannot be used.
     """
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, index_col=False, encoding="utf-8-sig", on_bad_lines="error")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -37,6 +38,8 @@ def read_curve(path: str | Path) -> pd.DataFrame:
     if curve.empty:
         raise UserError(f"{path}: holds no evaluation; give at least one row")
     for column in ("consumed_tokens", "train_seconds"):
+        if (curve[column] < 0).any():
+            raise UserError(f"{path}: '{column}' holds {curve[column].min():g}; it counts from 0")
         back = np.flatnonzero(np.diff(curve[column]) < 0)
         if len(back):
             raise UserError(f"{path}, line {back[0] + 3}: '{column}' goes backwards; sort or clean the file")
@@ -62,7 +65,7 @@ def compare(baseline: pd.DataFrame, curriculum: pd.DataFrame, target_loss: float
     if not theirs.reached:
         raise UserError(
             f"target {target_loss:g}: the baseline never reached it (its lowest val_loss is "
-            f"{baseline['val_loss'].min():.4g}); choose that or a higher loss"
+            f"{round_up(float(baseline['val_loss'].min())):g}); choose that or a higher loss"
         )
     never = not ours.reached and theirs.tokens
     return {

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from cl_bench import identity, records, status
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
-from cl_bench.paths import RunDir, SweepDir, all_runs, read_yaml
-from cl_bench.validation import ConfigError
+from cl_bench.paths import RunDir, SweepDir, all_runs, read_manifest, read_yaml
 
 RUN_COLUMNS = (
     "run_id",
@@ -74,7 +71,7 @@ def load_runs(folder: str | Path) -> Runs:
     path = Path(folder)
     sweep = SweepDir.at(path)
     if sweep.manifest.exists():
-        manifest = _manifest(sweep.manifest)
+        manifest = read_manifest(sweep.manifest)
         entries = {str(r["run_id"]): r for r in manifest["runs"]}
         found = [RunDir(sweep.outputs, run_id) for run_id in entries]
         name, question = str(manifest["name"]), str(manifest.get("question", ""))
@@ -87,26 +84,20 @@ def load_runs(folder: str | Path) -> Runs:
             "no such folder" if not path.exists() else "neither a sweep (manifest.json) nor an outputs folder (runs/)"
         )
         raise NoRunsError(f"{path}: {what}; give outputs/sweeps/NAME or outputs")
-    return _collect(name, question, path, found, entries)
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        _ = [r["run_id"] for r in manifest["runs"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a manifest ({error}); launch the sweep again to rewrite it") from None
-    return manifest
+    return _collect(name, question, path, found, entries, sweep.manifest.exists())
 
 
 def _known_entries(outputs: Path) -> dict[str, Any]:
     """What the sweeps of an outputs folder call their runs; the newest manifest wins."""
     manifests = sorted((outputs / "sweeps").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
-    return {str(r["run_id"]): r for path in manifests for r in _manifest(path)["runs"]}
+    return {str(r["run_id"]): r for path in manifests for r in read_manifest(path)["runs"]}
 
 
-def _collect(name: str, question: str, folder: Path, found: list[RunDir], entries: dict[str, Any]) -> Runs:
+def _collect(
+    name: str, question: str, folder: Path, found: list[RunDir], entries: dict[str, Any], is_sweep: bool
+) -> Runs:
     rows: list[dict[str, Any]] = []
+    configs: list[RunConfig] = []
     trains: list[pd.DataFrame] = []
     evals: list[pd.DataFrame] = []
     notes: list[str] = []
@@ -116,25 +107,37 @@ def _collect(name: str, question: str, folder: Path, found: list[RunDir], entrie
         except FileNotFoundError:
             notes.append(f"{run.run_id}: no folder {run.root}; left out")
             continue
-        except (ConfigError, yaml.YAMLError) as error:
+        except UserError as error:
             notes.append(f"{run.run_id}: its config.yaml cannot be read ({str(error).splitlines()[0]}); left out")
             continue
         record = records.read(run)
         notes += record.notes
         rows.append(_row(run, config, record, entries.get(run.run_id, {})))
+        configs.append(config)
         trains.append(record.train.assign(run_id=run.run_id))
         evals.append(record.evals.assign(run_id=run.run_id))
     if not rows:
         raise NoRunsError(f"{folder}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
+    table = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    if not is_sweep:
+        _tell_apart(table, configs)
     return Runs(
         name,
         question,
         folder,
-        pd.DataFrame(rows, columns=list(RUN_COLUMNS)),
+        table,
         pd.concat(trains, ignore_index=True),
         pd.concat(evals, ignore_index=True),
         tuple(notes),
     )
+
+
+def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
+    """Name what differs over runs of several sweeps, in place: each sweep only named what differed within itself."""
+    table["variant"] = identity.variants(configs)
+    shapes = table.groupby("curriculum")["shape"].transform("nunique")
+    several = shapes > 1
+    table.loc[several, "curriculum"] = table["curriculum"] + " (" + table["shape"] + ")"
 
 
 def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "global_batch_size": config.global_batch_size,
         "lr": config.optim.lr,
         "seed": config.seed,
-        "state": status.read(run).state,
+        "state": status.current(run).state,
         "token_budget": config.token_budget,
         "max_seqlen": config.seqlen,
         "consumed_tokens": tokens,

@@ -21,6 +21,7 @@ SAVING_COLUMNS = (
     "best_baseline_run_id",
     "curriculum",
     "variant",
+    "setting",
     "global_batch_size",
     "lr",
     "seed",
@@ -40,7 +41,7 @@ SAVING_COLUMNS = (
     "vs_best_time_saving",
     "note",
 )
-_CELL = ["curriculum", "variant", "global_batch_size", "lr"]
+_CELL = ["curriculum", "variant", "setting", "global_batch_size", "lr"]
 CONFIDENCE = 0.95
 
 
@@ -102,8 +103,14 @@ def savings(runs: Runs, target_ppl: float | None = None, method: Method = "inter
 
 
 def best_baseline_cell(baselines: pd.DataFrame) -> tuple[int, float] | None:
-    """(batch, lr) whose finished baselines end at the lowest mean loss over seeds; None where none finished."""
-    done = baselines[(baselines["state"] == "DONE") & baselines["final_loss"].notna()]
+    """(batch, lr) whose baselines end at the lowest mean loss over seeds; None where none finished.
+
+    A cell some of whose seeds diverged, failed or still run is passed over while there is one without.
+    """
+    finished = (baselines["state"] == "DONE") & baselines["final_loss"].notna()
+    groups = [baselines["global_batch_size"], baselines["lr"]]
+    whole = baselines[finished.groupby(groups).transform("all")]
+    done = whole if len(whole) else baselines[finished]
     if done.empty:
         return None
     means = done.groupby(["global_batch_size", "lr"])["final_loss"].mean()
@@ -115,11 +122,16 @@ def _check_target(table: pd.DataFrame, curves: dict[str, pd.DataFrame], target_p
     baselines = table[table["role"] == "baseline"]
     if baselines.empty or (baselines["best_ppl"] <= target_ppl).any():
         return
-    best = baselines["best_ppl"].min()
+    best = round_up(float(baselines["best_ppl"].min()))
     raise UserError(
-        f"target {target_ppl:g}: no baseline reached it (the best got to perplexity {best:.4g}); choose a target of "
-        f"{best:.4g} or above"
+        f"target {target_ppl:g}: no baseline reached it (the best got to perplexity {best:g}); choose {best:g} or above"
     )
+
+
+def round_up(value: float) -> float:
+    """The next number of four significant digits, so that a reader who types it is at or above `value`."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3) if value > 0 else 1e-4
+    return float(f"{math.ceil(value / unit) * unit:.6g}")
 
 
 def _compare(
@@ -147,6 +159,8 @@ def _compare(
     note = ""
     if not theirs.reached:
         note = "the baseline never reached the target"
+    elif theirs.tokens == 0:
+        note = "the baseline is at the target before training"
     elif not ours.reached:
         unfinished = run["state"] not in ("DONE", "DIVERGED")
         note = f"not there yet ({run['state']})" if unfinished else "never reached the target"
@@ -170,7 +184,7 @@ def _row(run: pd.Series[Any], paired: _Comparison, best: _Comparison) -> dict[st
         return math.nan if value is None else float(value)
 
     return {
-        **{k: run[k] for k in ("run_id", "curriculum", "variant", "global_batch_size", "lr", "seed")},
+        **{k: run[k] for k in ("run_id", "curriculum", "variant", "setting", "global_batch_size", "lr", "seed")},
         "baseline_run_id": paired.baseline_run_id,
         "best_baseline_run_id": best.baseline_run_id,
         "target_loss": paired.target_loss,
@@ -199,21 +213,22 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     """
     result = []
     for key, group in table.groupby(_CELL, sort=False, dropna=False):
-        complete = bool(group["reached"].all())
-        tokens = summarise(group["token_saving"].tolist()) if complete else (None, None, None)
-        seconds = summarise(group["time_saving"].tolist()) if complete else (None, None, None)
-        beat_best = bool(group["vs_best_reached"].all())
+        tokens, seconds, best_tokens, best_seconds = (
+            summarise(group[c].tolist()) if group[c].notna().all() else (None, None, None)
+            for c in ("token_saving", "time_saving", "vs_best_token_saving", "vs_best_time_saving")
+        )
         targets = [float(t) for t in group["target_ppl"] if not math.isnan(t)]
         bounds = [float(b) for b in group["token_saving_bound"] if not math.isnan(b)]
-        curriculum, variant, batch, lr = cast(tuple[str, str, int, float], key)
+        curriculum, variant, setting, batch, lr = cast(tuple[str, str, str, int, float], key)
         result.append(
             {
                 "curriculum": str(curriculum),
                 "variant": str(variant),
+                "setting": str(setting),
                 "global_batch_size": int(batch),
                 "lr": float(lr),
                 "run_ids": [str(r) for r in group["run_id"]],
-                "baseline_run_ids": [str(r) for r in group["baseline_run_id"] if r],
+                "baseline_run_ids": [r for r in group["baseline_run_id"] if isinstance(r, str)],
                 "target_ppl": math.exp(float(np.mean(np.log(targets)))) if targets else None,
                 "reached": int(group["reached"].sum()),
                 "of": len(group),
@@ -225,8 +240,8 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "time_saving_high": seconds[2],
                 "token_saving_bound": max(bounds) if bounds else None,
                 "vs_best_reached": int(group["vs_best_reached"].sum()),
-                "vs_best_token_saving": summarise(group["vs_best_token_saving"].tolist())[0] if beat_best else None,
-                "vs_best_time_saving": summarise(group["vs_best_time_saving"].tolist())[0] if beat_best else None,
+                "vs_best_token_saving": best_tokens[0],
+                "vs_best_time_saving": best_seconds[0],
                 "note": "; ".join(dict.fromkeys(n for n in group["note"] if n)),
             }
         )

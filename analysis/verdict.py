@@ -18,11 +18,12 @@ def verdict(runs: Runs, savings: pd.DataFrame, stability: pd.DataFrame, target_p
     """`sentence`, `caveats`, `target_ppl`, `target_kind` and `cells`, plain values that JSON can hold.
 
     `target_ppl` is the given one, else the perplexity that the best baseline of the grid finally reached (geometric
-    mean over its seeds); each cell has its own where none was given.
+    mean over its seeds), None where the grid holds several settings; each cell has its own where none was given.
     """
     grid = cells(savings)
     baselines = runs.runs[runs.runs["role"] == "baseline"]
-    best = best_baseline_cell(baselines)
+    # Runs of several settings (models, texts) have no best baseline in common.
+    best = best_baseline_cell(baselines) if baselines["setting"].nunique() == 1 else None
     common = target_ppl if target_ppl is not None else _final_ppl(baselines, best)
     return {
         "sentence": sentence(runs, grid, stability, best, target_ppl),
@@ -52,7 +53,7 @@ def sentence(
     """The verdict: each curriculum in the cell of the best baseline, the range over the others, the largest spikes."""
     if not grid:
         return "There is no curriculum run here to compare with a baseline. " + _spikes(runs, stability)
-    if best is None and target_ppl is None:
+    if target_ppl is None and not ((runs.runs["role"] == "baseline") & (runs.runs["state"] == "DONE")).any():
         none = "There is no baseline in this grid" if not (runs.runs["role"] == "baseline").any() else None
         return f"{none or 'No baseline has finished yet'}: nothing to compare with. " + _spikes(runs, stability)
     at = f"At perplexity {target_ppl:.4g}" if target_ppl is not None else "At the baseline's final perplexity"

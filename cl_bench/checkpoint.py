@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import shutil
@@ -11,7 +12,10 @@ from typing import Any
 
 import torch.distributed as dist
 
+from cl_bench.errors import UserError
 from cl_bench.paths import RunDir, write_atomic
+
+log = logging.getLogger(__name__)
 
 _LATEST = "latest"
 
@@ -48,12 +52,25 @@ def save(engine: Any, state: TrainState, run: RunDir, rank: int, keep: int) -> N
     dist.barrier()
 
 
-def restore(engine: Any, run: RunDir) -> TrainState:
-    """Load the newest whole save into the engine, or start anew."""
+def restore(engine: Any, run: RunDir, world_size: int) -> TrainState:
+    """Load the newest whole save into the engine, or start anew.
+
+    Raises UserError when it was saved by another number of ranks and ZeRO partitioned it.
+    """
     latest = run.checkpoints / _LATEST
     if not latest.exists():
         return TrainState()
-    _, client_state = engine.load_checkpoint(str(run.checkpoints), tag=latest.read_text().strip())
+    folder = run.checkpoints / latest.read_text().strip()
+    if not folder.is_dir():
+        log.warning("%s is gone: training starts anew", folder)
+        return TrainState()
+    partitions = len(list(folder.glob("*_optim_states.pt")))
+    if partitions not in (0, world_size):
+        raise UserError(
+            f"{folder}: saved by {partitions} ranks, whose optimizer states {world_size} cannot take over; go on with "
+            f"resources.tasks_per_node={partitions}, or delete {run.checkpoints} to start anew"
+        )
+    _, client_state = engine.load_checkpoint(str(run.checkpoints), tag=folder.name)
     return TrainState(**client_state["state"])
 
 

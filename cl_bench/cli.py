@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cl_bench.errors import EXIT_USER_ERROR
+from cl_bench.errors import EXIT_USER_ERROR, UserError
 
 _USAGE = """cl-bench COMMAND …
 
@@ -51,11 +51,16 @@ def _status(argv: list[str]) -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs"), help="outputs/sweeps/NAME or outputs")
     folder = parser.parse_args(argv).folder
     sweep = SweepDir.at(folder)
-    found = [RunDir(sweep.outputs, r) for r in manifest_runs(sweep)] if sweep.manifest.exists() else all_runs(folder)
+    try:
+        is_sweep = sweep.manifest.exists()
+        found = [RunDir(sweep.outputs, r) for r in manifest_runs(sweep)] if is_sweep else all_runs(folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
     if not found:
         print(f"error: {folder}: holds no runs; give outputs/sweeps/NAME or outputs", file=sys.stderr)
         return EXIT_USER_ERROR
-    display.print_status([(run.run_id, status.read(run)) for run in found])
+    display.print_status([(run.run_id, status.current(run)) for run in found])
     return 0
 
 

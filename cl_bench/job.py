@@ -15,12 +15,13 @@ from pathlib import Path
 
 import submitit
 
-from cl_bench import status, train
+from cl_bench import identity, status, train
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.lock import only_trainer
 from cl_bench.paths import RunDir, read_yaml
 from cl_bench.status import FINISHED
+from cl_bench.validation import ConfigError
 
 log = logging.getLogger("cl_bench")
 
@@ -36,8 +37,14 @@ def task(root: str, store: str, threads: int | None) -> None:
 
 
 def load_config(run: RunDir) -> RunConfig:
-    """The run's configuration as it was written at submission."""
-    return from_dict(read_yaml(run.config))
+    """The run's configuration as it was written at submission. Raises ConfigError when it was edited since."""
+    config = from_dict(read_yaml(run.config))
+    if identity.run_id(config) != run.run_id:
+        raise ConfigError(
+            f"{run.config}: describes {identity.run_id(config)}, not the run of its folder; a run's configuration is "
+            "never edited: launch the other experiment instead, and delete the folder to train this one anew"
+        )
+    return config
 
 
 def _join(config: RunConfig, place: train.Rank, store: Path) -> train.Rank:
@@ -75,6 +82,8 @@ def run_job(root: str, place: train.Rank, store: str, threads: int | None = None
         may_train = mine and status.read(run).state not in FINISHED
         if not may_train and place.world_size == 1:
             return _not_needed(run)
+        # Rank 0 holds the lock; another rank may write the run's status once rank 0 has told it to train.
+        writes_status = bool(mine) and place.rank == 0
         try:
             config = load_config(run)
             if config.resources.threads is None:
@@ -82,15 +91,17 @@ def run_job(root: str, place: train.Rank, store: str, threads: int | None = None
             rank = _join(config, place, Path(store))
             if not _told_by_rank_0(may_train, rank):
                 return _not_needed(run)
+            writes_status = True
             train.Trainer(config, run, rank, stop).train()
         except UserError as error:
-            status.write(run, status.read(run), state="FAILED", error=str(error))
             log.error("%s", error)
+            if writes_status:
+                status.write(run, status.read(run), state="FAILED", error=str(error))
             return EXIT_USER_ERROR
         except BaseException:
             text = traceback.format_exc()
             log.error("%s", text)
-            if status.read(run).state != "FAILED":  # the rank that broke first knows best
+            if writes_status and status.read(run).state != "FAILED":  # the rank that broke first knows best
                 last = "\n".join(text.strip().splitlines()[-_ERROR_LINES:])
                 status.write(run, status.read(run), state="FAILED", error=last)
             return EXIT_FAILED

@@ -48,9 +48,16 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the grid of `hydra.sweeper.params`, which `arguments` override or extend."""
         parser = OverridesParser.create(config_loader=self.loader)
-        overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
+        overrides = parser.parse_overrides([*(f"{k}={_values(v)}" for k, v in self.params.items()), *arguments])
         jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
         return self.launcher.launch(jobs, initial_job_idx=0)
+
+
+def _values(value: Any) -> str:
+    """The values of one axis of a grid as Hydra reads them: 'a,b', a YAML list, or a single value."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(_values, value))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def compose_grid(loader: Any, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -117,6 +124,8 @@ class LocalLauncher(Launcher):
         """
         grid = [split(c) for c in compose_grid(self.hydra_context.config_loader, self.config, job_overrides)]
         launch = grid[0][1]
+        if any(other != launch for _, other in grid):
+            raise UserError("outputs, jobs, dry_run, sweep.* and sweeps take one value, not a grid; launch them apart")
         try:
             losses = local.train_grid([run for run, _ in grid], launch)
         except local.RunsFailed:

@@ -20,6 +20,7 @@ from cl_bench import config, display, job, lock, plan, status
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir, SweepDir
 from cl_bench.plan import Plan, Planned
+from cl_bench.validation import ConfigError
 
 _POLL_S = 0.25
 _LEAVE_S = 120.0
@@ -53,11 +54,12 @@ def train_grid(
 
     Only a sweep leaves a folder below outputs/sweeps; a single run must not replace the manifest of a grid.
     """
+    _check_accelerator(configs)
     plan.check_writable(launch.outputs)
     corpora = plan.Corpora(_progress("checking"))
     planned = plan.build(configs, launch, corpora)
     display.print_plan(planned)
-    if is_sweep or launch.dry_run:
+    if is_sweep:
         plan.write_csv(planned)
     if launch.dry_run:
         return [None] * len(configs)
@@ -70,6 +72,21 @@ def train_grid(
     plan.prepare_data(planned, corpora, _progress("preparing"))
     LocalQueue(planned).run()
     return [status.read(RunDir(launch.outputs, run_id)).val_loss for run_id in planned.asked]
+
+
+def _check_accelerator(configs: Sequence[config.RunConfig]) -> None:
+    """Raise ConfigError for what this machine cannot train, before anything is started."""
+    if _gpus():
+        return
+    for run in configs:
+        if run.resources.accelerator == "cuda":
+            raise ConfigError("resources.accelerator = cuda: this machine shows no GPU; use auto or cpu")
+        if run.deepspeed.precision == "fp16":
+            raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine shows none; use bf16 or fp32")
+
+
+def _gpus() -> int:
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _progress(verb: str) -> Any:
@@ -145,7 +162,7 @@ class LocalQueue:
         ranks = planned.config.resources.tasks_per_node
         status.write(run, status.read(run), state="PENDING", error="")
         executor = submitit.LocalExecutor(folder=run.logs)
-        gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if planned.config.resources.accelerator != "cpu" else 0
+        gpus = _gpus() if planned.config.resources.accelerator != "cpu" else 0
         slots = {r.job.slot for r in self.running}
         slot = next(s for s in range(len(slots) + 1) if s not in slots)
         visible = [(slot * ranks + r) % gpus for r in range(ranks)] if gpus else []

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import struct
 from collections.abc import Iterator
 
 from cl_bench.paths import RunDir
+
+_FLOCK = "hhqqi0q"
+"""C's struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid, padding."""
 
 
 @contextlib.contextmanager
@@ -26,8 +31,11 @@ def only_trainer(run: RunDir) -> Iterator[bool]:
 
 
 def is_held(run: RunDir) -> bool:
-    """Whether a process is training the run now."""
-    if not run.lock.exists():
+    """Whether a process is training the run now. Asks without taking the lock, which a starting job may want."""
+    try:
+        file = run.lock.open("rb")
+    except OSError:
         return False
-    with only_trainer(run) as free:
-        return not free
+    with file:
+        answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +32,8 @@ class Pacing:
     difficulty: tuple[int, ...] = ()
     max_step: tuple[int, ...] = ()
     function: str | None = None
-    function_args: tuple[tuple[str, Any], ...] = ()
+    function_args: str = "{}"
+    """Keyword arguments as JSON, so that a Pacing can be hashed whatever they are."""
 
     def seqlen(self, step: int) -> int:
         """Length in tokens of step `step` (from 1)."""
@@ -44,7 +47,10 @@ class Pacing:
     def _root(self, step: int) -> int:
         # d = floor((t/T)^(1/r) (max - min) + min), rounded down to a multiple, but not below the first one >= min
         low, high, multiple = self.min_difficulty, self.max_difficulty, self.difficulty_step
-        share: float = (step / self.total_curriculum_step) ** (1.0 / self.root_degree)
+        try:
+            share: float = (step / self.total_curriculum_step) ** (1.0 / self.root_degree)
+        except OverflowError:  # a small degree, far beyond the end
+            return high
         length = math.floor(share * (high - low) + low)
         length -= length % multiple
         return min(max(length, -(-low // multiple) * multiple), high)
@@ -54,7 +60,7 @@ class Pacing:
             stage = next((i for i, last in enumerate(self.max_step) if step <= last), -1)
             return self.difficulty[stage]
         try:
-            length = _load(self.function or "")(step, **dict(self.function_args))
+            length = _load(self.function or "")(step, **json.loads(self.function_args))
         except ConfigError:
             raise
         except Exception as error:  # a user's code: whatever it raises, say where
@@ -66,21 +72,6 @@ class Pacing:
                 f"from 1 to max_difficulty = {self.max_difficulty}"
             )
         return length
-
-    def steps_to_maximum(self, limit: int) -> int | None:
-        """First step at full length, or None if it is beyond `limit` steps."""
-        if self.schedule == "baseline":
-            return 1
-        if self.schedule in ("fixed_linear", "fixed_root"):
-            # The length never falls, so the first step at the maximum can be bisected.
-            low, high = 1, limit
-            if self._root(high) < self.max_difficulty:
-                return None
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if self._root(middle) == self.max_difficulty else (middle + 1, high)
-            return low
-        return _step_of_maximum(self, limit)
 
 
 @functools.lru_cache(maxsize=256)
@@ -132,7 +123,7 @@ def of(config: RunConfig) -> Pacing:
         difficulty=tuple(d or config.max_difficulty for d in cur.difficulty),
         max_step=tuple(int(s) for s in cur.max_step),
         function=cur.function,
-        function_args=tuple(sorted(cur.function_args.items())),
+        function_args=json.dumps(cur.function_args, sort_keys=True),
     )
 
 
@@ -174,7 +165,7 @@ def in_steps(config: RunConfig) -> CurriculumConfig:
             )
         used |= {"difficulty": lengths, "max_step": tuple(float(e) for e in ends)}
     if cur.schedule == "custom":
-        used |= {"function": cur.function, "function_args": cur.function_args}
+        used |= {"function": cur.function, "function_args": cur.function_args, "fingerprint": cur.fingerprint}
     return CurriculumConfig(duration_unit="steps", **used)
 
 
@@ -243,3 +234,20 @@ def tokens_after(config: RunConfig, steps: int) -> int:
     per_length = 0 if reshape else config.global_batch_size
     fixed = config.global_batch_size * config.seqlen if reshape else 0
     return _tokens_after(of(config), per_length, fixed, steps)
+
+
+def custom_fingerprint(config: RunConfig) -> str | None:
+    """SHA-256 of the lengths of a custom schedule up to the token budget, None for the others.
+
+    A function's name says nothing of what it does: with its body edited, the same name is another experiment.
+    """
+    if config.curriculum.schedule != "custom":
+        return None
+    pace, tokens, step = of(config), 0, 0
+    digest = hashlib.sha256()
+    while tokens < config.token_budget:
+        step += 1
+        length = pace.seqlen(step)
+        tokens += tokens_per_step(config, length)
+        digest.update(f"{length} ".encode())
+    return digest.hexdigest()[:16]

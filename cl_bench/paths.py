@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from cl_bench.errors import UserError
+
 
 def config_root() -> Path:
     """The folder that holds conf/ and sweeps/: beside the package in a checkout, inside it in an installed wheel."""
@@ -97,9 +99,11 @@ class SweepDir:
 
     @classmethod
     def at(cls, root: str | Path) -> SweepDir:
-        """The sweep whose folder is `root`."""
+        """The sweep whose folder is `root`; a report on a whole outputs folder is written into that folder, too."""
         path = Path(root).resolve()
-        return cls(path.parent.parent, path.name)
+        sweep = cls(path.parent.parent, path.name)
+        sweep.root = path
+        return sweep
 
     @property
     def outputs(self) -> Path:
@@ -148,13 +152,29 @@ def all_runs(outputs: str | Path) -> list[RunDir]:
 
 
 def manifest_runs(sweep: SweepDir) -> list[str]:
-    """run_ids of a sweep, in the order of its grid."""
-    return [str(r["run_id"]) for r in json.loads(sweep.manifest.read_text())["runs"]]
+    """run_ids of a sweep, in the order of its grid. Raises UserError when its manifest is damaged."""
+    return [str(r["run_id"]) for r in read_manifest(sweep.manifest)["runs"]]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What a sweep's manifest holds. Raises UserError when it is damaged."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        _ = [r["run_id"] for r in manifest["runs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a manifest ({error}); launch the sweep again to rewrite it") from None
+    return manifest
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values of a YAML file, through libyaml (ten times faster) where PyYAML was built with it."""
-    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """The plain values of a YAML file, through libyaml (ten times faster) where PyYAML was built with it.
+
+    Raises UserError when it is not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
 
 
 def write_atomic(path: Path, text: str | bytes, *, durable: bool = True) -> None:

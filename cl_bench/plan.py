@@ -20,8 +20,9 @@ import yaml
 
 from cl_bench import corpus, identity, lock, pacing, schedule, status
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig, from_dict
+from cl_bench.errors import UserError
 from cl_bench.identity import short_float
-from cl_bench.paths import RunDir, SweepDir, all_runs, read_yaml, write_atomic
+from cl_bench.paths import RunDir, SweepDir, all_runs, manifest_runs, read_yaml, write_atomic
 from cl_bench.validation import ConfigError, to_dict
 
 State = Literal["new", "done", "diverged", "running", "failed", "interrupted"]
@@ -76,6 +77,8 @@ class Plan:
     runs: tuple[Planned, ...]
     asked: tuple[str, ...]
     """run_id of every job of the grid, in its order; a run that several jobs describe stands here several times."""
+    texts: tuple[str, ...]
+    """Each corpus of the grid in words: source and sizes."""
     hours_basis: str
     """Where the estimate of hours comes from."""
 
@@ -102,6 +105,13 @@ class Corpora:
         if config not in self._known:
             self._known[config] = corpus.inspect(config, self._progress)
         return self._known[config]
+
+    def in_words(self) -> tuple[str, ...]:
+        """Source and sizes of each corpus."""
+        return tuple(
+            f"{config.path or config.source}: {text.n_train:,} tokens to train on, {text.n_validation:,} held out"
+            for config, text in self._known.items()
+        )
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
@@ -140,7 +150,7 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
                 hours=flops / ((full.resources.tflops or tflops) * 1e12 * ranks) / 3600,
             )
         )
-    return Plan(launch, tuple(runs), tuple(ids), basis)
+    return Plan(launch, tuple(runs), tuple(ids), corpora.in_words(), basis)
 
 
 def state_of(run: RunDir) -> State:
@@ -176,7 +186,7 @@ def _tflops(launch: LaunchConfig) -> tuple[float, str]:
         if done.state == "DONE" and done.train_seconds > 0:
             try:
                 config = from_dict(read_yaml(run.config))
-            except (ConfigError, yaml.YAMLError, OSError):
+            except (UserError, OSError):
                 continue  # a run of an older version prices nothing, but is no obstacle
             flops = training_flops(config, pacing.extent(config))
             rates.append(flops / done.train_seconds / 1e12 / config.resources.tasks_per_node)
@@ -211,10 +221,14 @@ def write_csv(plan: Plan) -> None:
 
 
 def write_configs(plan: Plan) -> None:
-    """Write each run's config.yaml, once: it never changes afterwards, and a job reads nothing else."""
+    """Write the config.yaml of each run that is to be trained; a job reads nothing else.
+
+    Written again only to go on with a run under other resources, tracking or checkpoint settings: the experiment is
+    the folder's name.
+    """
     for planned in plan.runs:
         run = RunDir(plan.launch.outputs, planned.run_id)
-        if not run.config.exists():
+        if planned.to_train:
             write_atomic(run.config, yaml.safe_dump(to_dict(planned.config), sort_keys=False))
 
 
@@ -242,8 +256,8 @@ def write_manifest(plan: Plan) -> int:
     }
     before: set[str] = set()
     if sweep.manifest.exists():
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged manifest is replaced
-            before = {r["run_id"] for r in json.loads(sweep.manifest.read_text())["runs"]}
+        with contextlib.suppress(UserError):  # a damaged manifest is replaced
+            before = set(manifest_runs(sweep))
     write_atomic(sweep.manifest, json.dumps(manifest, indent=1))
     return len(before - {r.run_id for r in plan.runs})
 

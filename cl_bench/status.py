@@ -7,9 +7,11 @@ import json
 import time
 from typing import Any, Literal
 
+from cl_bench import lock
 from cl_bench.paths import RunDir, write_atomic
 
-State = Literal["PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED", "PREEMPTED"]
+State = Literal["PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED", "PREEMPTED", "LOST"]
+"""LOST is never written: it is what a reader says of RUNNING where no process holds the run's lock."""
 FINISHED = ("DONE", "DIVERGED")
 """States of a run that has its result and is not trained again."""
 
@@ -46,6 +48,12 @@ def read(run: RunDir) -> Status:
         return Status(**{k: v for k, v in data.items() if k in known})
     except (OSError, ValueError, TypeError, AttributeError):
         return Status()
+
+
+def current(run: RunDir) -> Status:
+    """The run's status, LOST when it says RUNNING and nobody trains it."""
+    found = read(run)
+    return dataclasses.replace(found, state="LOST") if found.state == "RUNNING" and not lock.is_held(run) else found
 
 
 def write(run: RunDir, status: Status, *, durable: bool = True, **changes: Any) -> Status:

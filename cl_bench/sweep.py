@@ -59,14 +59,18 @@ def main(argv: list[str] | None = None) -> int:
     # Hydra then raises instead of printing and leaving with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *argv]
+    single: list[DictConfig] = []
 
     @hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="config")
-    def train_one(composed: DictConfig) -> None:
-        launchers.train_composed(composed)
+    def remember(composed: DictConfig) -> None:
+        # Hydra would print a line of its own about an exception in here.
+        single.append(composed)
 
     try:
         _register(argv)
-        train_one()
+        remember()
+        if single:
+            launchers.train_composed(single[0])
     except UserError as error:
         return _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:

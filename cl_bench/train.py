@@ -16,6 +16,7 @@ from cl_bench import __version__, pacing, records, schedule, status
 from cl_bench.config import RunConfig
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
+from cl_bench.validation import ConfigError
 
 log = logging.getLogger("cl_bench")
 
@@ -67,6 +68,11 @@ class Trainer:
 
         self.config, self.run, self.rank, self.stop = config, run, rank, stop
         self.pacing = pacing.of(config)
+        if pacing.custom_fingerprint(config) != config.curriculum.fingerprint:
+            raise ConfigError(
+                f"curriculum.function = {config.curriculum.function}: returns other lengths than when the run was "
+                "planned; launch again, which makes it a run of its own"
+            )
         self.lr_schedule = schedule.of(config)
         self.steps = pacing.extent(config).steps
         folder = corpus.prepared(config.data, run.outputs)
@@ -75,7 +81,7 @@ class Trainer:
         self.engine = ds_config.make_engine(config, rank.world_size, rank.device)
         self.micro_batch = config.micro_batch(rank.world_size)
         self.grad_accum_steps = config.global_batch_size // (self.micro_batch * rank.world_size)
-        self.state = checkpoint.restore(self.engine, run)
+        self.state = checkpoint.restore(self.engine, run, rank.world_size)
         self.attempt = records.next_attempt(run)
         torch.distributed.barrier()  # every rank has counted the attempts before rank 0 adds one
         self.writer = records.RecordWriter(run, self.attempt) if rank.rank == 0 else None

@@ -28,6 +28,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def build(cls: type[_T], data: Mapping[str, Any]) -> _T:
     """A `cls` from nested plain values. Raises ConfigError, one line per mistake."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"the configuration is {type(data).__name__}, not a group of keys")
     try:
         return pydantic.TypeAdapter(cls).validate_python(dict(data))
     except pydantic.ValidationError as error:

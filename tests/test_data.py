@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -39,11 +40,13 @@ def test_shakespeare_holds_out_two_plays() -> None:
 
 
 def test_a_folder_a_glob_and_a_file(folder: Path) -> None:
-    whole = corpus.inspect(source(folder))
+    whole = corpus.inspect(source(folder, validation_fraction=0.3))  # 288 of 960 bytes
     assert sorted(d.name for d in whole.train + whole.validation) == ["a", "b", "sub/c"]
     assert len(whole.validation) == 1  # one whole document, not a piece of each
     matched = corpus.inspect(source(f"{folder}/*.txt"))
     assert {d.name for d in matched.train + matched.validation} == {"a", "b"}
+    few = corpus.inspect(source(folder))  # 48 bytes: any whole document would be six times too much
+    assert (few.n_validation, len(few.validation), few.tail and few.tail.name) == (48, 0, "sub/c")
     single = corpus.inspect(source(folder / "a.txt", validation_fraction=0.1))
     assert (single.n_train, single.n_validation) == (270, 30)
 
@@ -62,6 +65,11 @@ def test_a_job_takes_the_prepared_tokens_and_notices_a_changed_text(folder: Path
     made = corpus.prepared(planned, tmp_path)
     (folder / "a.txt").write_text("other words")
     assert corpus.prepared(planned, tmp_path) == made  # the tokens are what was planned
+    (folder / "a.txt").write_text("alpha " * 50)
+    whole = (made / "train.bin").read_bytes()
+    (made / "train.bin").write_bytes(whole[:100])
+    assert (corpus.prepared(planned, tmp_path) / "train.bin").read_bytes() == whole  # cut short: made again
+    (folder / "a.txt").write_text("other words")
     with pytest.raises(ConfigError, match="changed since the run was planned"):
         corpus.prepared(planned, tmp_path / "elsewhere")
 
@@ -101,6 +109,24 @@ def test_unusable_text_is_named(tmp_path: Path, content: bytes, said: str) -> No
     with pytest.raises(ConfigError, match=said) as error:
         corpus.inspect(source(path))
     assert str(path) in str(error.value)
+
+
+def test_the_held_out_share_is_kept_whatever_the_sizes_of_the_files(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for names in (("book", "notes"), ("train", "README"), ("text", "LICENSE"), ("a", "b")):
+        for path in texts.iterdir():
+            path.unlink()
+        for name, size in zip(names, (400_000, 9_000), strict=True):
+            (texts / f"{name}.txt").write_bytes(b"x" * size)
+        split = corpus.inspect(source(texts))
+        assert split.n_train + split.n_validation == 409_000
+        assert 0.5 <= split.n_validation / (0.05 * 409_000) <= 2
+        prepared = corpus.prepare(split, tmp_path / "-".join(names))
+        assert (prepared / "train.bin").stat().st_size == split.n_train
+        for fraction in (0.3, 0.6, 0.99):
+            with contextlib.suppress(ConfigError):  # more than any document holds
+                assert corpus.inspect(source(texts, validation_fraction=fraction)).n_train > 0
 
 
 def test_missing_text_is_named(tmp_path: Path) -> None:

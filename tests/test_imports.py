@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"validation"},
     {"config"},
     {"paths"},
-    {"pacing", "schedule", "records", "status", "lock", "identity", "corpus"},
+    {"lock", "pacing", "schedule", "records", "status", "identity", "corpus"},
     {"data", "model", "ds_config", "telemetry", "tracking"},
     {"evaluate", "checkpoint"},
     {"train"},
@@ -59,14 +59,14 @@ def test_imports_point_down(module: str) -> None:
 
 
 def test_hydra_is_known_to_sweep_and_launchers_only() -> None:
-    for path in [*(ROOT / "cl_bench").glob("*.py"), *(ROOT / "analysis").glob("*.py")]:
+    for path in [*(ROOT / "cl_bench").glob("*.py"), *(ROOT / "analysis").rglob("*.py")]:
         if path.stem not in ("sweep", "launchers"):
             assert not {n for n in imported(path) if n.split(".")[0] == "hydra"}, path
 
 
 def test_analysis_knows_the_records_and_not_the_training() -> None:
     allowed = {"records", "config", "paths", "identity", "status", "errors", "validation"}
-    for path in (ROOT / "analysis").glob("*.py"):
+    for path in (ROOT / "analysis").rglob("*.py"):
         for name in imported(path):
             if name.startswith("cl_bench."):
                 assert name.split(".")[1] in allowed, f"{path.name} imports {name}"

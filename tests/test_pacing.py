@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,8 +87,6 @@ def test_hand_computed_linear() -> None:
     # d = floor(t/10 x (64 - 8) + 8) down to a multiple of 8: t=1: 13.6 -> 8; t=2: 19.2 -> 16; t=5: 36 -> 32; t=10: 64.
     ours = Pacing("fixed_linear", 8, 64, 8, 10)
     assert [ours.seqlen(t) for t in (1, 2, 5, 9, 10, 11)] == [8, 16, 32, 56, 64, 64]
-    assert ours.steps_to_maximum(100) == 10
-    assert ours.steps_to_maximum(5) is None
 
 
 def test_first_length_is_a_multiple_at_or_above_the_minimum() -> None:
@@ -208,6 +209,28 @@ def test_gpt3_cells_end_at_the_published_step() -> None:
     tokens = LINEAR | {"min_difficulty": 72, "duration": 45e9, "duration_unit": "tokens"}
     assert published("gpt3", 2048, 256, 300_000_000_000, BASELINE) == 572_205
     assert published("gpt3", 2048, 2048, 300_000_000_000, tokens) == 81_566
+
+
+def test_an_edited_custom_function_is_another_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    curriculum = {"name": "c", "schedule": "custom", "function": "edited.f", "function_args": {"lengths": [8, 64]}}
+    ids = set()
+    for start in (8, 16):
+        (tmp_path / "edited.py").write_text(f"def f(step, lengths): return {start} if step < 5 else lengths[1]\n")
+        importlib.invalidate_caches()
+        sys.modules.pop("edited", None)
+        sys.dont_write_bytecode = True
+        pacing._load.cache_clear()
+        pacing._first_maximum.cache_clear()
+        pacing._extent.cache_clear()
+        full = identity.resolve(run_config(curriculum=curriculum), vocab_size=256, fingerprint="0")
+        ids.add(identity.run_id(full))
+    sys.dont_write_bytecode = False
+    assert len(ids) == 2
+
+
+def test_a_tiny_degree_does_not_overflow() -> None:
+    assert Pacing("fixed_root", 8, 64, 8, 10, 0.002).seqlen(100) == 64
 
 
 def test_identity_holds_the_steps() -> None:

@@ -11,7 +11,7 @@ import pytest
 from cl_bench import pacing, plan, status
 from cl_bench.config import LaunchConfig, RunConfig, SweepConfig
 from cl_bench.lock import only_trainer
-from cl_bench.paths import RunDir, SweepDir
+from cl_bench.paths import RunDir, SweepDir, read_yaml
 from cl_bench.validation import ConfigError
 from tests.conftest import LINEAR, run_config
 
@@ -128,13 +128,16 @@ def test_plan_csv_and_manifest(text: Path, launch: LaunchConfig) -> None:
     assert plan.write_manifest(fewer) == 3  # said, and the runs stay
 
 
-def test_a_configuration_on_disk_is_never_rewritten(text: Path, launch: LaunchConfig) -> None:
+def test_only_a_run_still_to_be_trained_gets_other_resources(text: Path, launch: LaunchConfig) -> None:
     built = plan.build(grid(text), launch, plan.Corpora())
     plan.write_configs(built)
-    path = RunDir(launch.outputs, built.runs[0].run_id).config
-    path.write_text("frozen")
-    plan.write_configs(built)
-    assert path.read_text() == "frozen"
+    run = RunDir(launch.outputs, built.runs[0].run_id)
+    for state, ranks in (("FAILED", 2), ("DONE", 2)):
+        status.write(run, status.Status(), state=state)
+        plan.write_configs(plan.build(grid(text, resources={"tasks_per_node": ranks}), launch, plan.Corpora()))
+        assert read_yaml(run.config)["resources"]["tasks_per_node"] == 2
+    plan.write_configs(plan.build(grid(text, resources={"tasks_per_node": 4}), launch, plan.Corpora()))
+    assert read_yaml(run.config)["resources"]["tasks_per_node"] == 2
 
 
 def test_one_bad_run_refuses_the_grid_before_anything_is_written(text: Path, launch: LaunchConfig) -> None:

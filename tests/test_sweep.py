@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cl_bench import cli, display, launchers, sweep
+from cl_bench import cli, display, launchers, local, sweep
 from cl_bench.paths import config_root
 
 
@@ -125,6 +125,39 @@ def test_bad_input_is_one_clear_line_and_code_2(
     assert len(error.splitlines()) == 1
     assert error.startswith("error: ")
     assert not (tmp_path / "outputs" / "runs").exists()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [b for b in BAD_INPUT if "," not in " ".join(b[0])])
+def test_bad_input_without_m(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_belongs_to_the_launch_takes_one_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for axis in ("jobs=1,2", "sweeps=demo,smoke", "sweep.name=a,b"):
+        assert dry(tmp_path, "sweeps=smoke", axis) == 2
+        assert "take one value" in capsys.readouterr().err
+
+
+def test_what_a_machine_without_gpus_cannot_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_gpus", lambda: 0)
+    for argument in ("deepspeed.precision=fp16", "resources.accelerator=cuda"):
+        assert dry(tmp_path, "sweeps=smoke", argument) == 2
+        assert "shows no" in capsys.readouterr().err
+
+
+def test_an_axis_may_be_a_list_or_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(
+        "sweep: {name: mine}\nhydra: {sweeper: {params: {max_seqlen: null, seed: [1, 2], optim.lr: 1e-3}}}\n"
+    )
+    assert dry(tmp_path / "out", "sweeps=mine") == 0
+    assert len(planned(tmp_path / "out", "mine")) == 2
 
 
 def test_several_values_without_m_are_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_given_target(tmp_path: Path) -> None:
     runs = load_runs(make_sweep(tmp_path, pair(tmp_path, [5, 4, 3, 2.5, 2], [5, 3, 2.5, 1.5, 1.2])))
     (row,) = savings(runs, target_ppl=math.exp(3)).to_dict("records")
     assert (row["tokens_to_target"], row["baseline_tokens"]) == (pytest.approx(1000), pytest.approx(2000))
-    with pytest.raises(UserError, match=r"no baseline reached it \(the best got to perplexity 7.389\)"):
+    with pytest.raises(UserError, match=r"no baseline reached it \(the best got to perplexity 7.39\)"):
         savings(runs, target_ppl=math.exp(1.9))
 
 
@@ -205,6 +205,38 @@ def test_amounts_in_words() -> None:
     assert amount(0.001, "tokens") == "as many tokens"
 
 
+def test_a_target_above_the_untrained_model_saves_nothing(tmp_path: Path) -> None:
+    runs = load_runs(make_sweep(tmp_path, pair(tmp_path, [5, 4, 2], [5, 3, 1])))
+    saved = savings(runs, target_ppl=1000)
+    (cell,) = cells(saved)
+    assert cell["token_saving"] is None
+    assert "before training" in cell["note"]
+    json.dumps(verdict(runs, saved, stability(runs), 1000), allow_nan=False)
+
+
+def test_a_cell_without_a_baseline_names_none(tmp_path: Path) -> None:
+    made = [*pair(tmp_path, [5, 4, 2], [5, 3, 1]), make_run(tmp_path, [5, 2], curriculum=LINEAR, global_batch_size=4)]
+    table = cells(savings(load_runs(make_sweep(tmp_path, made))))
+    assert [len(c["baseline_run_ids"]) for c in table] == [1, 0]
+
+
+def test_several_settings_have_no_best_baseline_in_common(tmp_path: Path) -> None:
+    made = pair(tmp_path, [5, 4, 2], [5, 3, 1]) + pair(tmp_path, [5, 4, 3], [5, 3, 2], model={"n_layers": 3})
+    runs = load_runs(make_sweep(tmp_path, made))
+    answer = verdict(runs, savings(runs), stability(runs), None)
+    assert answer["target_ppl"] is None
+    assert [c["of"] for c in answer["cells"]] == [1, 1]
+
+
+def test_a_cell_with_a_lost_seed_is_not_the_best_baseline(tmp_path: Path) -> None:
+    made = [
+        make_run(tmp_path, [5, 1], curriculum=BASELINE, optim={"lr": 8e-3}, seed=1),
+        make_run(tmp_path, [5, 9], curriculum=BASELINE, optim={"lr": 8e-3}, seed=2, state="DIVERGED"),
+        *(make_run(tmp_path, [5, 2], curriculum=BASELINE, seed=s) for s in (1, 2)),
+    ]
+    assert best_baseline_cell(load_runs(make_sweep(tmp_path, made)).runs) == (8, 2e-3)
+
+
 def test_verdicts_of_incomplete_sweeps(tmp_path: Path) -> None:
     only_base = load_runs(make_sweep(tmp_path, [make_run(tmp_path, [5, 2], curriculum=BASELINE)], "a"))
     assert "no curriculum run" in verdict(only_base, savings(only_base), stability(only_base), None)["sentence"]
@@ -217,10 +249,41 @@ def test_verdicts_of_incomplete_sweeps(tmp_path: Path) -> None:
     running = load_runs(make_sweep(tmp_path, made, "c"))
     answer = verdict(running, savings(running), stability(running), None)
     assert "No baseline has finished yet" in answer["sentence"]
-    assert "Not finished: 1 running." in answer["caveats"]
+    assert "Not finished: 1 lost." in answer["caveats"]
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_different_experiments_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    base = make_run(tmp_path, [5, 4, 2], curriculum=BASELINE)
+    short = make_run(tmp_path, [5, 3, 1], curriculum=LINEAR)
+    long = make_run(tmp_path, [5, 3, 1], curriculum=LINEAR | {"duration": 0.8})
+    longer = pair(tmp_path, [5, 4, 2], [5, 3, 1], token_budget=40_000)
+    for name, runs in (("a", [base, short]), ("b", [base, long]), ("c", longer)):
+        make_sweep(tmp_path, runs, name)
+    loaded = load_runs(tmp_path)
+    table = cells(savings(loaded))
+    assert [c["of"] for c in table] == [1, 1, 1]
+    assert len({(c["curriculum"], c["variant"]) for c in table}) == 3
+
+
+def test_the_report_on_all_runs_stays_in_their_folder(tmp_path: Path) -> None:
+    outputs = tmp_path / "deep" / "outputs"
+    pair(outputs, [5, 2], [5, 1])
+    assert main(["report", str(outputs)]) == 0
+    assert (outputs / "report.html").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["deep"]
+
+
+def test_a_damaged_configuration_costs_its_run_only(tmp_path: Path) -> None:
+    made = [*pair(tmp_path, [5, 4, 2], [5, 3, 1]), *(make_run(tmp_path, [5, 2], seed=s) for s in (7, 8, 9))]
+    made[2].config.write_text("")
+    made[3].config.write_bytes(b"\xff\xfe")
+    made[4].config.write_text("model: [")
+    runs = load_runs(make_sweep(tmp_path, made))
+    assert len(runs.runs) == 2
+    assert sum("left out" in n for n in runs.notes) == 3
 
 
 def test_load_runs_of_an_outputs_folder(tmp_path: Path) -> None:
@@ -339,6 +402,7 @@ BAD_CURVES = [
     ({"val_loss": [5, math.nan, 3]}, "line 3: column 'val_loss' holds"),
     ({"val_loss": [5, "high", 3]}, "line 3: column 'val_loss' holds 'high'"),
     ({"consumed_tokens": [0, 2000, 1000]}, "line 4: 'consumed_tokens' goes backwards"),
+    ({"consumed_tokens": [-5, 1000, 2000]}, "'consumed_tokens' holds -5; it counts from 0"),
     ({"val_loss": [5, 4, 2.5]}, "the baseline never reached it (its lowest val_loss is 2.5)"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cl_bench import config, local, pacing, plan, records, status
+from cl_bench import config, job, local, pacing, plan, records, status
 from cl_bench.config import LaunchConfig, SweepConfig
 from cl_bench.paths import RunDir
+from cl_bench.validation import ConfigError
 from tests.conftest import LINEAR, small
 
 pytestmark = pytest.mark.train
@@ -160,6 +162,39 @@ def test_bf16_trains(tmp_path: Path, text: Path) -> None:
     (run,) = train(tmp_path, text, {"deepspeed": {"precision": "bf16", "zero_stage": 1}})
     record = records.read(run).train
     assert record["loss"].iloc[-1] < 0.8 * record["loss"].iloc[0]
+    assert {str(w.dtype) for w in weights(run).values()} == {"torch.bfloat16"}
+
+
+def test_a_lost_status_file_costs_no_row(tmp_path: Path, text: Path) -> None:
+    (run,) = train(tmp_path, text, {})
+    before = records.read(run)
+    run.status.unlink()
+    train(tmp_path, text, {})
+    after = records.read(run)
+    assert status.read(run).state == "DONE"
+    pd.testing.assert_frame_equal(before.train, after.train)
+    pd.testing.assert_frame_equal(before.evals, after.evals)
+
+
+def test_a_save_of_other_ranks_or_none_at_all_is_no_dead_end(tmp_path: Path, text: Path) -> None:
+    sharded = {"deepspeed": {"zero_stage": 1}}
+    (run,) = train(tmp_path, text, sharded, resources={"tasks_per_node": 2})
+    status.write(run, status.read(run), state="PREEMPTED")
+    with pytest.raises(local.RunsFailed):
+        train(tmp_path, text, sharded)
+    assert "saved by 2 ranks" in status.read(run).error
+    for saved in run.checkpoints.glob("step_*"):
+        shutil.rmtree(saved)
+    train(tmp_path, text, sharded)
+    assert status.read(run).state == "DONE"
+    assert records.read(run).train["step"].is_unique
+
+
+def test_an_edited_configuration_is_refused(tmp_path: Path, text: Path) -> None:
+    (run,) = train(tmp_path, text, {})
+    run.config.write_text(run.config.read_text().replace("lr: 0.002", "lr: 0.004"))
+    with pytest.raises(ConfigError, match="is never edited"):
+        job.load_config(run)
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------

@@ -96,10 +96,11 @@ def test_one_run_without_m(smoke: tuple[Path, subprocess.CompletedProcess[str]])
 def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
     # The custom function fails at its tenth step, and only where it trains.
     (tmp_path / "breaks.py").write_text(
-        "import os\n"
+        "import os, time\n"
         "def at_ten(step):\n"
         "    if step > 9 and 'SUBMITIT_LOCAL_JOB_ID' in os.environ:\n"
-        "        raise RuntimeError('the disk caught fire')\n"
+        "        time.sleep(10)\n"
+        "        raise RuntimeError('the disk [/data/x] caught fire')\n"
         "    return 32\n"
     )
     env = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(tmp_path)}
@@ -119,12 +120,14 @@ def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=env, timeout=280)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 done, 1 failed" in done.stdout
-    assert "RuntimeError: the disk caught fire" in done.stdout
+    assert "RuntimeError: the disk [/data/x] caught fire" in done.stdout
+    # side by side: the failing run is the longer one and started first, yet the other ends before it
+    assert done.stdout.index("  done") < done.stdout.index("  failed")
     assert "1 of 2 runs did not finish; launch again to go on with them" in done.stdout
     states = {status.read(RunDir.at(p)).state for p in (tmp_path / "runs").glob("*")}
     assert states == {"DONE", "FAILED"}
     log = next(line.split()[1] for line in done.stdout.splitlines() if line.strip().startswith("log"))
-    assert "the disk caught fire" in Path(log).read_text()
+    assert "caught fire" in Path(log).read_text()
 
 
 def test_two_launches_at_once_train_each_run_once(tmp_path: Path) -> None:
