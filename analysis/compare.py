@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import csv
 
 from analysis.savings import round_up
 from analysis.targets import Crossing, crossing, saving
@@ -20,11 +22,12 @@ def read_curve(path: str | Path) -> pd.DataFrame:
     Raises UserError naming the column, row and value that cannot be used.
     """
     try:
-        table = pd.read_csv(path, index_col=False, encoding="utf-8-sig", on_bad_lines="error")
+        # Arrow's reader refuses a row of the wrong width, where pandas shifts or cuts it.
+        table: pd.DataFrame = csv.read_csv(path).to_pandas()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: not a CSV file ({str(error).strip()})") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: not a CSV file ({' '.join(str(error).split())})") from None
     if "val_loss" not in table and "val_ppl" in table:
         ppl = _numbers(table, "val_ppl", path)
         if (ppl <= 0).any():

@@ -426,7 +426,15 @@ def test_files_that_are_not_curves(tmp_path: Path, capsys: pytest.CaptureFixture
     good = csv_file(tmp_path / "c.csv", [5, 3, 1])
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "head.csv").write_text("consumed_tokens,train_seconds,val_loss\n")
-    for name, said in (("no.csv", "no such file"), ("empty.csv", "not a CSV"), ("head.csv", "holds no evaluation")):
+    (tmp_path / "wide.csv").write_text("consumed_tokens,train_seconds,val_loss\n7,0,0,5\n8,10,1,4\n")
+    (tmp_path / "semicolons.csv").write_text("\ufeffconsumed_tokens;train_seconds;val_loss\n0;0;5\n")
+    for name, said in (
+        ("wide.csv", "Expected 3 columns, got 4"),
+        ("semicolons.csv", "no column 'consumed_tokens'"),
+        ("no.csv", "no such file"),
+        ("empty.csv", "not a CSV"),
+        ("head.csv", "holds no evaluation"),
+    ):
         assert main(["compare", str(tmp_path / name), str(good), "--target", "2"]) == 2
         assert said in capsys.readouterr().err
 
