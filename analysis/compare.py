@@ -23,11 +23,13 @@ def read_curve(path: str | Path) -> pd.DataFrame:
     """
     try:
         # Arrow's reader refuses a row of the wrong width, where pandas shifts or cuts it.
-        table: pd.DataFrame = csv.read_csv(path).to_pandas()
+        table: pd.DataFrame = csv.read_csv(path, parse_options=csv.ParseOptions(ignore_empty_lines=False)).to_pandas()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: not a CSV file ({' '.join(str(error).split())})") from None
+    if table.columns.duplicated().any():
+        raise UserError(f"{path}: column '{table.columns[table.columns.duplicated()][0]}' stands there twice")
     if "val_loss" not in table and "val_ppl" in table:
         ppl = _numbers(table, "val_ppl", path)
         if (ppl <= 0).any():
@@ -54,7 +56,7 @@ def _numbers(table: pd.DataFrame, column: str, path: str | Path) -> pd.Series[fl
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         value = table[column].iloc[bad[0]]
-        raise UserError(f"{path}, line {bad[0] + 2}: column '{column}' holds {value!r}; remove or mend the row")
+        raise UserError(f"{path}, line {bad[0] + 2}: column '{column}' holds '{value}'; remove or mend the row")
     return numbers
 
 

@@ -205,6 +205,8 @@ def _list(items: Iterable[str], css: str) -> str:
 def _target_words(report: ReportData) -> str:
     target = report.verdict["target_ppl"]
     if target is None:
+        if report.verdict["target_kind"] == "per_cell":
+            return "Runs of several settings have no target in common: each cell has its own."
         return "The report has no common target: no baseline run has finished."
     kind = "given by the sweep" if report.verdict["target_kind"] == "given" else "the best baseline's final perplexity"
     return f"The report's own target is {figures.format_ppl(target)}, {kind}."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -133,11 +135,22 @@ def _collect(
 
 
 def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
-    """Name what differs over runs of several sweeps, in place: each sweep only named what differed within itself."""
+    """Name what differs over runs of several sweeps, in place: each sweep only named what differed within itself.
+
+    Two curricula are the same where their resolved forms are; their length in steps depends on the batch, so they are
+    compared within one batch size.
+    """
     table["variant"] = identity.variants(configs)
-    shapes = table.groupby("curriculum")["shape"].transform("nunique")
-    several = shapes > 1
-    table.loc[several, "curriculum"] = table["curriculum"] + " (" + table["shape"] + ")"
+    resolved = [json.dumps(identity.identity(c)["curriculum"], sort_keys=True) for c in configs]
+    frame = table.assign(resolved=resolved)
+    mixed = frame.groupby(["curriculum", "setting", "global_batch_size"])["resolved"].nunique() > 1
+    names = {str(key[0]) for key in mixed.index[mixed]}
+    for row, config, text in zip(table.index, configs, resolved, strict=True):
+        if table.at[row, "curriculum"] in names:
+            what = config.curriculum.label()
+            if config.curriculum.schedule == "custom":  # the label is the function's name, whatever it returned
+                what += f" {hashlib.sha256(text.encode()).hexdigest()[:6]}"
+            table.at[row, "curriculum"] = f"{config.curriculum.name} ({what})"
 
 
 def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str, Any]) -> dict[str, Any]:

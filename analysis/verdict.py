@@ -29,9 +29,15 @@ def verdict(runs: Runs, savings: pd.DataFrame, stability: pd.DataFrame, target_p
         "sentence": sentence(runs, grid, stability, best, target_ppl),
         "caveats": caveats(runs, grid),
         "target_ppl": common,
-        "target_kind": "given" if target_ppl is not None else "best_baseline_final",
+        "target_kind": _target_kind(baselines, target_ppl),
         "cells": grid,
     }
+
+
+def _target_kind(baselines: pd.DataFrame, target_ppl: float | None) -> str:
+    if target_ppl is not None:
+        return "given"
+    return "best_baseline_final" if baselines["setting"].nunique() <= 1 else "per_cell"
 
 
 def _final_ppl(baselines: pd.DataFrame, best: tuple[int, float] | None) -> float | None:

@@ -75,7 +75,7 @@ class DataConfig:
     validation_documents: tuple[str, ...] = ()
     """Names (without folder and suffix) of whole documents held out for validation; empty: by validation_fraction."""
     validation_fraction: Annotated[float, at.Gt(0), at.Lt(1)] = 0.05
-    """Share of the bytes held out when no documents are named: whole files, or the tail of a single file."""
+    """Share of the bytes held out when no documents are named: whole files, or the end of the largest one."""
     fingerprint: str | None = None
     """SHA-256 of the documents and their split; filled in when the run is planned."""
 

@@ -168,11 +168,8 @@ def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total:
 def _held_out(config: DataConfig, documents: list[Document]) -> tuple[Document, ...]:
     """Whole documents for validation: the named ones, or enough for the wanted share; none where none would fit it."""
     if config.validation_documents:
-        names = {d.name: d for d in documents} | {d.name.rsplit("/", 1)[-1]: d for d in documents}
-        for name in config.validation_documents:
-            if name not in names:
-                raise ConfigError(f"data.validation_documents: no document {name!r}; {did_you_mean(name, names)}")
-        named = tuple(d for d in documents if d in [names[n] for n in config.validation_documents])
+        found = [_named(name, documents) for name in config.validation_documents]
+        named = tuple(d for d in documents if d in found)
         if len(named) == len(documents):
             raise ConfigError("data.validation_documents names every document; leave some to train on")
         return named
@@ -187,6 +184,21 @@ def _held_out(config: DataConfig, documents: list[Document]) -> tuple[Document, 
             chosen.append(document)
     enough = sum(d.n_bytes for d in chosen) >= wanted / _MOST_OF_WANTED
     return tuple(d for d in documents if d in chosen) if enough else ()
+
+
+def _named(name: str, documents: list[Document]) -> Document:
+    """The document of that name below the corpus's root, or of that file name where only one has it."""
+    for match in (
+        [d for d in documents if d.name == name],
+        [d for d in documents if d.name.rsplit("/", 1)[-1] == name],
+    ):
+        if len(match) > 1:
+            paths_found = ", ".join(str(d.path) for d in match)
+            raise ConfigError(f"data.validation_documents: {name!r} is the name of several documents: {paths_found}")
+        if match:
+            return match[0]
+    hint = did_you_mean(name, [d.name for d in documents])
+    raise ConfigError(f"data.validation_documents: no document {name!r}; {hint}")
 
 
 def check_length(corpus: Corpus, seqlen: int) -> None:
@@ -208,7 +220,6 @@ def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = Non
     folder = paths.data_cache(outputs) / corpus.fingerprint
     if _is_whole(folder):
         return folder
-    shutil.rmtree(folder, ignore_errors=True)  # files missing or cut short
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{corpus.fingerprint}.", dir=folder.parent))
     try:
@@ -232,6 +243,8 @@ def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = Non
         paths.write_atomic(aside / "meta.json", json.dumps(meta, indent=1))
         aside.chmod(0o755)
         with contextlib.suppress(OSError):  # a folder there already: another process was first, with the same bytes
+            if folder.exists() and not _is_whole(folder):  # or its files are missing or cut short
+                shutil.rmtree(folder)
             aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -247,7 +260,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         return all((folder / f"{p}.bin").stat().st_size == meta[p]["tokens"] for p in ("train", "validation"))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -75,7 +75,7 @@ def init_distributed(rank: int, world_size: int, local_rank: int, store: Path, d
     # The shared-memory collective is compiled on first use (25 s, needs ninja, a stale lock hangs every rank).
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
-        dist_backend="nccl" if device == "cuda" else "gloo",
+        dist_backend="gloo" if device == "cpu" else "nccl",
         init_method=store.absolute().as_uri(),
         rank=rank,
         world_size=world_size,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import logging
 import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import submitit
 
@@ -26,6 +28,8 @@ from cl_bench.validation import ConfigError
 log = logging.getLogger("cl_bench")
 
 _ERROR_LINES = 12
+_READY = "ready"
+_ROLL_CALL_S = 300
 EXIT_FAILED = 1
 
 
@@ -47,8 +51,8 @@ def load_config(run: RunDir) -> RunConfig:
     return config
 
 
-def _join(config: RunConfig, place: train.Rank, store: Path) -> train.Rank:
-    """Set the process up and meet the other ranks."""
+def _prepare(config: RunConfig, place: train.Rank) -> train.Rank:
+    """Choose this process's device and threads."""
     import torch
 
     from cl_bench import ds_config
@@ -57,8 +61,39 @@ def _join(config: RunConfig, place: train.Rank, store: Path) -> train.Rank:
     torch.set_num_threads(config.resources.threads or max(1, (os.cpu_count() or 1) // place.world_size))
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
-    ds_config.init_distributed(place.rank, place.world_size, place.local_rank, store, device)
-    return dataclasses.replace(place, device=f"cuda:{place.local_rank}" if device == "cuda" else "cpu")
+        device = f"cuda:{place.local_rank}"
+    return dataclasses.replace(place, device=device)
+
+
+class RollCall:
+    """Where ranks say that they are ready, or why not, before they wait for one another for up to half an hour."""
+
+    def __init__(self, place: train.Rank, store: Path) -> None:
+        self.place, self.path = place, f"{store}.ranks"
+        self.answered = place.world_size == 1
+
+    def answer(self, text: str = _READY) -> Any:
+        """Say `text` for this rank, once."""
+        import torch
+
+        self.answered = True
+        book = torch.distributed.FileStore(self.path, self.place.world_size)  # type: ignore[attr-defined]
+        book.set_timeout(datetime.timedelta(seconds=_ROLL_CALL_S))
+        book.set(str(self.place.rank), text)
+        return book
+
+    def wait(self) -> None:
+        """Answer, then wait for the others. Raises RuntimeError naming a rank that failed or does not come."""
+        if self.place.world_size == 1:
+            return
+        book = self.answer()
+        for rank in range(self.place.world_size):
+            try:
+                text = book.get(str(rank)).decode()
+            except RuntimeError:
+                raise RuntimeError(f"rank {rank} did not start within {_ROLL_CALL_S} s") from None
+            if text != _READY:
+                raise RuntimeError(f"rank {rank} could not start: {text}")
 
 
 def _told_by_rank_0(may_train: bool, rank: train.Rank) -> bool:
@@ -84,23 +119,32 @@ def run_job(root: str, place: train.Rank, store: str, threads: int | None = None
             return _not_needed(run)
         # Rank 0 holds the lock; another rank may write the run's status once rank 0 has told it to train.
         writes_status = bool(mine) and place.rank == 0
+        roll_call = RollCall(place, Path(store))
         try:
+            from cl_bench import ds_config
+
             config = load_config(run)
             if config.resources.threads is None:
                 config = dataclasses.replace(config, resources=dataclasses.replace(config.resources, threads=threads))
-            rank = _join(config, place, Path(store))
+            rank = _prepare(config, place)
+            roll_call.wait()
+            ds_config.init_distributed(rank.rank, rank.world_size, rank.local_rank, Path(store), rank.device)
             if not _told_by_rank_0(may_train, rank):
                 return _not_needed(run)
             writes_status = True
             train.Trainer(config, run, rank, stop).train()
         except UserError as error:
             log.error("%s", error)
+            if not roll_call.answered:
+                roll_call.answer(str(error))
             if writes_status:
                 status.write(run, status.read(run), state="FAILED", error=str(error))
             return EXIT_USER_ERROR
         except BaseException:
             text = traceback.format_exc()
             log.error("%s", text)
+            if not roll_call.answered:
+                roll_call.answer(text.strip().splitlines()[-1])
             if writes_status and status.read(run).state != "FAILED":  # the rank that broke first knows best
                 last = "\n".join(text.strip().splitlines()[-_ERROR_LINES:])
                 status.write(run, status.read(run), state="FAILED", error=last)

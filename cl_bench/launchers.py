@@ -54,10 +54,19 @@ class GridSweeper(Sweeper):
 
 
 def _values(value: Any) -> str:
-    """The values of one axis of a grid as Hydra reads them: 'a,b', a YAML list, or a single value."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(_values, value))
+    """The values of one axis of a grid as Hydra reads them, from 'a,b', a YAML list of values, or a single value."""
+    return ",".join(map(_spelled, value)) if _is_list(value) else _spelled(value)
+
+
+def _spelled(value: Any) -> str:
+    """One value in Hydra's grammar; a list within an axis is a value of its own."""
+    if _is_list(value):
+        return "[" + ",".join(map(_spelled, value)) + "]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def compose_grid(loader: Any, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -123,6 +132,8 @@ class LocalLauncher(Launcher):
         Raises ConfigError before anything trains, local.RunsFailed after everything else has.
         """
         grid = [split(c) for c in compose_grid(self.hydra_context.config_loader, self.config, job_overrides)]
+        if not grid:
+            raise UserError("the grid holds no run: an axis has no values")
         launch = grid[0][1]
         if any(other != launch for _, other in grid):
             raise UserError("outputs, jobs, dry_run, sweep.* and sweeps take one value, not a grid; launch them apart")

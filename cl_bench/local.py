@@ -54,7 +54,6 @@ def train_grid(
 
     Only a sweep leaves a folder below outputs/sweeps; a single run must not replace the manifest of a grid.
     """
-    _check_accelerator(configs)
     plan.check_writable(launch.outputs)
     corpora = plan.Corpora(_progress("checking"))
     planned = plan.build(configs, launch, corpora)
@@ -63,6 +62,7 @@ def train_grid(
         plan.write_csv(planned)
     if launch.dry_run:
         return [None] * len(configs)
+    _check_accelerator([r.config for r in planned.runs if r.to_train])
     plan.write_configs(planned)
     left_out = plan.write_manifest(planned) if is_sweep else 0
     if left_out:
@@ -76,9 +76,16 @@ def train_grid(
 
 def _check_accelerator(configs: Sequence[config.RunConfig]) -> None:
     """Raise ConfigError for what this machine cannot train, before anything is started."""
-    if _gpus():
-        return
+    gpus = _gpus()
     for run in configs:
+        ranks = run.resources.tasks_per_node
+        if gpus and run.resources.accelerator != "cpu":
+            if ranks > gpus:
+                raise ConfigError(
+                    f"resources.tasks_per_node = {ranks} is more than the {gpus} GPUs of this machine; lower it, or "
+                    "set resources.accelerator=cpu"
+                )
+            continue
         if run.resources.accelerator == "cuda":
             raise ConfigError("resources.accelerator = cuda: this machine shows no GPU; use auto or cpu")
         if run.deepspeed.precision == "fp16":

@@ -167,7 +167,7 @@ def _all_rows(run: RunDir, paths: list[Path]) -> tuple[dict[Kind, pd.DataFrame],
         done = {kind: _read_table(run, kind) for kind in COLUMNS}
         for kind in COLUMNS:
             # JSONL files that a crash left beside their compacted rows are not read twice.
-            fresh = frames[kind][~frames[kind]["attempt"].isin(done["attempt"]["attempt"])]
+            fresh = frames[kind][~frames[kind]["attempt"].isin(done[kind]["attempt"])]
             frames[kind] = pd.concat([done[kind], fresh], ignore_index=True) if len(fresh) else done[kind]
     return frames, notes
 

@@ -53,7 +53,10 @@ def read(run: RunDir) -> Status:
 def current(run: RunDir) -> Status:
     """The run's status, LOST when it says RUNNING and nobody trains it."""
     found = read(run)
-    return dataclasses.replace(found, state="LOST") if found.state == "RUNNING" and not lock.is_held(run) else found
+    if found.state == "RUNNING" and not lock.is_held(run):
+        found = read(run)  # it may just have ended
+        return dataclasses.replace(found, state="LOST") if found.state == "RUNNING" else found
+    return found
 
 
 def write(run: RunDir, status: Status, *, durable: bool = True, **changes: Any) -> Status:

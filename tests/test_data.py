@@ -42,6 +42,7 @@ def test_shakespeare_holds_out_two_plays() -> None:
 def test_a_folder_a_glob_and_a_file(folder: Path) -> None:
     whole = corpus.inspect(source(folder, validation_fraction=0.3))  # 288 of 960 bytes
     assert sorted(d.name for d in whole.train + whole.validation) == ["a", "b", "sub/c"]
+    assert [d.name for d in corpus.inspect(source(folder, validation_documents=("c",))).validation] == ["sub/c"]
     assert len(whole.validation) == 1  # one whole document, not a piece of each
     matched = corpus.inspect(source(f"{folder}/*.txt"))
     assert {d.name for d in matched.train + matched.validation} == {"a", "b"}
@@ -109,6 +110,17 @@ def test_unusable_text_is_named(tmp_path: Path, content: bytes, said: str) -> No
     with pytest.raises(ConfigError, match=said) as error:
         corpus.inspect(source(path))
     assert str(path) in str(error.value)
+
+
+def test_names_of_documents_are_exact_first_and_never_ambiguous(tmp_path: Path) -> None:
+    for name in ("a.md", "sub/a.md", "x/b.md", "y/b.md"):
+        path = tmp_path / "t" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name * 20)
+    named = corpus.inspect(source(tmp_path / "t", validation_documents=("a",)))
+    assert [d.name for d in named.validation] == ["a"]
+    with pytest.raises(ConfigError, match="'b' is the name of several documents"):
+        corpus.inspect(source(tmp_path / "t", validation_documents=("b",)))
 
 
 def test_the_held_out_share_is_kept_whatever_the_sizes_of_the_files(tmp_path: Path) -> None:

@@ -146,18 +146,29 @@ def test_what_a_machine_without_gpus_cannot_train(
 ) -> None:
     monkeypatch.setattr(local, "_gpus", lambda: 0)
     for argument in ("deepspeed.precision=fp16", "resources.accelerator=cuda"):
-        assert dry(tmp_path, "sweeps=smoke", argument) == 2
+        assert dry(tmp_path, "sweeps=smoke", argument) == 0  # a plan is for any machine
+        assert sweep.main(["-m", "sweeps=smoke", argument, f"outputs={tmp_path}"]) == 2
         assert "shows no" in capsys.readouterr().err
+    monkeypatch.setattr(local, "_gpus", lambda: 1)
+    assert sweep.main(["-m", "sweeps=smoke", "resources.tasks_per_node=2", f"outputs={tmp_path}"]) == 2
+    assert "more than the 1 GPUs" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_axis_may_be_a_list_or_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text(
-        "sweep: {name: mine}\nhydra: {sweeper: {params: {max_seqlen: null, seed: [1, 2], optim.lr: 1e-3}}}\n"
+        "sweep: {name: mine}\nhydra: {sweeper: {params: {max_seqlen: null, seed: [1, 2], optim.lr: 1e-3,"
+        " curriculum: fixed_discrete, curriculum.max_step: [[0.4]], curriculum.difficulty: [[8, null], [16, null]]}}}\n"
     )
     assert dry(tmp_path / "out", "sweeps=mine") == 0
-    assert len(planned(tmp_path / "out", "mine")) == 2
+    assert len(planned(tmp_path / "out", "mine")) == 4
+
+
+def test_an_empty_axis_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dry(tmp_path, "sweeps=smoke", "seed=range(1,1)") == 2
+    assert "an axis has no values" in capsys.readouterr().err
 
 
 def test_several_values_without_m_are_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -268,6 +268,17 @@ def test_different_experiments_of_one_name_are_told_apart(tmp_path: Path) -> Non
     assert len({(c["curriculum"], c["variant"]) for c in table}) == 3
 
 
+def test_custom_schedules_of_one_function_are_told_apart_and_equal_ones_are_not(tmp_path: Path) -> None:
+    custom = {"name": "custom", "schedule": "custom", "function": "tests.test_pacing.sawtooth"}
+    made = [make_run(tmp_path, [5, 4, 2], curriculum=BASELINE, seed=s) for s in (1, 2)]
+    made += [make_run(tmp_path, [5, 3, 1], curriculum=custom | {"function_args": {"width": w}}) for w in (10, 20)]
+    made += [make_run(tmp_path, [5, 3, 1], curriculum=LINEAR, seed=s) for s in (1, 2)]
+    make_sweep(tmp_path, made[:5], "a")  # the last run stands in no sweep
+    table = cells(savings(load_runs(tmp_path)))
+    assert sorted(c["of"] for c in table) == [1, 1, 2]
+    assert next(c for c in table if c["of"] == 2)["curriculum"] == "fixed_linear"
+
+
 def test_the_report_on_all_runs_stays_in_their_folder(tmp_path: Path) -> None:
     outputs = tmp_path / "deep" / "outputs"
     pair(outputs, [5, 2], [5, 1])

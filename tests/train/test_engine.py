@@ -305,3 +305,22 @@ def test_a_run_that_was_only_half_saved_goes_on_from_the_save_before(
     finish(run, text)
     assert_identical(undisturbed, run)
     assert len(list(run.checkpoints.glob("step_*"))) == 1
+
+
+def test_a_rank_that_cannot_start_takes_the_others_with_it(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rank 1 fails before it meets rank 0, which would wait half an hour for it.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('SUBMITIT_LOCAL_GLOBALID') == '1':\n"
+        "    from cl_bench import job\n"
+        "    def broken(*_): raise RuntimeError('no GPU left')\n"
+        "    job._prepare = broken\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    with pytest.raises(local.RunsFailed):
+        train(tmp_path / "out", text, {"resources": {"tasks_per_node": 2}})
+    (run,) = (RunDir.at(p) for p in (tmp_path / "out" / "runs").glob("*"))
+    assert status.read(run).state == "FAILED"
+    assert "rank 1 could not start: RuntimeError: no GPU left" in status.read(run).error
