@@ -194,7 +194,8 @@ class LocalQueue:
     def _collect(self) -> None:
         for running in [r for r in self.running if r.job.done()]:
             self.running.remove(running)
-            running.store.unlink(missing_ok=True)
+            for path in running.store.parent.glob(f"{running.store.name}*"):
+                path.unlink(missing_ok=True)
             state = status.read(running.run)
             if lock.is_held(running.run):  # another launch was quicker; our process has left the run to it
                 self._say_elsewhere(running.planned)
