@@ -231,7 +231,7 @@ class LocalQueue:
         for planned, state in failed:
             verb = "failed " if state.state == "FAILED" else "stopped"
             display.console.print(f"{verb} {planned.run_id}: {_last_line(state.error)}", soft_wrap=True)
-            log = newest_log(RunDir(self.outputs, planned.run_id))
+            log = RunDir(self.outputs, planned.run_id).log
             if log:
                 display.console.print(f"  log   {log}", soft_wrap=True)
         if failed:
@@ -242,14 +242,9 @@ def _last_line(error: str) -> str:
     return error.strip().splitlines()[-1] if error.strip() else "no reason given"
 
 
-def newest_log(run: RunDir) -> Path | None:
-    """What rank 0 printed in the newest attempt."""
-    return max(run.logs.glob("*_0_log.out"), key=lambda p: p.stat().st_mtime, default=None)
-
-
 def _died(running: _Running) -> str:
     """What can be said of a process that ended without writing why."""
-    log = newest_log(running.run)
+    log = running.run.log
     tail = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:] if log else []
     return "\n".join([*tail, "the process ended without saying why: killed, or out of memory?"])
 

@@ -80,9 +80,9 @@ class RunDir:
         return self.root / "logs"
 
     @property
-    def log(self) -> Path:
-        """What rank 0 printed, all attempts."""
-        return self.logs / "rank_0.log"
+    def log(self) -> Path | None:
+        """What rank 0 printed in the newest attempt, as submitit names it; None before the first."""
+        return max(self.logs.glob("*_0_log.out"), key=lambda p: p.stat().st_mtime, default=None)
 
     @property
     def wandb(self) -> Path:
