@@ -68,7 +68,8 @@ def restore(engine: Any, run: RunDir, world_size: int) -> TrainState:
     if partitions not in (0, world_size):
         raise UserError(
             f"{folder}: saved by {partitions} ranks, whose optimizer states {world_size} cannot take over; go on with "
-            f"resources.tasks_per_node={partitions}, or delete {run.checkpoints} to start anew"
+            f"resources for {partitions} (nodes x gpus_per_node or tasks_per_node), or delete {run.checkpoints} to "
+            "start anew"
         )
     _, client_state = engine.load_checkpoint(str(run.checkpoints), tag=folder.name)
     return TrainState(**client_state["state"])

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-from cl_bench.errors import EXIT_USER_ERROR, UserError
+from cl_bench.errors import EXIT_USER_ERROR, UserError, did_you_mean
 
 _USAGE = """cl-bench COMMAND …
 
 commands:
-  sweep …             train a grid or a run; the same as `python -m cl_bench.sweep …`
-  report FOLDER       write a sweep's page, tables and verdict
-  compare BASE CL     the saving between two curves in CSV files
-  status [FOLDER]     state and progress of a sweep's runs, or of all
+  sweep …               train a grid or a run; the same as `python -m cl_bench.sweep …`
+  status [SWEEP|RUN]    state and progress; --watch follows, --json is for programs
+  logs RUN              what a run printed; -f follows
+  cancel SWEEP|RUN      stop runs; those in training save first
+  retry [SWEEP|RUN]     go on with what failed (--failed), was lost (--lost) or stopped
+  report FOLDER         write a sweep's page, tables and verdict
+  compare BASE CL       the saving between two curves in CSV files
 
 `cl-bench COMMAND --help` tells more."""
+_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "report", "compare")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(_USAGE)
         return 0
+    if command not in _COMMANDS:
+        print(f"error: {command}: no such command; {did_you_mean(command, _COMMANDS)}", file=sys.stderr)
+        return EXIT_USER_ERROR
     if command == "sweep":
         from cl_bench import sweep
 
@@ -34,34 +39,27 @@ def main(argv: list[str] | None = None) -> int:
         from analysis.__main__ import main as analysis
 
         return analysis(argv)
-    if command == "status":
-        return _status(rest)
-    from cl_bench.errors import did_you_mean
-
-    hint = did_you_mean(command, ("sweep", "report", "compare", "status"))
-    print(f"error: {command}: no such command; {hint}", file=sys.stderr)
-    return EXIT_USER_ERROR
+    return _on_runs(command, rest)
 
 
-def _status(argv: list[str]) -> int:
-    from cl_bench import display, status
-    from cl_bench.paths import RunDir, SweepDir, all_runs, manifest_runs
+def _on_runs(command: str, argv: list[str]) -> int:
+    from cl_bench import commands
+    from cl_bench.launch import RunsFailed
 
-    parser = argparse.ArgumentParser(prog="cl-bench status", description="State and progress of runs.")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs"), help="outputs/sweeps/NAME or outputs")
-    folder = parser.parse_args(argv).folder
-    sweep = SweepDir.at(folder)
     try:
-        is_sweep = sweep.manifest.exists()
-        found = [RunDir(sweep.outputs, r) for r in manifest_runs(sweep)] if is_sweep else all_runs(folder)
+        return int(getattr(commands, command)(argv))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return EXIT_USER_ERROR
-    if not found:
-        print(f"error: {folder}: holds no runs; give outputs/sweeps/NAME or outputs", file=sys.stderr)
-        return EXIT_USER_ERROR
-    display.print_status([(run.run_id, status.current(run)) for run in found])
-    return 0
+    except RunsFailed as error:
+        print(error)
+        return 1
+    except BrokenPipeError:  # `cl-bench logs RUN | head`
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

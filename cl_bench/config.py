@@ -12,21 +12,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import annotated_types as at
-import pydantic
 from pydantic.dataclasses import dataclass
 
 from cl_bench import validation
-
-_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-
-Positive = Annotated[int, at.Gt(0)]
-NonNegative = Annotated[int, at.Ge(0)]
-PositiveFloat = Annotated[float, at.Gt(0)]
-NonNegativeFloat = Annotated[float, at.Ge(0)]
-Fraction = Annotated[float, at.Ge(0), at.Lt(1)]
+from cl_bench.resources import ResourcesConfig
+from cl_bench.validation import STRICT, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
     """A GPT-2 architecture (pre-LN, learned positions, tied embedding)."""
 
@@ -64,7 +57,7 @@ class ModelConfig:
         return vocab * h + self.n_positions * h + self.n_layers * block + 2 * h
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """Where the tokens come from. Tokens are bytes: a vocabulary of 256."""
 
@@ -90,7 +83,7 @@ Schedule = Literal["baseline", "fixed_linear", "fixed_root", "fixed_discrete", "
 DurationUnit = Literal["steps", "tokens", "baseline_fraction"]
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class CurriculumConfig:
     """How the sequence length (DeepSpeed's "difficulty") grows with the step. Formulas: cl_bench/pacing.py."""
 
@@ -171,7 +164,7 @@ class CurriculumConfig:
         return f"{self.min_difficulty}→{top} over {amount(self.duration or 0)}{root}{coarse}{reshape}"
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class OptimConfig:
     """AdamW with a linear warmup and a cosine decay over tokens. Formula: cl_bench/schedule.py."""
 
@@ -206,7 +199,7 @@ class OptimConfig:
             )
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DeepSpeedConfig:
     """How DeepSpeed shards and computes."""
 
@@ -216,7 +209,7 @@ class DeepSpeedConfig:
     """Number format of the forward and backward pass; fp16 uses a dynamic loss scale."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """Validation on a grid of tokens, always at full length and on the same blocks."""
 
@@ -226,7 +219,7 @@ class EvaluationConfig:
     """Validation blocks of max_seqlen tokens, spread evenly over the held-out text."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DivergenceConfig:
     """When a run is over because it diverged: a non-finite loss, or a loss ratio above a threshold for long."""
 
@@ -236,7 +229,7 @@ class DivergenceConfig:
     """Consecutive steps above loss_ratio that end the run."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TelemetryConfig:
     """What is measured besides loss, learning rate and gradient norm."""
 
@@ -244,7 +237,7 @@ class TelemetryConfig:
     """Steps between measurements of Adam's second moment; 0: never."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class CheckpointConfig:
     """Saves from which an interrupted run goes on."""
 
@@ -254,7 +247,7 @@ class CheckpointConfig:
     """Newest checkpoints kept on disk."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TrackingConfig:
     """The mirror of the records in Weights & Biases; never the record itself."""
 
@@ -266,21 +259,7 @@ class TrackingConfig:
     """W&B user or team; null: the key's own."""
 
 
-@dataclass(frozen=True, config=_STRICT)
-class ResourcesConfig:
-    """What one run is given. Not part of its identity."""
-
-    tasks_per_node: Positive = 1
-    """Ranks of the run on this machine, one process each."""
-    threads: Positive | None = None
-    """CPU threads of a rank; null: the cores divided by all ranks running at once."""
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: CUDA where PyTorch sees a GPU, else CPU."""
-    tflops: PositiveFloat | None = None
-    """Sustained TFLOP/s of a rank, for the plan's hours; null: as measured by finished runs, else assumed."""
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """One run: an experiment (all that `run_id` hashes) and where and how it is carried out."""
 
@@ -332,11 +311,11 @@ class RunConfig:
                 f"curriculum.min_difficulty = {cur.min_difficulty} is above curriculum.max_difficulty = "
                 f"{self.max_difficulty}; a curriculum grows from the smaller to the larger"
             )
-        ranks = self.resources.tasks_per_node
+        ranks = self.resources.ranks
         if self.global_batch_size % ranks:
             raise ValueError(
                 f"global_batch_size = {self.global_batch_size} does not divide over {ranks} ranks "
-                "(resources.tasks_per_node); choose a multiple"
+                "(resources.nodes x gpus_per_node or tasks_per_node); choose a multiple, or other resources"
             )
         if self.micro_batch_size is not None and (self.global_batch_size // ranks) % self.micro_batch_size:
             raise ValueError(
@@ -384,7 +363,7 @@ class RunConfig:
         return max(m for m in range(1, min(per_rank, fits) + 1) if per_rank % m == 0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class SweepConfig:
     """The question that a grid answers."""
 
@@ -398,7 +377,7 @@ class SweepConfig:
             raise ValueError(f"sweep.name = {self.name!r} must be a plain folder name")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class LaunchConfig:
     """How a grid is launched; nothing of it belongs to a run."""
 
@@ -407,6 +386,16 @@ class LaunchConfig:
     """Folder of runs, sweeps and prepared data."""
     jobs: Positive = 1
     """Runs trained at the same time on this machine."""
+    array_parallelism: Positive | None = None
+    """Slurm: jobs of one array that run at the same time; null: as many as Slurm likes."""
+    pack: Positive = 1
+    """Slurm: small runs (of one rank) that share one job."""
+    side_by_side: bool = False
+    """Slurm: whether packed runs train at the same time, each with resources of its own, or one after another."""
+    snapshot: bool | None = None
+    """Whether jobs run from a copy of the code as it is now; null: on Slurm."""
+    wait: bool = False
+    """Slurm: stay until all runs are over and return their final losses, instead of leaving once they are queued."""
     dry_run: bool = False
     """Print and write the plan, train nothing."""
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from cl_bench.identity import short_float
 from cl_bench.pacing import Extent
 from cl_bench.plan import Plan, Planned
+from cl_bench.states import Observed
 from cl_bench.status import Status
 
 console = Console(highlight=False, markup=False)
 _MOST_ROWS = 40
 _WIDE = 118
 _VERY_WIDE = 150
-_COLOURS = {"done": "green", "failed": "red", "diverged": "magenta", "running": "cyan", "interrupted": "yellow"}
+_COLOURS = {
+    "done": "green",
+    "failed": "red",
+    "diverged": "magenta",
+    "running": "cyan",
+    "queued": "cyan",
+    "interrupted": "yellow",
+    "preempted": "yellow",
+    "lost": "red",
+}
 
 
 def si(value: float) -> str:
@@ -51,18 +62,23 @@ def lengths(extent: Extent) -> str:
     return str(used[0]) if len(used) == 1 else f"{min(used)}…{max(used)}"
 
 
-def print_plan(plan: Plan) -> None:
-    """Question, counts, cost and the table of runs."""
+def print_plan(plan: Plan, *, queued: bool = False) -> None:
+    """Question, counts, cost and the table of runs; `queued` for runs that a cluster starts when it likes."""
     info = plan.launch.sweep
     if info.question:
         console.print(Text(f"{info.name}: {info.question}", style="bold"))
     counts = {s: sum(r.state == s for r in plan.runs) for s in ("new", "done", "failed")}
-    counts |= {s: n for s in ("diverged", "running", "interrupted") if (n := sum(r.state == s for r in plan.runs))}
+    counts |= {
+        s: n for s in ("diverged", "running", "queued", "interrupted") if (n := sum(r.state == s for r in plan.runs))
+    }
     line = f"{len(plan.runs)} run{'s' * (len(plan.runs) != 1)}: " + ", ".join(f"{n} {s}" for s, n in counts.items())
     if plan.duplicates:
         line += f" ({plan.duplicates} duplicate{'s' * (plan.duplicates > 1)} dropped)"
     console.print(line)
-    if plan.hours:
+    if plan.hours and queued:
+        total = sum(r.hours for r in plan.runs if r.to_train)
+        console.print(f"about {duration(total)} of training in all, besides waiting ({plan.hours_basis})")
+    elif plan.hours:
         at_a_time = "one at a time" if plan.launch.jobs == 1 else f"{plan.launch.jobs} at a time"
         console.print(f"about {duration(plan.hours)}, {at_a_time} ({plan.hours_basis})")
     for text in plan.texts:
@@ -159,27 +175,78 @@ def print_verdict(verdict: dict[str, Any]) -> None:
         console.print(Text(caveat))
 
 
-def print_status(runs: list[tuple[str, Status]]) -> None:
-    """A table of runs as their status files have it."""
+def seconds_left(known: Status) -> float | None:
+    """Seconds of training until the token budget is consumed, at the pace of the last step; None when not running."""
+    if known.state != "RUNNING" or not known.tokens_per_second:
+        return None
+    return max(0.0, (known.token_budget - known.consumed_tokens) / known.tokens_per_second)
+
+
+_ORDER = ("RUNNING", "PENDING", "FAILED", "LOST", "PREEMPTED", "DIVERGED", "DONE")
+
+
+def status_table(observed: Sequence[Observed], *, height: int | None = None) -> RenderableType:
+    """Counts, a row for each run, and in words why some wait or ended; rows of finished runs give way to `height`."""
+    counts = {state: sum(seen.status.state == state for seen in observed) for state in _ORDER}
+    line = ", ".join(f"{n} {state.lower()}" for state, n in counts.items() if n)
+    head = Text(f"{len(observed)} run{'s' * (len(observed) != 1)}: {line}")
+    notes = _notes(observed)
+    rows = sorted(observed, key=lambda seen: _ORDER.index(seen.status.state)) if height else list(observed)
+    if height is not None:
+        rows = rows[: max(1, height - len(notes) - 4)]
+    parts: list[RenderableType] = [head, _status_rows(rows)]
+    if len(rows) < len(observed):
+        parts.append(Text(f"… and {len(observed) - len(rows)} more"))
+    return Group(*parts, *notes)
+
+
+def _status_rows(rows: Sequence[Observed]) -> Table:
+    """One row a run; narrow terminals do without the columns that matter least."""
+    known = [seen.status for seen in rows]
+    left = [seconds_left(s) for s in known]
+    columns: list[tuple[str, list[str]]] = [
+        ("state", [s.state for s in known]),
+        ("step", [f"{s.step:,}/{s.steps:,}" if s.steps else "" for s in known]),
+        ("tokens", [si(s.consumed_tokens) if s.consumed_tokens else "" for s in known]),
+        ("seqlen", [str(s.seqlen or "") for s in known]),
+        ("ppl", [f"{s.val_ppl:.3g}" if s.val_ppl is not None else "" for s in known]),
+        ("tok/s", [si(s.tokens_per_second) if s.tokens_per_second else "" for s in known]),
+        ("left", [clock(seconds) if seconds is not None else "" for seconds in left]),
+        ("try", [str(s.attempt + 1) if s.steps else "" for s in known]),
+        ("job", [seen.job_id or seen.status.job for seen in rows]),
+        ("node", [s.node for s in known]),
+    ]
+    columns = [(name, cells) for name, cells in columns if any(cells)]
+    spared = ("node", "try", "tok/s", "seqlen", "job", "tokens")
+    width = {name: max(len(c) for c in [name, *cells]) for name, cells in columns}
+    for name in spared:
+        if sum(width.values()) + 2 * len(width) + 24 <= console.width:
+            break
+        width.pop(name, None)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for head in ("run", "state", "step", "tokens", "seqlen", "ppl", "tok/s", "left"):
-        table.add_column(head, justify="left" if head in ("run", "state") else "right", no_wrap=head != "run")
-    for name, s in runs:
-        rate = s.tokens_per_second or 0
-        left = clock((s.token_budget - s.consumed_tokens) / rate) if s.state == "RUNNING" and rate else ""
-        table.add_row(
-            name,
-            Text(s.state, style=_COLOURS.get(s.state.lower(), "")),
-            f"{s.step:,}/{s.steps:,}" if s.steps else "",
-            si(s.consumed_tokens) if s.consumed_tokens else "",
-            str(s.seqlen or ""),
-            f"{s.val_ppl:.3g}" if s.val_ppl is not None else "",
-            si(rate) if rate else "",
-            left,
-        )
-    console.print(table)
-    for name, s in runs:
-        if s.state == "FAILED":
-            console.print(
-                f"failed  {name}: {s.error.strip().splitlines()[-1] if s.error.strip() else ''}", soft_wrap=True
-            )
+    table.add_column("run", min_width=12, overflow="fold")
+    shown = [(name, cells) for name, cells in columns if name in width]
+    for name, _ in shown:
+        table.add_column(name, justify="left" if name in ("state", "job", "node") else "right", no_wrap=True)
+    for number, seen in enumerate(rows):
+        cells = [Text(cells[number], style=_COLOURS.get(cells[number].lower(), "")) for _, cells in shown]
+        table.add_row(seen.run.run_id, *cells)
+    return table
+
+
+def _notes(observed: Sequence[Observed]) -> list[Text]:
+    """Why runs wait, failed or are lost, each reason once, with the first run it is about."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for seen in observed:
+        state: str = seen.status.state
+        reason = seen.why
+        if state == "FAILED" or (state in ("PREEMPTED", "DIVERGED") and not reason):
+            reason = seen.status.error.strip().splitlines()[-1] if seen.status.error.strip() else ""
+        if seen.unsure:
+            state, reason = "unsure", f"Slurm does not answer ({seen.unsure}): the state is what the job wrote last"
+        if reason and state != "DONE":
+            reasons.setdefault((state.lower(), reason), []).append(seen.run.run_id)
+    return [
+        Text(f"{state}: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}")
+        for (state, reason), names in reasons.items()
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 from cl_bench.config import RunConfig
@@ -56,9 +55,11 @@ def choose_accelerator(wanted: str) -> str:
     return device
 
 
-def init_distributed(rank: int, world_size: int, local_rank: int, store: Path, device: str) -> None:
-    """Join the ranks of one machine through a file, which no other job can collide with as it could on a port."""
-    # DeepSpeed looks for all five and tries MPI when one is missing.
+def init_distributed(
+    rank: int, world_size: int, local_rank: int, store: Any, device: str, *, one_machine: bool = True
+) -> None:
+    """Join the ranks that share `store`, a torch.distributed.Store."""
+    # DeepSpeed looks for all five and tries MPI when one is missing; the store stands in for address and port.
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(world_size),
@@ -66,22 +67,25 @@ def init_distributed(rank: int, world_size: int, local_rank: int, store: Path, d
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT="0",
     )
-    if device == "cpu":
+    if device == "cpu" and one_machine:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     warnings.filterwarnings("ignore", category=FutureWarning)
     import deepspeed
     import deepspeed.ops
+    import torch
 
     # The shared-memory collective is compiled on first use (25 s, needs ninja, a stale lock hangs every rank).
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="gloo" if device == "cpu" else "nccl",
-        init_method=store.absolute().as_uri(),
+    backend = "gloo" if device == "cpu" else "nccl"
+    # DeepSpeed cannot be given a store, but takes over a process group that is there.
+    torch.distributed.init_process_group(
+        backend,
+        store=store,
         rank=rank,
         world_size=world_size,
-        dist_init_required=True,
-        verbose=False,
+        device_id=torch.device(device) if device != "cpu" and world_size > 1 else None,
     )
+    deepspeed.init_distributed(dist_backend=backend, rank=rank, world_size=world_size, verbose=False)
 
 
 def make_engine(config: RunConfig, world_size: int, device: str) -> Any:

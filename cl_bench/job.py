@@ -7,37 +7,38 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import logging
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 import submitit
 
-from cl_bench import identity, status, train
+from cl_bench import identity, lock, status, train
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import EXIT_USER_ERROR, UserError
-from cl_bench.lock import only_trainer
 from cl_bench.paths import RunDir, read_yaml
+from cl_bench.rendezvous import Meeting
 from cl_bench.status import FINISHED
 from cl_bench.validation import ConfigError
 
 log = logging.getLogger("cl_bench")
 
 _ERROR_LINES = 12
-_READY = "ready"
-_ROLL_CALL_S = 300
+_HANDOVER_S = 120.0
+"""How long a run that Slurm starts again waits for its predecessor to let go: as long as NFS may take to notice that a
+machine is gone (its lease is 90 s)."""
 EXIT_FAILED = 1
 
 
-def task(root: str, store: str, threads: int | None) -> None:
-    """What submitit runs: train the run in folder `root` as this task's rank, then end the process."""
+def task(root: str, meeting: str, threads: int | None) -> None:
+    """What submitit runs on this machine: train the run in folder `root` as this task's rank, then end the process."""
     place = submitit.JobEnvironment()
     rank = train.Rank(place.global_rank, place.num_tasks, place.local_rank)
-    leave(run_job(root, rank, store, threads))
+    with train.StopRequest() as stop:
+        code = run_job(root, rank, meeting, stop, threads)
+    leave(code)
 
 
 def load_config(run: RunDir) -> RunConfig:
@@ -57,43 +58,18 @@ def _prepare(config: RunConfig, place: train.Rank) -> train.Rank:
 
     from cl_bench import ds_config
 
-    device = ds_config.choose_accelerator(config.resources.accelerator)
+    wanted = config.resources.accelerator
+    if place.job and wanted == "auto":
+        # A GPU that was asked for and does not show must not turn into weeks on a CPU.
+        wanted = "cuda" if config.resources.gpus_per_node else "cpu"
+    device = ds_config.choose_accelerator(wanted)
     torch.set_num_threads(config.resources.threads or max(1, (os.cpu_count() or 1) // place.world_size))
     if device == "cuda":
-        torch.cuda.set_device(place.local_rank)
-        device = f"cuda:{place.local_rank}"
+        # Some sites show each task its own GPU only.
+        index = place.local_rank % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        device = f"cuda:{index}"
     return dataclasses.replace(place, device=device)
-
-
-class RollCall:
-    """Where ranks say that they are ready, or why not, before they wait for one another for up to half an hour."""
-
-    def __init__(self, place: train.Rank, store: Path) -> None:
-        self.place, self.path = place, f"{store}.ranks"
-        self.answered = place.world_size == 1
-
-    def answer(self, text: str = _READY) -> Any:
-        """Say `text` for this rank, once."""
-        import torch
-
-        self.answered = True
-        book = torch.distributed.FileStore(self.path, self.place.world_size)  # type: ignore[attr-defined]
-        book.set_timeout(datetime.timedelta(seconds=_ROLL_CALL_S))
-        book.set(str(self.place.rank), text)
-        return book
-
-    def wait(self) -> None:
-        """Answer, then wait for the others. Raises RuntimeError naming a rank that failed or does not come."""
-        if self.place.world_size == 1:
-            return
-        book = self.answer()
-        for rank in range(self.place.world_size):
-            try:
-                text = book.get(str(rank)).decode()
-            except RuntimeError:
-                raise RuntimeError(f"rank {rank} did not start within {_ROLL_CALL_S} s") from None
-            if text != _READY:
-                raise RuntimeError(f"rank {rank} could not start: {text}")
 
 
 def _told_by_rank_0(may_train: bool, rank: train.Rank) -> bool:
@@ -105,51 +81,78 @@ def _told_by_rank_0(may_train: bool, rank: train.Rank) -> bool:
     return bool(answer.item())
 
 
-def run_job(root: str, place: train.Rank, store: str, threads: int | None = None) -> int:
+def run_job(root: str, place: train.Rank, meeting: str, stop: train.StopRequest, threads: int | None = None) -> int:
     """Train the run whose folder is `root` as one of its ranks. Returns the exit code; the status file says the rest.
 
-    `store` is a file that does not exist yet, through which the ranks of this attempt find each other. `threads` is
+    `meeting` is a file that does not exist yet, through which the ranks of this attempt find each other. `threads` is
     used where the configuration leaves resources.threads open.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
     run = RunDir.at(root)
-    with train.StopRequest() as stop, only_trainer(run) if place.rank == 0 else contextlib.nullcontext(True) as mine:
-        may_train = mine and status.read(run).state not in FINISHED
-        if not may_train and place.world_size == 1:
-            return _not_needed(run)
-        # Rank 0 holds the lock; another rank may write the run's status once rank 0 has told it to train.
-        writes_status = bool(mine) and place.rank == 0
-        roll_call = RollCall(place, Path(store))
+    ranks = Meeting(place.rank, place.world_size, Path(meeting), one_machine=place.nodes == 1)
+    writes_status = False
+    with contextlib.ExitStack() as held:
         try:
+            may_train = True
+            if place.rank == 0:
+                may_train = held.enter_context(_lock(run, place)) and status.read(run).state not in FINISHED
+                # Rank 0 holds the lock; another rank may write the run's status once rank 0 has told it to train.
+                writes_status = may_train
+            if not may_train and place.world_size == 1:
+                return _not_needed(run)
             from cl_bench import ds_config
 
             config = load_config(run)
             if config.resources.threads is None:
                 config = dataclasses.replace(config, resources=dataclasses.replace(config.resources, threads=threads))
+            if may_train:
+                _check_restarts(config, place)
             rank = _prepare(config, place)
-            roll_call.wait()
-            ds_config.init_distributed(rank.rank, rank.world_size, rank.local_rank, Path(store), rank.device)
+            store = ranks.wait_for_all()
+            ds_config.init_distributed(
+                rank.rank, rank.world_size, rank.local_rank, store, rank.device, one_machine=rank.nodes == 1
+            )
             if not _told_by_rank_0(may_train, rank):
                 return _not_needed(run)
             writes_status = True
             train.Trainer(config, run, rank, stop).train()
         except UserError as error:
             log.error("%s", error)
-            if not roll_call.answered:
-                roll_call.answer(str(error))
+            ranks.fail(str(error))
             if writes_status:
-                status.write(run, status.read(run), state="FAILED", error=str(error))
+                _write_failed(run, place, str(error))
             return EXIT_USER_ERROR
         except BaseException:
             text = traceback.format_exc()
             log.error("%s", text)
-            if not roll_call.answered:
-                roll_call.answer(text.strip().splitlines()[-1])
+            ranks.fail(text.strip().splitlines()[-1])
             if writes_status and status.read(run).state != "FAILED":  # the rank that broke first knows best
-                last = "\n".join(text.strip().splitlines()[-_ERROR_LINES:])
-                status.write(run, status.read(run), state="FAILED", error=last)
+                _write_failed(run, place, "\n".join(text.strip().splitlines()[-_ERROR_LINES:]))
             return EXIT_FAILED
     return 0
+
+
+def _lock(run: RunDir, place: train.Rank) -> contextlib.AbstractContextManager[bool]:
+    """The run's lock. A job that Slurm has started again asks its predecessor to leave, and waits for it."""
+    if place.job:
+        lock.claim(run, place.job, place.restarts)
+    return lock.only_trainer(run, _HANDOVER_S if place.restarts else 0.0)
+
+
+def _check_restarts(config: RunConfig, place: train.Rank) -> None:
+    """Raise UserError when Slurm has started the job more often than it may."""
+    most = config.resources.max_restarts
+    if place.restarts > most:
+        raise UserError(
+            f"Slurm has started this job again {place.restarts} times, and resources.max_restarts = {most}; see why "
+            "with `cl-bench logs`, then `cl-bench retry` goes on from the last save"
+        )
+
+
+def _write_failed(run: RunDir, place: train.Rank, error: str) -> None:
+    """Write why the run failed, with whose attempt it was."""
+    known = status.read(run)
+    status.write(run, known, state="FAILED", error=error, job=place.job, restarts=place.restarts, node=place.node)
 
 
 def _not_needed(run: RunDir) -> int:

@@ -23,8 +23,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cl_bench import config, display, local
+from cl_bench import config, display, launch, local, slurm
 from cl_bench.errors import UserError
+from cl_bench.launch import RunsFailed
 
 _LAUNCH_KEYS = [f.name for f in dataclasses.fields(config.LaunchConfig)]
 
@@ -114,8 +115,8 @@ def compose_grid(loader: Any, master: DictConfig, jobs: Sequence[Sequence[str]])
 def split(composed: dict[str, Any]) -> tuple[config.RunConfig, config.LaunchConfig]:
     """A composed config as a run's and the launch's. Raises ConfigError."""
     composed = {k: v for k, v in composed.items() if k not in ("hydra", "sweeps")}
-    launch = {k: composed.pop(k) for k in _LAUNCH_KEYS if k in composed}
-    return config.from_dict(composed), config.launch_from_dict(launch)
+    settings = {k: composed.pop(k) for k in _LAUNCH_KEYS if k in composed}
+    return config.from_dict(composed), config.launch_from_dict(settings)
 
 
 class LocalLauncher(Launcher):
@@ -129,22 +130,35 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train what is missing of the grid; each job's return value is its run's final validation loss.
 
-        Raises ConfigError before anything trains, local.RunsFailed after everything else has.
+        Raises ConfigError before anything trains, RunsFailed after everything else has.
         """
         grid = [split(c) for c in compose_grid(self.hydra_context.config_loader, self.config, job_overrides)]
         if not grid:
             raise UserError("the grid holds no run: an axis has no values")
-        launch = grid[0][1]
-        if any(other != launch for _, other in grid):
-            raise UserError("outputs, jobs, dry_run, sweep.* and sweeps take one value, not a grid; launch them apart")
+        settings = grid[0][1]
+        if any(other != settings for _, other in grid):
+            names = ", ".join(k for k in _LAUNCH_KEYS if k != "sweep")
+            raise UserError(f"{names}, sweep.* and sweeps take one value, not a grid; launch them apart")
+        return [_returned(loss) for loss in self.carry_out([run for run, _ in grid], settings)]
+
+    def carry_out(self, runs: Sequence[config.RunConfig], settings: config.LaunchConfig) -> list[float | None]:
+        """Train what is missing of `runs`; their final losses."""
         try:
-            losses = local.train_grid([run for run, _ in grid], launch)
-        except local.RunsFailed:
-            local.report(launch)
+            losses = local.train_grid(runs, settings)
+        except RunsFailed:
+            launch.report(settings)
             raise
-        if not launch.dry_run:
-            local.report(launch)
-        return [_returned(loss) for loss in losses]
+        if not settings.dry_run:
+            launch.report(settings)
+        return losses
+
+
+class SlurmLauncher(LocalLauncher):
+    """Queues a grid on a Slurm cluster and leaves; with `wait` it stays until all of it is over."""
+
+    def carry_out(self, runs: Sequence[config.RunConfig], settings: config.LaunchConfig) -> list[float | None]:
+        """Submit what is missing of `runs`; their final losses, None for those that are not over."""
+        return slurm.submit_grid(runs, settings)
 
 
 def _returned(loss: float | None) -> JobReturn:
@@ -153,12 +167,16 @@ def _returned(loss: float | None) -> JobReturn:
     return result
 
 
-def train_composed(composed: DictConfig) -> None:
-    """Train the one run of a composed config (a launch without -m). Raises as train_grid and UserError."""
+def train_composed(composed: DictConfig, launcher: str) -> None:
+    """Train the one run of a composed config (a launch without -m), with the launcher of that name.
+
+    Raises as train_grid or submit_grid, and UserError.
+    """
     plain = OmegaConf.to_container(composed, resolve=True)
     if not isinstance(plain, dict):
         raise UserError("the configuration is not a group of keys")
-    run, launch = split({str(k): v for k, v in plain.items()})
-    loss = local.train_grid([run], launch, is_sweep=False)[0]
+    run, settings = split({str(k): v for k, v in plain.items()})
+    train = slurm.submit_grid if launcher == "slurm" else local.train_grid
+    loss = train([run], settings, is_sweep=False)[0]
     if loss is not None:
         display.console.print(f"validation loss {loss:.4f}, perplexity {math.exp(loss):.4g}")

@@ -16,11 +16,11 @@ import submitit
 from rich.live import Live
 from rich.text import Text
 
-from cl_bench import config, display, job, lock, plan, status
-from cl_bench.errors import UserError
-from cl_bench.paths import RunDir, SweepDir
+from cl_bench import config, display, job, launch, lock, plan, status, submission
+from cl_bench.launch import RunsFailed
+from cl_bench.paths import RunDir
 from cl_bench.plan import Plan, Planned
-from cl_bench.validation import ConfigError
+from cl_bench.validation import ConfigError, to_dict
 
 _POLL_S = 0.25
 _LEAVE_S = 120.0
@@ -28,65 +28,42 @@ _FOREVER_MIN = 60 * 24 * 365
 _LOG_LINES = 8
 
 
-class RunsFailed(Exception):
-    """Some runs failed or were stopped; all others were trained."""
-
-
-def report(launch: config.LaunchConfig) -> None:
-    """The verdict in a sentence, and where the page is."""
-    from analysis import report  # pandas and scipy: not needed to launch
-
-    folder = SweepDir(launch.outputs, launch.sweep.name).root
-    try:
-        written = report.write(folder)
-    except UserError as error:
-        display.console.print(f"no report: {error}", soft_wrap=True)
-        return
-    display.print_verdict(written.verdict)
-    display.console.print(f"report  {written.path}", soft_wrap=True)
-    display.console.print(f"again   python -m analysis report {folder}", soft_wrap=True)
-
-
 def train_grid(
-    configs: Sequence[config.RunConfig], launch: config.LaunchConfig, *, is_sweep: bool = True
+    configs: Sequence[config.RunConfig], settings: config.LaunchConfig, *, is_sweep: bool = True
 ) -> list[float | None]:
-    """Plan, print, and unless `launch.dry_run` train what is missing. Returns the final loss of each of `configs`.
-
-    Only a sweep leaves a folder below outputs/sweeps; a single run must not replace the manifest of a grid.
-    """
-    plan.check_writable(launch.outputs)
-    corpora = plan.Corpora(_progress("checking"))
-    planned = plan.build(configs, launch, corpora)
-    display.print_plan(planned)
-    if is_sweep:
-        plan.write_csv(planned)
-    if launch.dry_run:
+    """Plan, print, and unless `settings.dry_run` train what is missing. Returns the final loss of each of `configs`."""
+    planned = launch.prepare(configs, settings, is_sweep=is_sweep, print_plan=display.print_plan, check=_check_machine)
+    if settings.dry_run:
         return [None] * len(configs)
-    _check_accelerator([r.config for r in planned.runs if r.to_train])
-    plan.write_configs(planned)
-    left_out = plan.write_manifest(planned) if is_sweep else 0
-    if left_out:
-        display.console.print(
-            f"{left_out} runs of this sweep's earlier grid are not in this one; they stay in {launch.outputs}/runs"
-        )
-    plan.prepare_data(planned, corpora, _progress("preparing"))
     LocalQueue(planned).run()
-    return [status.read(RunDir(launch.outputs, run_id)).val_loss for run_id in planned.asked]
+    return [status.read(RunDir(settings.outputs, run_id)).val_loss for run_id in planned.asked]
 
 
-def _check_accelerator(configs: Sequence[config.RunConfig]) -> None:
+def _check_machine(planned: Plan) -> None:
     """Raise ConfigError for what this machine cannot train, before anything is started."""
     gpus = _gpus()
-    for run in configs:
-        ranks = run.resources.tasks_per_node
-        if gpus and run.resources.accelerator != "cpu":
-            if ranks > gpus:
+    for run in (r.config for r in planned.runs if r.to_train):
+        resources = run.resources
+        if resources.nodes > 1:
+            raise ConfigError(
+                f"resources.nodes = {resources.nodes}: this machine is one node; use hydra/launcher=slurm or "
+                "resources.nodes=1"
+            )
+        if resources.accelerator == "cpu":
+            continue
+        if resources.gpus_per_node > gpus:
+            raise ConfigError(
+                f"resources.gpus_per_node = {resources.gpus_per_node}: this machine shows {gpus}; lower it, or use "
+                "hydra/launcher=slurm"
+            )
+        if gpus:
+            if resources.ranks_per_node > gpus:
                 raise ConfigError(
-                    f"resources.tasks_per_node = {ranks} is more than the {gpus} GPUs of this machine; lower it, or "
-                    "set resources.accelerator=cpu"
+                    f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {gpus} GPUs of this "
+                    "machine; lower it, or set resources.accelerator=cpu"
                 )
             continue
-        if run.resources.accelerator == "cuda":
+        if resources.accelerator == "cuda":
             raise ConfigError("resources.accelerator = cuda: this machine shows no GPU; use auto or cpu")
         if run.deepspeed.precision == "fp16":
             raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine shows none; use bf16 or fp32")
@@ -94,18 +71,6 @@ def _check_accelerator(configs: Sequence[config.RunConfig]) -> None:
 
 def _gpus() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
-def _progress(verb: str) -> Any:
-    """A line on a corpus large enough to wait for."""
-    shown = [0.0]
-
-    def show(done: int, total: int) -> None:
-        if time.monotonic() - shown[0] > 1 and total > 1 << 28:
-            shown[0] = time.monotonic()
-            display.console.print(f"{verb} text: {done / total:.0%} of {display.si(total)}B", end="\r")
-
-    return show
 
 
 @dataclasses.dataclass
@@ -116,7 +81,7 @@ class _Running:
     planned: Planned
     run: RunDir
     job: Any
-    store: Path
+    meeting: Path
     """The file through which its ranks find each other."""
 
 
@@ -130,14 +95,18 @@ class LocalQueue:
         self.running: list[_Running] = []
         self.ended: list[tuple[Planned, status.Status]] = []
         self.started = time.monotonic()
+        self.variables = launch.freeze_code(planned, snapshot=bool(planned.launch.snapshot))
 
     def run(self) -> None:
         """Train everything. Raises RunsFailed at the end, KeyboardInterrupt after the runs have saved."""
         for planned in self.plan.runs:
-            if planned.state == "running":
+            if planned.state in ("running", "queued"):
                 self._say_elsewhere(planned)
         if not self.waiting:
             return
+        ours = submission.by_this_process(self.plan.launch.sweep.name, to_dict(self.plan.launch))
+        for _, planned in self.waiting:
+            submission.write(RunDir(self.outputs, planned.run_id), ours)
         with _interruptible(), Live(Text(), console=display.console, transient=True, auto_refresh=False) as live:
             try:
                 while self.waiting or self.running:
@@ -152,21 +121,27 @@ class LocalQueue:
         self._summary()
 
     def _say_elsewhere(self, planned: Planned) -> None:
-        display.console.print(f"{planned.run_id} is trained by another launch; left to it", soft_wrap=True)
+        verb = "waits in" if planned.state == "queued" else "is trained by"
+        display.console.print(f"{planned.run_id} {verb} another launch; left to it", soft_wrap=True)
 
     def _start(self) -> None:
         while self.waiting and len(self.running) < self.plan.launch.jobs:
             number, planned = self.waiting.pop(0)
             run = RunDir(self.outputs, planned.run_id)
-            if plan.state_of(run) in ("done", "diverged", "running"):  # since the plan was made, by another launch
+            if plan.state_of(run) in (
+                "done",
+                "diverged",
+                "running",
+                "queued",
+            ):  # since the plan was made, by another launch
                 self._say_elsewhere(planned)
                 continue
             run.logs.mkdir(parents=True, exist_ok=True)
-            store = run.logs / f"store_{time.time_ns()}"
-            self.running.append(_Running(number, planned, run, self._submit(planned, run, store), store))
+            meeting = run.logs / f"meeting_{time.time_ns()}"
+            self.running.append(_Running(number, planned, run, self._submit(planned, run, meeting), meeting))
 
-    def _submit(self, planned: Planned, run: RunDir, store: Path) -> Any:
-        ranks = planned.config.resources.tasks_per_node
+    def _submit(self, planned: Planned, run: RunDir, meeting: Path) -> Any:
+        ranks = planned.config.resources.ranks
         status.write(run, status.read(run), state="PENDING", error="")
         executor = submitit.LocalExecutor(folder=run.logs)
         gpus = _gpus() if planned.config.resources.accelerator != "cpu" else 0
@@ -185,7 +160,8 @@ class LocalQueue:
         # A terminal's Ctrl-C reaches every process at once; only this one may act on it, so that runs can save first.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            submitted = executor.submit(job.task, str(run.root.absolute()), str(store.absolute()), threads)
+            with _environment(self.variables):
+                submitted = executor.submit(job.task, str(run.root.absolute()), str(meeting.absolute()), threads)
         finally:
             signal.signal(signal.SIGINT, before)
         submitted.slot = slot
@@ -194,8 +170,7 @@ class LocalQueue:
     def _collect(self) -> None:
         for running in [r for r in self.running if r.job.done()]:
             self.running.remove(running)
-            for path in running.store.parent.glob(f"{running.store.name}*"):
-                path.unlink(missing_ok=True)
+            running.meeting.unlink(missing_ok=True)
             state = status.read(running.run)
             if lock.is_held(running.run):  # another launch was quicker; our process has left the run to it
                 self._say_elsewhere(running.planned)
@@ -247,6 +222,18 @@ def _died(running: _Running) -> str:
     log = running.run.log
     tail = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:] if log else []
     return "\n".join([*tail, "the process ended without saying why: killed, or out of memory?"])
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes started within."""
+    before = os.environ.copy()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

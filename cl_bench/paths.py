@@ -53,6 +53,21 @@ class RunDir:
         return self.root / "lock"
 
     @property
+    def claim(self) -> Path:
+        """Which start of which Slurm job the run belongs to."""
+        return self.root / "claim.json"
+
+    @property
+    def submission(self) -> Path:
+        """The job that is to train the run, as its launch left it."""
+        return self.root / "submission.json"
+
+    @property
+    def code(self) -> Path:
+        """What the run was launched with: commit, difference to it, versions of all packages."""
+        return self.root / "code.json"
+
+    @property
     def metrics(self) -> Path:
         """Records of all attempts."""
         return self.root / "metrics"
@@ -81,7 +96,7 @@ class RunDir:
 
     @property
     def log(self) -> Path | None:
-        """What rank 0 printed in the newest attempt, as submitit names it; None before the first."""
+        """What rank 0 printed in the newest attempt; None before the first. Named as submitit names logs."""
         return max(self.logs.glob("*_0_log.out"), key=lambda p: p.stat().st_mtime, default=None)
 
     @property
@@ -139,6 +154,21 @@ class SweepDir:
     def verdict(self) -> Path:
         """The answer, for programs."""
         return self.root / "verdict.json"
+
+
+def slurm_folder(outputs: str | Path, name: str) -> Path:
+    """Where one submission to Slurm keeps its batch script and what its jobs print before training takes over."""
+    return Path(outputs) / "slurm" / name
+
+
+def snapshots(outputs: str | Path) -> Path:
+    """Copies of the code that jobs run from, one folder per content hash."""
+    return Path(outputs) / "snapshots"
+
+
+def submit_lock(outputs: str | Path) -> Path:
+    """Held while a launch decides what is missing and submits it."""
+    return Path(outputs) / "submit.lock"
 
 
 def data_cache(outputs: str | Path) -> Path:

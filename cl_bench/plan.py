@@ -18,14 +18,14 @@ from typing import Literal
 
 import yaml
 
-from cl_bench import corpus, identity, lock, pacing, schedule, status
+from cl_bench import corpus, identity, pacing, schedule, states, status
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.identity import short_float
 from cl_bench.paths import RunDir, SweepDir, all_runs, manifest_runs, read_yaml, write_atomic
 from cl_bench.validation import ConfigError, to_dict
 
-State = Literal["new", "done", "diverged", "running", "failed", "interrupted"]
+State = Literal["new", "done", "diverged", "running", "queued", "failed", "interrupted"]
 Role = Literal["baseline", "curriculum"]
 
 _ASSUMED_TFLOPS = 0.07
@@ -131,11 +131,12 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     names = identity.curriculum_names([asked.curriculum for asked, _ in resolved.values()])
     variants = identity.variants([full for _, full in resolved.values()])
     tflops, basis = _tflops(launch)
+    found = states_of([RunDir(launch.outputs, run_id) for run_id in resolved])
     runs = []
-    for (run_id, (asked, full)), variant in zip(resolved.items(), variants, strict=True):
+    for (run_id, (asked, full)), variant, state in zip(resolved.items(), variants, found, strict=True):
         extent = pacing.extent(full)
         flops = training_flops(full, extent)
-        ranks = full.resources.tasks_per_node
+        ranks = full.resources.ranks
         runs.append(
             Planned(
                 config=full,
@@ -143,7 +144,7 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
                 curriculum=names[asked.curriculum],
                 shape=asked.curriculum.label(),
                 variant=variant,
-                state=state_of(RunDir(launch.outputs, run_id)),
+                state=state,
                 extent=extent,
                 parameters=full.model.n_parameters(),
                 flops=flops,
@@ -154,17 +155,31 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
 
 
 def state_of(run: RunDir) -> State:
-    """What is on disk of a run."""
-    known = status.read(run).state
-    if known == "DONE":
-        return "done"
-    if known == "DIVERGED":
-        return "diverged"
-    if lock.is_held(run):
-        return "running"
-    if known == "FAILED":
-        return "failed"
-    return "new" if known == "PENDING" else "interrupted"
+    """Where one run stands. Raises UserError when that hangs on a queue that does not answer."""
+    return states_of([run])[0]
+
+
+def states_of(runs: Sequence[RunDir]) -> list[State]:
+    """Where runs stand, for a launch. Raises UserError when that hangs on a queue that does not answer."""
+    return [_state(seen) for seen in states.observe(runs)]
+
+
+def _state(seen: states.Observed) -> State:
+    if seen.unsure:
+        raise UserError(
+            f"{seen.run.run_id} was submitted to Slurm as job {seen.job_id}, and Slurm does not say whether it waits "
+            f"({seen.unsure}); launch again when it does"
+        )
+    if seen.is_queued:
+        return "queued"
+    known: dict[status.State, State] = {
+        "DONE": "done",
+        "DIVERGED": "diverged",
+        "RUNNING": "running",
+        "FAILED": "failed",
+        "PENDING": "new",
+    }
+    return known.get(seen.status.state, "interrupted")
 
 
 def training_flops(config: RunConfig, extent: pacing.Extent) -> float:
@@ -189,7 +204,7 @@ def _tflops(launch: LaunchConfig) -> tuple[float, str]:
             except (UserError, OSError):
                 continue  # a run of an older version prices nothing, but is no obstacle
             flops = training_flops(config, pacing.extent(config))
-            rates.append(flops / done.train_seconds / 1e12 / config.resources.tasks_per_node)
+            rates.append(flops / done.train_seconds / 1e12 / config.resources.ranks)
     if rates:
         return sorted(rates)[len(rates) // 2], f"as measured in {len(rates)} finished run{'s' * (len(rates) > 1)}"
     return _ASSUMED_TFLOPS, f"assuming {_ASSUMED_TFLOPS:g} TFLOP/s a rank; set resources.tflops"

@@ -11,7 +11,7 @@ from cl_bench import lock
 from cl_bench.paths import RunDir, write_atomic
 
 State = Literal["PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED", "PREEMPTED", "LOST"]
-"""LOST is never written: it is what a reader says of RUNNING where no process holds the run's lock."""
+"""LOST is never written: it is what a reader says of RUNNING where nobody trains the run any more (states.py)."""
 FINISHED = ("DONE", "DIVERGED")
 """States of a run that has its result and is not trained again."""
 
@@ -36,6 +36,12 @@ class Status:
     tokens_per_second: float | None = None
     error: str = ""
     """Why a run FAILED or DIVERGED."""
+    job: str = ""
+    """Slurm's id of the job that wrote this."""
+    restarts: int = 0
+    """Times that Slurm had started that job again."""
+    node: str = ""
+    """Machine of rank 0."""
     updated: float = 0.0
     """Unix time of the last write."""
 
@@ -51,7 +57,7 @@ def read(run: RunDir) -> Status:
 
 
 def current(run: RunDir) -> Status:
-    """The run's status, LOST when it says RUNNING and nobody trains it."""
+    """The run's status as its folder tells it: LOST when it says RUNNING and nobody trains it. No queue is asked."""
     found = read(run)
     if found.state == "RUNNING" and not lock.is_held(run):
         found = read(run)  # it may just have ended

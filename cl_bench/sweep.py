@@ -11,12 +11,14 @@ from pathlib import Path
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cl_bench import config, display, launchers, local, validation
+from cl_bench import config, display, launchers, validation
 from cl_bench.errors import EXIT_USER_ERROR, UserError, did_you_mean
+from cl_bench.launch import RunsFailed
 from cl_bench.paths import config_root
 
 EXIT_FAILED = 1
@@ -59,25 +61,25 @@ def main(argv: list[str] | None = None) -> int:
     # Hydra then raises instead of printing and leaving with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *argv]
-    single: list[DictConfig] = []
+    single: list[tuple[DictConfig, str]] = []
 
     @hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="config")
     def remember(composed: DictConfig) -> None:
         # Hydra would print a line of its own about an exception in here.
-        single.append(composed)
+        single.append((composed, HydraConfig.get().runtime.choices["hydra/launcher"]))
 
     try:
         _register(argv)
         remember()
         if single:
-            launchers.train_composed(single[0])
+            launchers.train_composed(*single[0])
     except UserError as error:
         return _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(_explain(error))
     except OSError as error:
         return _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
-    except local.RunsFailed as error:
+    except RunsFailed as error:
         display.console.print(str(error))
         return EXIT_FAILED
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
-from cl_bench import __version__, pacing, records, schedule, status
+from cl_bench import __version__, lock, pacing, provenance, records, schedule, status
 from cl_bench.config import RunConfig
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
@@ -31,13 +31,21 @@ class Rank:
     world_size: int = 1
     local_rank: int = 0
     device: str = "cpu"
+    nodes: int = 1
+    """Machines that the ranks are spread over."""
+    node: str = ""
+    """Name of this rank's machine."""
+    job: str = ""
+    """Slurm's id of the job; empty outside Slurm."""
+    restarts: int = 0
+    """Times that Slurm has started the job again."""
 
 
 class StopRequest:
     """Remembers that the process was asked to leave; the ranks agree on it at a step boundary."""
 
     def __init__(self) -> None:
-        self.signal: int = 0
+        self.signals: set[int] = set()
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -49,7 +57,7 @@ class StopRequest:
             signal.signal(number, signal.SIG_IGN)  # a second signal must not break the last writes
 
     def _remember(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
+        self.signals.add(number)
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
@@ -179,7 +187,7 @@ class Trainer:
         import torch
         import torch.distributed as dist
 
-        asked = float(bool(self.stop.signal))
+        asked = float(bool(self.stop.signals))
         if self.rank.world_size == 1:
             return float(loss), bool(asked)
         both = torch.stack([loss, torch.tensor(asked, device=loss.device)])
@@ -220,13 +228,14 @@ class Trainer:
 
     def _begin(self) -> None:
         """Open the attempt's record and evaluate the untrained model."""
+        node = self.rank.node or socket.gethostname()
         row = {
             "restored_step": self.state.step,
             "world_size": self.rank.world_size,
-            "host": socket.gethostname(),
+            "host": node,
             "device": self.rank.device,
             "started": time.time(),
-            "versions": _versions(),
+            "versions": _versions(self.run),
         }
         if self.writer:
             self.writer.write("attempt", row)
@@ -237,6 +246,9 @@ class Trainer:
                 attempt=self.attempt,
                 steps=self.steps,
                 error="",
+                job=self.rank.job,
+                restarts=self.rank.restarts,
+                node=node,
                 token_budget=self.config.token_budget,
                 step=self.state.step,
                 consumed_tokens=self.state.consumed_tokens,
@@ -255,6 +267,8 @@ class Trainer:
         if not self.writer or time.monotonic() - self._heartbeat < _HEARTBEAT_S:
             return
         self._heartbeat = time.monotonic()
+        if self.rank.job and lock.is_superseded(self.run, self.rank.job, self.rank.restarts):
+            self.stop.signals.add(signal.SIGTERM)
         names = ("step", "consumed_tokens", "seqlen", "lr", "loss", "train_seconds", "tokens_per_second")
         self.status = status.write(self.run, self.status, durable=False, **{n: _finite(row[n]) for n in names})
 
@@ -289,6 +303,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
-def _versions() -> dict[str, str]:
+def _versions(run: RunDir) -> dict[str, str]:
     names = ("torch", "deepspeed", "numpy")
-    return {"cl_bench": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+    found = {"cl_bench": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+    return found | {"commit": commit} if (commit := provenance.commit_of(run)) else found

@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
+import annotated_types as at
 import pydantic
 
 from cl_bench.errors import UserError, did_you_mean
 
 _T = TypeVar("_T")
+
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+Positive = Annotated[int, at.Gt(0)]
+NonNegative = Annotated[int, at.Ge(0)]
+PositiveFloat = Annotated[float, at.Gt(0)]
+NonNegativeFloat = Annotated[float, at.Ge(0)]
+Fraction = Annotated[float, at.Ge(0), at.Lt(1)]
+
 MISSING = "???"
 """How Hydra and OmegaConf write a value that must still be given."""
 

@@ -7,5 +7,9 @@ class LocalLauncher(launchers.LocalLauncher):
     """`hydra/launcher=local`."""
 
 
+class SlurmLauncher(launchers.SlurmLauncher):
+    """`hydra/launcher=slurm`."""
+
+
 class GridSweeper(launchers.GridSweeper):
     """`hydra/sweeper=grid`."""

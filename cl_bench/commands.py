@@ -1,0 +1,248 @@
+"""What one asks of runs from another shell, another day: status, logs, cancel, retry. No daemon; the files say it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cl_bench import display, lock, states, submission
+from cl_bench.errors import UserError, did_you_mean
+from cl_bench.paths import RunDir, SweepDir, all_runs, manifest_runs
+from cl_bench.states import Observed
+from cl_bench.status import FINISHED
+
+_REFRESH_S = 2.0
+_FOLLOW_S = 0.5
+_COMMAND_TIMEOUT_S = 120
+
+
+def find(name: str | None, outputs: str) -> list[RunDir]:
+    """The runs that `name` means: a run or sweep by name or folder, an outputs folder, or (None) all in `outputs`.
+
+    Raises UserError when there are none.
+    """
+    path = Path(name) if name is not None else Path(outputs)
+    candidates = [path] if name is None else [path, Path(outputs) / "sweeps" / path, Path(outputs) / "runs" / path]
+    for folder in candidates:
+        sweep = SweepDir.at(folder)
+        if sweep.manifest.exists():
+            return [RunDir(sweep.outputs, run_id) for run_id in manifest_runs(sweep)]
+        if RunDir.at(folder).config.exists():
+            return [RunDir.at(folder.resolve())]
+        if runs := all_runs(folder):
+            return runs
+    if name is None:
+        raise UserError(f"{outputs}: holds no runs; name a folder with --outputs")
+    known = [run.run_id for run in all_runs(outputs)] + [p.name for p in (Path(outputs) / "sweeps").glob("*")]
+    hint = did_you_mean(path.name, known) if known else f"{outputs} holds no runs"
+    raise UserError(f"{name}: neither a run nor a sweep; {hint}")
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+def status(argv: Sequence[str]) -> int:
+    """`cl-bench status`: where runs stand, once or until all are over."""
+    parser = _parser("status", "State and progress of runs.")
+    parser.add_argument("name", nargs="?", metavar="SWEEP|RUN", help="all runs when left out")
+    parser.add_argument("--watch", action="store_true", help="refresh until no run is live; Ctrl-C leaves")
+    parser.add_argument("--json", action="store_true", help="one JSON object a run")
+    args = parser.parse_args(argv)
+    runs = find(args.name, args.outputs)
+    if args.json:
+        for seen in states.observe(runs):
+            print(json.dumps(as_dict(seen)))
+        return 0
+    if not args.watch:
+        display.console.print(display.status_table(states.observe(runs)))
+        return 0
+    from rich.live import Live
+
+    with Live(console=display.console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            observed = states.observe(runs)
+            live.update(display.status_table(observed, height=display.console.height), refresh=True)
+            if not any(seen.is_live for seen in observed):
+                return 0
+            time.sleep(_REFRESH_S)
+
+
+def as_dict(seen: Observed) -> dict[str, Any]:
+    """One run's state for programs."""
+    known = seen.status
+    return {
+        "run": seen.run.run_id,
+        **{k: v for k, v in dataclasses.asdict(known).items() if k != "updated"},
+        "eta_seconds": display.seconds_left(known),
+        "job": seen.job_id or known.job,
+        "queue": seen.job.state if seen.job else None,
+        "never_starts": bool(seen.job and seen.job.never),
+        "why": seen.why,
+        "unsure": seen.unsure,
+        "updated": known.updated,
+    }
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def logs(argv: Sequence[str]) -> int:
+    """`cl-bench logs`: what a run's rank 0 printed."""
+    parser = _parser("logs", "What a run printed, the newest attempt.")
+    parser.add_argument("name", metavar="RUN")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the run is over")
+    parser.add_argument("-n", "--lines", type=int, default=0, help="only the last so many lines (default: all)")
+    args = parser.parse_args(argv)
+    runs = find(args.name, args.outputs)
+    if len(runs) > 1:
+        raise UserError(f"{args.name}: {len(runs)} runs; name one of them, e.g. {runs[0].run_id}")
+    run = runs[0]
+    log = log_of(run)
+    while log is None and args.follow and states.observe([run])[0].is_live:
+        time.sleep(_FOLLOW_S)
+        log = log_of(run)
+    if log is None:
+        raise UserError(f"{run.run_id}: has printed nothing yet; `cl-bench status {run.run_id}` says where it stands")
+    with log.open(errors="replace") as file:
+        lines = file.readlines()
+        sys.stdout.writelines(lines[-args.lines :] if args.lines > 0 else lines)
+        over = not args.follow
+        while not over:
+            over = not states.observe([run])[0].is_live  # before the last look, not after it
+            sys.stdout.writelines(file.readlines())
+            sys.stdout.flush()
+            time.sleep(0 if over else _FOLLOW_S)
+    return 0
+
+
+def log_of(run: RunDir) -> Path | None:
+    """The newest log: the run's own, or, of a job that never came so far, what its batch script printed."""
+    found = submission.read(run)
+    own = run.log
+    if found is None or found.launcher == "local":
+        return own
+    if own is not None and own.name.startswith(f"{found.job_id}_"):
+        return own
+    batch = Path(found.folder) / f"{found.job_id}_0_log.out"
+    return batch if batch.exists() else own
+
+
+# --- cancel -----------------------------------------------------------------------------------------------------------
+
+
+def cancel(argv: Sequence[str]) -> int:
+    """`cl-bench cancel`: take runs out of the queue; those in training save first."""
+    parser = _parser("cancel", "Stop runs: they save and leave, or never start. `cl-bench retry` goes on with them.")
+    parser.add_argument("name", metavar="SWEEP|RUN")
+    args = parser.parse_args(argv)
+    observed = states.observe(find(args.name, args.outputs))
+    on_slurm = [seen for seen in observed if seen.job is not None and not seen.job.over]
+    count = _cancel_slurm(on_slurm) + _cancel_local([seen for seen in observed if not seen.job_id])
+    unsure = {seen.unsure for seen in observed if seen.unsure}
+    if unsure:
+        raise UserError(f"Slurm does not answer ({unsure.pop()}): its jobs were not cancelled; try again later")
+    print(f"{count} run{'s' * (count != 1)} cancelled" if count else "nothing to cancel: no run is live")
+    return 0
+
+
+def _cancel_slurm(observed: Sequence[Observed]) -> int:
+    """scancel; a job that packs several runs goes only when all of them are meant."""
+    jobs: dict[str, list[Observed]] = {}
+    for seen in observed:
+        jobs.setdefault(seen.job_id, []).append(seen)
+    for job_id, members in jobs.items():
+        shared = members[0].submission
+        if shared is not None and len(members) < shared.runs_in_job:
+            others = [r for r in all_runs(members[0].run.outputs) if r.run_id not in {m.run.run_id for m in members}]
+            live = [s for s in states.observe(others) if s.job_id == job_id and s.status.state not in FINISHED]
+            if live:
+                raise UserError(
+                    f"{members[0].run.run_id} shares job {job_id} with {live[0].run.run_id}"
+                    f"{f' and {len(live) - 1} more' if len(live) > 1 else ''}; cancel the sweep, or `scancel {job_id}`"
+                )
+    ids = sorted(jobs)
+    for i in range(0, len(ids), 500):  # a command line has an end
+        out = subprocess.run(["scancel", *ids[i : i + 500]], capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
+        if out.returncode:
+            raise UserError(f"scancel: {out.stderr.strip() or out.returncode}")
+    return len(observed)
+
+
+def _cancel_local(observed: Sequence[Observed]) -> int:
+    """Ask a launch on this machine to stop when all its runs are meant, else the trainer of the one run."""
+    count = 0
+    by_launch: dict[int, list[Observed]] = {}
+    for seen in observed:
+        found = seen.submission
+        if found is None or found.launcher != "local" or seen.status.state not in ("PENDING", "RUNNING"):
+            continue
+        if found.host != socket.gethostname():
+            raise UserError(f"{seen.run.run_id} was launched on {found.host}; cancel it there")
+        if found.launch_lives:
+            by_launch.setdefault(int(found.job_id), []).append(seen)
+    for pid, members in by_launch.items():
+        if len(members) > 1 or members[0].status.state == "PENDING":
+            os.kill(pid, signal.SIGTERM)  # the launch has its runs save, and starts no other
+            count += len(members)
+        elif trainer := lock.holder(members[0].run):
+            os.kill(trainer, signal.SIGTERM)
+            count += 1
+    return count
+
+
+# --- retry ------------------------------------------------------------------------------------------------------------
+
+
+def retry(argv: Sequence[str]) -> int:
+    """`cl-bench retry`: launch again what failed, was lost or stopped, as it was launched before."""
+    parser = _parser("retry", "Launch runs again that are neither finished nor live; they go on from their last save.")
+    parser.add_argument("name", nargs="?", metavar="SWEEP|RUN", help="all runs when left out")
+    parser.add_argument("--failed", action="store_true", help="only those that FAILED")
+    parser.add_argument("--lost", action="store_true", help="only those that are LOST")
+    args = parser.parse_args(argv)
+    wanted = {state for state, asked in (("FAILED", args.failed), ("LOST", args.lost)) if asked}
+    observed = states.observe(find(args.name, args.outputs))
+    unsure = [seen for seen in observed if seen.unsure]
+    if unsure:
+        raise UserError(f"{unsure[0].run.run_id}: Slurm does not answer ({unsure[0].unsure}); try again later")
+    again = [
+        seen
+        for seen in observed
+        if not seen.is_live
+        and seen.status.state not in FINISHED
+        and (not wanted or seen.status.state in wanted)
+        and not (seen.submission is not None and seen.why.startswith("waits in process"))
+    ]
+    if not again:
+        print("nothing to retry")
+        return 0
+    from cl_bench import config, job, local, slurm
+
+    groups: dict[str, list[Observed]] = {}
+    for seen in again:
+        found = seen.submission
+        key = json.dumps([found.launcher, found.sweep, found.launch] if found else ["local", "", {}], sort_keys=True)
+        groups.setdefault(key, []).append(seen)
+    for key, members in groups.items():
+        launcher, _, settings = json.loads(key)
+        settings = config.launch_from_dict({**settings, "outputs": str(members[0].run.outputs)})
+        grid = [job.load_config(seen.run) for seen in members]
+        train = slurm.submit_grid if launcher == "slurm" else local.train_grid
+        train(grid, settings, is_sweep=False)
+    return 0
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"cl-bench {command}", description=description)
+    parser.add_argument("--outputs", default="outputs", help="folder of runs and sweeps (default: outputs)")
+    return parser

@@ -1,0 +1,395 @@
+"""Training a grid on a Slurm cluster: one array for each shape of resources, queued through submitit.
+
+Everything is checked with Slurm (`sbatch --test-only`) before the first job is submitted, and taken back if a later
+submission is refused: a grid is queued as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from cl_bench import config, display, launch, lock, plan, slurm_job, states, status, submission
+from cl_bench.errors import UserError
+from cl_bench.launch import RunsFailed
+from cl_bench.paths import RunDir, SweepDir, slurm_folder, submit_lock
+from cl_bench.plan import Plan, Planned
+from cl_bench.resources import ResourcesConfig
+from cl_bench.submission import Submission
+from cl_bench.validation import ConfigError, to_dict
+
+_COMMAND_TIMEOUT_S = 120
+_WAIT_POLL_S = 3.0
+_DEFAULT_ARRAY_SIZE = 1001
+_LEAST_NOTICE_S = 15
+
+# sbatch reads these, too, and prefers them to the batch script; each stays where the run leaves the option open.
+_USER_DEFAULTS = {
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_QOS": "qos",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_TIMELIMIT": "time_min",
+}
+_KEPT = ("SLURM_CONF", "SBATCH_RESERVATION", "SBATCH_CLUSTERS")
+_OF_ANOTHER_JOB = ("SLURM", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI_", "PMIX_")
+_OF_ANOTHER_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")
+
+_REMEDIES = (
+    ("partition", "resources.partition=NAME; `sinfo -s` lists the partitions"),
+    ("account", "resources.account=NAME; `sacctmgr show associations user=$USER` lists yours"),
+    ("qos", "resources.qos=NAME; `sacctmgr show qos` lists them"),
+    ("feature", "resources.constraint; `sinfo -o '%N %f'` lists the features of nodes"),
+    ("time limit", "resources.time_min; `sinfo -s` shows each partition's limit"),
+    (
+        "node configuration|memory",
+        "resources.nodes, gpus_per_node, cpus_per_task or mem: no node has that, and it would wait for ever; "
+        "`sinfo -N -o '%N %c %m %G'` shows what nodes have",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Runs that share one job, before it is submitted."""
+
+    runs: tuple[Planned, ...]
+    side_by_side: bool
+
+    @property
+    def resources(self) -> ResourcesConfig:
+        """What each of its runs was given; they are alike."""
+        return self.runs[0].config.resources
+
+
+def submit_grid(
+    configs: Sequence[config.RunConfig], settings: config.LaunchConfig, *, is_sweep: bool = True
+) -> list[float | None]:
+    """Plan, print, and unless `settings.dry_run` submit what is missing of a grid.
+
+    Returns the final loss of each of `configs`; None for those that are not over, as most are unless `settings.wait`.
+    Raises UserError before anything is submitted, RunsFailed (with `wait`) when all is over.
+    """
+    # Of two launches at once the second waits, and finds queued what the first has submitted.
+    with lock.alone(submit_lock(_checked(settings.outputs))):
+        planned = launch.prepare(configs, settings, is_sweep=is_sweep, print_plan=_print_plan, check=_check_machine)
+        if settings.dry_run:
+            return [None] * len(configs)
+        submit(planned)
+    if settings.wait:
+        _wait(planned)
+        if is_sweep:
+            launch.report(settings)
+        _raise_for_failures(planned)
+    elif is_sweep:
+        _print_next(planned)
+    return [status.read(RunDir(settings.outputs, run_id)).val_loss for run_id in planned.asked]
+
+
+def _checked(outputs: str) -> str:
+    plan.check_writable(outputs)
+    return outputs
+
+
+def _check_machine(planned: Plan) -> None:
+    if any(r.to_train for r in planned.runs) and not shutil.which("sbatch"):
+        raise UserError("hydra/launcher=slurm: there is no sbatch on this machine; log in to the cluster, or use local")
+
+
+def _print_plan(planned: Plan) -> None:
+    display.print_plan(planned, queued=True)
+    jobs = _jobs(planned)
+    for shape in dict.fromkeys(_shape(job) for job in jobs):
+        alike = [job for job in jobs if _shape(job) == shape]
+        runs = sum(len(job.runs) for job in alike)
+        packed = f" in {len(alike)} jobs" if runs > len(alike) else ""
+        display.console.print(
+            f"{runs} run{'s' * (runs > 1)}{packed} with {in_words(alike[0].resources)}", soft_wrap=True
+        )
+
+
+def in_words(resources: ResourcesConfig) -> str:
+    """What a run is given, e.g. '2 nodes x 8 GPUs, partition gpu, 240 min'."""
+    each = (
+        f"{resources.gpus_per_node} GPU{'s' * (resources.gpus_per_node > 1)}"
+        if resources.gpus_per_node
+        else f"{resources.ranks_per_node} CPU rank{'s' * (resources.ranks_per_node > 1)}"
+    )
+    parts = [f"{resources.nodes} node{'s' * (resources.nodes > 1)} x {each}"]
+    parts += [f"partition {resources.partition}"] if resources.partition else []
+    parts += [f"{resources.time_min} min a job"] if resources.time_min else []
+    return ", ".join(parts)
+
+
+# --- what a job asks for ----------------------------------------------------------------------------------------------
+
+
+def _jobs(planned: Plan) -> list[Job]:
+    """The missing runs as jobs: small runs of one shape are packed, `launch.pack` to a job, in the plan's order."""
+    settings = planned.launch
+    waiting = [r for r in planned.runs if r.to_train]
+    small = [r for r in waiting if settings.pack > 1 and r.config.resources.ranks == 1]
+    jobs = [Job((run,), False) for run in waiting if run not in small]
+    by_shape: dict[str, list[Planned]] = {}
+    for run in small:
+        by_shape.setdefault(_shape(Job((run,), False)), []).append(run)
+    for alike in by_shape.values():
+        packs = [tuple(alike[i : i + settings.pack]) for i in range(0, len(alike), settings.pack)]
+        jobs += [Job(pack, settings.side_by_side and len(pack) > 1) for pack in packs]
+    return jobs
+
+
+def _shape(job: Job) -> str:
+    """Jobs of one shape go into one array."""
+    return repr(sorted(parameters(job).items()))
+
+
+def parameters(job: Job) -> dict[str, Any]:
+    """What submitit is told about a job. Side by side each run has its own share: as many tasks, GPUs and memory."""
+    resources = job.resources
+    shares = len(job.runs) if job.side_by_side else 1
+    tasks = resources.ranks_per_node * shares
+    notice = resources.notice_s
+    if resources.time_min:
+        # Slurm looks at time limits every 30 s or so and gives notice up to a minute early: in a short job it would
+        # come before the first step.
+        notice = max(_LEAST_NOTICE_S, min(notice, resources.time_min * 60 // 4))
+    more: dict[str, Any] = {"requeue": True}
+    if resources.mem:
+        more["mem"] = _times(resources.mem, shares)
+    more |= {name.lstrip("-").replace("_", "-"): value for name, value in resources.sbatch.items() if value is not None}
+    together = ["--kill-on-bad-exit=1"] if len(job.runs) == 1 else ["--kill-on-bad-exit=0", "--wait=0"]
+    return {
+        "nodes": resources.nodes,
+        "ntasks_per_node": tasks,
+        "gpus_per_node": resources.gpus_per_node * shares or None,
+        "cpus_per_task": resources.cpus_per_task,
+        "time": resources.time_min,
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "signal_delay_s": notice,
+        "setup": list(resources.setup),
+        "srun_args": together,
+        "additional_parameters": more,
+        "stderr_to_stdout": True,
+        "wckey": None,
+    }
+
+
+def _times(memory: str, shares: int) -> str:
+    """'16G', 4 -> '64G'."""
+    number = re.fullmatch(r"(\d+)([KMGT]?B?)", memory, re.IGNORECASE)
+    if number is None:
+        raise ConfigError(f"resources.mem = {memory!r}: not a size as sbatch has it; write '64G' or '4000M'")
+    return f"{int(number[1]) * shares}{number[2]}"
+
+
+# --- submission -------------------------------------------------------------------------------------------------------
+
+
+def submit(planned: Plan) -> None:
+    """Queue what is missing of a plan, all of it or nothing, and leave in each run's folder which job it is.
+
+    Raises UserError with Slurm's own words when it refuses.
+    """
+    jobs = _jobs(planned)
+    if not jobs:
+        return
+    variables = launch.freeze_code(planned, snapshot=planned.launch.snapshot is not False)
+    groups = [[job for job in jobs if _shape(job) == shape] for shape in dict.fromkeys(map(_shape, jobs))]
+    chunk = _largest_array() if len(jobs) > 1 else 1
+    groups = [group[i : i + chunk] for group in groups for i in range(0, len(group), chunk)]
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    submitted: list[tuple[Job, str, Path]] = []
+    for group in groups:
+        with _clean_environment(group[0].resources):
+            _ask_first(_executor(group, planned, variables, Path(tempfile.gettempdir())), group)
+    for number, group in enumerate(groups):
+        name = f"{planned.launch.sweep.name}_{stamp}" + (f"_{number}" if number else "")
+        folder = _new_folder(slurm_folder(planned.launch.outputs, name)).absolute()
+        executor = _executor(group, planned, variables, folder)
+        calls = [
+            functools.partial(slurm_job.task, [_root(planned, run) for run in job.runs], job.side_by_side)
+            for job in group
+        ]
+        try:
+            with _clean_environment(group[0].resources):
+                ids = [str(j.job_id) for j in executor.submit_array(calls)]
+        except Exception as error:
+            _take_back([job_id for _, job_id, _ in submitted])
+            raise UserError(_refused(str(error), group)) from None
+        submitted += [(job, job_id, folder) for job, job_id in zip(group, ids, strict=True)]
+    for job, job_id, folder in submitted:
+        for run in job.runs:
+            submission.write(
+                RunDir(planned.launch.outputs, run.run_id),
+                Submission(
+                    launcher="slurm",
+                    job_id=job_id,
+                    folder=str(folder),
+                    runs_in_job=len(job.runs),
+                    sweep=planned.launch.sweep.name,
+                    launch=to_dict(planned.launch),
+                    submitted=time.time(),
+                ),
+            )
+    _print_submitted([(job, job_id) for job, job_id, _ in submitted])
+
+
+def _root(planned: Plan, run: Planned) -> str:
+    return str(RunDir(planned.launch.outputs, run.run_id).root.absolute())
+
+
+def _new_folder(folder: Path) -> Path:
+    """`folder`, or beside it one that is not there yet: two sweeps may be submitted within one second."""
+    for number in range(1000):
+        candidate = folder.with_name(f"{folder.name}.{number}") if number else folder
+        with contextlib.suppress(FileExistsError):
+            candidate.mkdir(parents=True)
+            return candidate
+    raise UserError(f"{folder}: cannot be made; clear {folder.parent}")
+
+
+def _executor(group: Sequence[Job], planned: Plan, variables: dict[str, str], folder: Path) -> submitit.SlurmExecutor:
+    """submitit's executor for jobs of one shape."""
+    wanted = parameters(group[0])
+    # After the user's own lines: `module load` may set PYTHONPATH as well.
+    path = shlex.quote(variables["PYTHONPATH"])
+    wanted["setup"] += [
+        f"export PYTHONSAFEPATH={variables['PYTHONSAFEPATH']} PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"
+    ]
+    if wanted["cpus_per_task"]:
+        # Since 22.05 srun does not take it over from sbatch.
+        wanted["setup"] += ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
+    executor = submitit.SlurmExecutor(folder=folder)
+    most = planned.launch.array_parallelism or len(group)
+    name = re.sub(r"[^\w.+-]", "_", planned.launch.sweep.name)
+    executor.update_parameters(**wanted, array_parallelism=most, job_name=f"clb_{name}")
+    return executor
+
+
+def _ask_first(executor: submitit.SlurmExecutor, group: Sequence[Job]) -> None:
+    """Have Slurm judge the batch script without queueing it. Raises UserError when it could never start."""
+    text = executor._make_submission_file_text("true", "test")
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
+        script.write(text)
+        script.flush()
+        command = ["sbatch", "--test-only", script.name]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"sbatch did not answer within {_COMMAND_TIMEOUT_S} s; nothing was submitted") from None
+    # Other failures here may pass (nodes that are down, limits of running jobs): sbatch itself decides.
+    never = ("node configuration is not available", "invalid", "unrecognized", "not satisfied", "unable to contact")
+    if answer.returncode and any(word in answer.stderr.lower() for word in never):
+        raise UserError(_refused(answer.stderr, group))
+
+
+def _refused(words: str, group: Sequence[Job]) -> str:
+    """Slurm's message, on what, and the remedy."""
+    said = [line.strip() for line in words.splitlines() if re.search(r"error|fail|invalid|allocation", line, re.I)]
+    said = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in said if not line.startswith("Traceback")]
+    unique = "; ".join(dict.fromkeys(said)) or words.strip()
+    remedy = next((r for pattern, r in _REMEDIES if re.search(pattern, unique, re.IGNORECASE)), "see `man sbatch`")
+    runs = sum(len(job.runs) for job in group)
+    return (
+        f"Slurm refuses {runs} run{'s' * (runs > 1)} with {in_words(group[0].resources)}: {unique}\n"
+        f"change {remedy}; nothing was submitted"
+    )
+
+
+def _take_back(job_ids: Sequence[str]) -> None:
+    arrays = sorted({j.partition("_")[0] for j in job_ids})
+    if arrays:
+        subprocess.run(["scancel", *arrays], capture_output=True, timeout=_COMMAND_TIMEOUT_S)
+
+
+def _largest_array() -> int:
+    """Elements that one array may have on this cluster."""
+    try:
+        said = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        said = ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
+    return max(1, int(found[1]) if found else _DEFAULT_ARRAY_SIZE)
+
+
+@contextlib.contextmanager
+def _clean_environment(resources: ResourcesConfig) -> Iterator[None]:
+    """Without the variables of a job or training that this process may be part of; the user's own defaults stay."""
+    before = os.environ.copy()
+    keep = {name for name, field in _USER_DEFAULTS.items() if getattr(resources, field) is None} | set(_KEPT)
+    for name in before:
+        if name not in keep and (name.startswith(_OF_ANOTHER_JOB) or name in _OF_ANOTHER_TRAINING):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+# --- what is said afterwards ------------------------------------------------------------------------------------------
+
+
+def _print_submitted(submitted: Sequence[tuple[Job, str]]) -> None:
+    by_array: dict[str, list[Job]] = {}
+    for job, job_id in submitted:
+        by_array.setdefault(job_id.partition("_")[0], []).append(job)
+    for array, jobs in by_array.items():
+        runs = sum(len(job.runs) for job in jobs)
+        elements = f"_[0-{len(jobs) - 1}]" if len(jobs) > 1 else ""
+        display.console.print(
+            f"submitted job {array}{elements}: {runs} run{'s' * (runs > 1)}, {in_words(jobs[0].resources)}",
+            soft_wrap=True,
+        )
+
+
+def _print_next(planned: Plan) -> None:
+    folder = SweepDir(planned.launch.outputs, planned.launch.sweep.name).root
+    display.console.print(
+        f"state   cl-bench status {folder}   (--watch; also: logs, cancel, retry)\n"
+        f"report  cl-bench report {folder}   (at any time)",
+        soft_wrap=True,
+    )
+
+
+def _wait(planned: Plan) -> None:
+    """Stay until no run of the plan is live, saying which ended."""
+    by_id = {r.run_id: (number, r) for number, r in enumerate(planned.runs, 1)}
+    waiting = [RunDir(planned.launch.outputs, r.run_id) for r in planned.runs if r.state not in ("done", "diverged")]
+    quiet: dict[str, int] = {}
+    while waiting:
+        for seen in states.observe(waiting):
+            # Twice: a job that has left may not have come back to the queue yet, and squeue lags.
+            quiet[seen.run.run_id] = 0 if seen.is_live or seen.unsure else quiet.get(seen.run.run_id, 0) + 1
+            if seen.status.state in status.FINISHED or quiet[seen.run.run_id] > 1:
+                number, run = by_id[seen.run.run_id]
+                waiting = [w for w in waiting if w.run_id != seen.run.run_id]
+                display.console.print(display.result_line(number, len(planned.runs), run, seen.status), soft_wrap=True)
+        if waiting:
+            time.sleep(_WAIT_POLL_S)
+
+
+def _raise_for_failures(planned: Plan) -> None:
+    runs = [RunDir(planned.launch.outputs, r.run_id) for r in planned.runs]
+    failed = [seen for seen in states.observe(runs) if seen.status.state not in status.FINISHED]
+    if failed:
+        raise RunsFailed(f"{len(failed)} of {len(runs)} runs did not finish; `cl-bench status` says why")

@@ -1,0 +1,163 @@
+"""What runs inside a Slurm job: this task's place in it, its log, its runs, and its return to the queue."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from cl_bench import job, lock, status
+from cl_bench.errors import UserError
+from cl_bench.paths import RunDir
+from cl_bench.status import FINISHED
+from cl_bench.train import Rank, StopRequest
+
+_POLL_S = 0.2
+_SCONTROL_TIMEOUT_S = 60
+
+
+def task(roots: Sequence[str], side_by_side: bool) -> None:
+    """What submitit runs as each task of the job: train the runs in the folders `roots`, then end the process.
+
+    One run is trained by all tasks together. Several are packed small runs: side by side one for each task, else one
+    after another in processes of their own.
+    """
+    if len(roots) == 1:
+        job.leave(train_one(roots[0], place()))
+    if side_by_side:
+        here = place()
+        job.leave(train_one(roots[here.rank], dataclasses.replace(here, rank=0, world_size=1)))
+    job.leave(train_in_turn(roots))
+
+
+def place() -> Rank:
+    """This task's place, as Slurm's variables have it."""
+    env = os.environ
+    return Rank(
+        rank=int(env.get("SLURM_PROCID", 0)),
+        world_size=int(env.get("SLURM_NTASKS", 1)),
+        local_rank=int(env.get("SLURM_LOCALID", 0)),
+        nodes=int(env.get("SLURM_JOB_NUM_NODES", 1)),
+        node=env.get("SLURMD_NODENAME", ""),
+        job=job_id(),
+        restarts=int(env.get("SLURM_RESTART_COUNT", 0)),
+    )
+
+
+def job_id() -> str:
+    """This job's id; an element of an array by its index.
+
+    SLURM_JOB_ID would not do: the last element's equals the array's, and requeueing that requeues all of them.
+    """
+    env = os.environ
+    if "SLURM_ARRAY_TASK_ID" in env:
+        return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+    return env["SLURM_JOB_ID"]
+
+
+def threads() -> int:
+    """CPU threads for this task: its share of what the job was given on this node."""
+    env = os.environ
+    if "SLURM_CPUS_PER_TASK" in env:
+        return int(env["SLURM_CPUS_PER_TASK"])
+    tasks = int(env.get("SLURM_NTASKS", 1)) // int(env.get("SLURM_JOB_NUM_NODES", 1)) or 1
+    given = int(env.get("SLURM_CPUS_ON_NODE", 1)) // tasks
+    return max(1, min(given, len(os.sched_getaffinity(0))))
+
+
+def train_one(root: str, here: Rank) -> int:
+    """Train one run as this task's rank; on Slurm's notice save and go back to the queue. Returns the exit code."""
+    run = RunDir.at(root)
+    with StopRequest() as stop:
+        _log_into(run, here)
+        meeting = run.logs / f"meeting_{here.job}_{here.restarts}"
+        code = job.run_job(root, here, str(meeting), stop, threads())
+        if here.rank == 0 and signal.SIGUSR2 in stop.signals and _left_unfinished(run, here):
+            _requeue([run], here)
+    return code
+
+
+def train_in_turn(roots: Sequence[str]) -> int:
+    """Train packed runs one after another; one that fails does not stop the next. Returns the worst exit code."""
+    here, worst = place(), 0
+    with StopRequest() as stop:
+        for root in roots:
+            known = status.read(RunDir.at(root))
+            if known.state in FINISHED or (known.state == "FAILED" and known.job == here.job):
+                continue  # in an earlier start of this job
+            if stop.signals:
+                break
+            worst = max(worst, _train_in_a_process(root, stop))
+        left = [run for run in map(RunDir.at, roots) if status.read(run).state not in (*FINISHED, "FAILED")]
+        if signal.SIGUSR2 in stop.signals and left:
+            _requeue(left, here)
+    return worst
+
+
+def _train_in_a_process(root: str, stop: StopRequest) -> int:
+    child = subprocess.Popen([sys.executable, "-m", "cl_bench.slurm_job", root])
+    forwarded = False
+    while child.poll() is None:
+        if stop.signals and not forwarded:
+            # Slurm may have told the child as well; to be asked twice does no harm.
+            child.send_signal(signal.SIGTERM)
+            forwarded = True
+        time.sleep(_POLL_S)
+    return abs(int(child.returncode))
+
+
+def _left_unfinished(run: RunDir, here: Rank) -> bool:
+    known = status.read(run)
+    return known.state == "PREEMPTED" and known.job == here.job and not lock.is_superseded(run, here.job, here.restarts)
+
+
+def _requeue(runs: Sequence[RunDir], here: Rank) -> None:
+    """Put this job back into the queue; a run that has come back too often fails instead."""
+    most = min(job.load_config(run).resources.max_restarts for run in runs)
+    if here.restarts >= most:
+        for run in runs:
+            known = status.read(run)
+            error = (
+                f"came back to the queue {here.restarts} times, which is resources.max_restarts; "
+                "`cl-bench retry` goes on from the last save"
+            )
+            status.write(run, known, state="FAILED", error=error, job=here.job, restarts=here.restarts)
+        return
+    print(f"back to the queue: scontrol requeue {here.job}", flush=True)
+    try:
+        subprocess.run(["scontrol", "requeue", here.job], check=True, timeout=_SCONTROL_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        # Packed runs side by side all ask; those that ask after the first are told that it is done.
+        print(f"not put back into the queue: {error}", flush=True)
+
+
+def _log_into(run: RunDir, here: Rank) -> None:
+    """From here on this process prints into the run's own folder, whichever job it is."""
+    run.logs.mkdir(parents=True, exist_ok=True)
+    log = os.open(run.logs / f"{here.job}_{here.rank}_log.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def main() -> None:
+    """`python -m cl_bench.slurm_job RUN_FOLDER`: one packed run."""
+    if len(sys.argv) != 2:
+        raise UserError("give the folder of one run")
+    here = place()
+    run = RunDir.at(sys.argv[1])
+    with StopRequest() as stop:
+        _log_into(run, here)
+        meeting = run.logs / f"meeting_{here.job}_{here.restarts}"
+        code = job.run_job(sys.argv[1], here, str(meeting), stop, threads())
+    job.leave(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What Slurm says about jobs: squeue while it remembers them, sacct afterwards where accounting is on."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+
+_TIMEOUT_S = 60
+_OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
+_OVER |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
+_WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "SUSPENDED"}
+
+# Reasons for which a pending job never starts as it stands: a pattern, what it means, and what to change.
+_NEVER = (
+    ("PartitionNodeLimit", "asks for more nodes, or more on each, than the partition has", "resources.nodes"),
+    ("PartitionConfig", "asks for what no node of the partition has", "resources.tasks_per_node, gpus_per_node or mem"),
+    ("PartitionTimeLimit", "asks for more time than the partition allows", "resources.time_min"),
+    ("PartitionDown|PartitionInactive", "the partition takes no jobs", "resources.partition"),
+    ("BadConstraints", "no node has the features asked for", "resources.constraint"),
+    (r"(QOS|Assoc).*(PerJob|MaxWall|PerNode|MinCpu|MinGRES).*", "more than one job may have", "the resources or qos"),
+    ("InvalidAccount|AccountNotAllowed", "this account may not run here", "resources.account"),
+    ("InvalidQOS|QOSNotAllowed", "this quality of service may not run here", "resources.qos"),
+    ("DependencyNeverSatisfied", "waits for a job that failed", "resources.sbatch.dependency"),
+)
+_HELD = {
+    "JobHeldUser": "held by its owner; `scontrol release` lets it go",
+    "JobHeldAdmin": "held by an administrator",
+    "JobHoldMaxRequeue": "held: it could not be launched several times; see the node's log, then `scontrol release`",
+}
+_PLAIN = {
+    "Resources": "waits for free nodes",
+    "Priority": "others are before it",
+    "BeginTime": "starts again in a moment",
+    "JobArrayTaskLimit": "the array runs as many at a time as it may (array_parallelism)",
+    "None": "",
+    "Dependency": "waits for another job",
+    "ReqNodeNotAvail": "a node it needs is down or reserved",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One job, or one element of an array."""
+
+    state: str
+    """Slurm's word, e.g. PENDING, RUNNING, NODE_FAIL."""
+    reason: str = ""
+    nodes: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to start, for the first time or again."""
+        return self.state in _WAITING
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended for good."""
+        return self.state in _OVER
+
+    @property
+    def never(self) -> bool:
+        """Whether it waits for something that does not come."""
+        return self.waits and (_never(self.reason) is not None or self.reason in _HELD)
+
+    @property
+    def why(self) -> str:
+        """The reason it waits, in words: what it means and what would help."""
+        reason = self.reason.strip("()").partition(",")[0]
+        if found := _never(reason):
+            return f"{reason}: will never start: {found[0]}; cancel it and change {found[1]}"
+        if reason in _HELD:
+            return f"{reason}: {_HELD[reason]}"
+        return ": ".join(filter(None, [reason, _PLAIN.get(reason, "")])) if reason != "None" else ""
+
+
+def _never(reason: str) -> tuple[str, str] | None:
+    plain = reason.strip("()").partition(",")[0]
+    return next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, plain)), None)
+
+
+class Queue:
+    """Slurm's view of the jobs with the given ids, asked once."""
+
+    def __init__(self, job_ids: Iterable[str]) -> None:
+        self.problem = ""
+        """Why Slurm could not be asked; then nothing is known of any job."""
+        self._jobs: dict[str, Job] = {}
+        wanted = set(job_ids)
+        if not wanted:
+            return
+        if not shutil.which("squeue"):
+            self.problem = "no squeue on this machine"
+            return
+        arrays = sorted({j.partition("_")[0] for j in wanted})
+        command = ["squeue", "-h", "-r", "-t", "all", "-j", ",".join(arrays), "-o", "%i|%T|%r|%N"]
+        try:
+            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.problem = f"squeue did not answer within {_TIMEOUT_S} s"
+            return
+        # Slurm says so of a single job that it has forgotten; of several it leaves out the forgotten.
+        if out.returncode and "Invalid job id" not in out.stderr:
+            self.problem = (out.stderr.strip().splitlines() or [f"squeue ended with {out.returncode}"])[-1]
+            return
+        for line in out.stdout.splitlines():
+            job_id, _, rest = line.partition("|")
+            if job_id in wanted:
+                self._jobs[job_id] = Job(*rest.split("|", 2))
+        self._ask_accounting(wanted - {j for j, job in self._jobs.items() if not job.over})
+
+    def _ask_accounting(self, job_ids: set[str]) -> None:
+        """How jobs ended that squeue has forgotten, where accounting is on."""
+        forgotten = job_ids - self._jobs.keys()
+        if not forgotten or not shutil.which("sacct"):
+            return
+        arrays = sorted({j.partition("_")[0] for j in forgotten})
+        command = ["sacct", "-n", "-P", "-X", "-j", ",".join(arrays), "-o", "JobID,State,NodeList"]
+        try:
+            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return
+        for line in out.stdout.splitlines() if out.returncode == 0 else ():
+            job_id, state, nodes = line.split("|", 2)
+            if job_id in forgotten:
+                # 'CANCELLED by 1000'. Accounting lags: what it still calls running squeue would know.
+                word = state.split()[0] if state else ""
+                if word in _OVER:
+                    self._jobs[job_id] = Job(word, "", nodes)
+
+    def get(self, job_id: str) -> Job | None:
+        """What Slurm knows of a job; None when it has forgotten it, or could not be asked (`problem`)."""
+        return self._jobs.get(job_id)
