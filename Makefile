@@ -27,6 +27,7 @@ bench: setup
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/planning.py
+	$(BIN)/python bench/slurm.py
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

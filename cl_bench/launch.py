@@ -41,7 +41,8 @@ def prepare(
     left_out = plan.write_manifest(planned) if is_sweep else 0
     if left_out:
         display.console.print(
-            f"{left_out} runs of this sweep's earlier grid are not in this one; they stay in {launch.outputs}/runs"
+            f"of this sweep's earlier grid {left_out} run{'s are' if left_out > 1 else ' is'} not in this one; "
+            f"what was trained stays in {launch.outputs}/runs"
         )
     plan.prepare_data(planned, corpora, _progress("preparing"))
     return planned

@@ -18,19 +18,15 @@ from typing import Literal
 
 import yaml
 
-from cl_bench import corpus, identity, pacing, schedule, states, status
-from cl_bench.config import DataConfig, LaunchConfig, RunConfig, from_dict
+from cl_bench import corpus, identity, pacing, price, schedule, states, status
+from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.errors import UserError
 from cl_bench.identity import short_float
-from cl_bench.paths import RunDir, SweepDir, all_runs, manifest_runs, read_yaml, write_atomic
+from cl_bench.paths import RunDir, SweepDir, manifest_runs, write_atomic
 from cl_bench.validation import ConfigError, to_dict
 
 State = Literal["new", "done", "diverged", "running", "queued", "failed", "interrupted"]
 Role = Literal["baseline", "curriculum"]
-
-_ASSUMED_TFLOPS = 0.07
-"""Sustained TFLOP/s of a rank when nothing was measured: the tiny model on two CPU cores."""
-_RUNS_TO_MEASURE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,13 +126,12 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
         resolved.setdefault(ids[-1], (config, full))
     names = identity.curriculum_names([asked.curriculum for asked, _ in resolved.values()])
     variants = identity.variants([full for _, full in resolved.values()])
-    tflops, basis = _tflops(launch)
+    rates = price.Rates(launch.outputs)
     found = states_of([RunDir(launch.outputs, run_id) for run_id in resolved])
     runs = []
     for (run_id, (asked, full)), variant, state in zip(resolved.items(), variants, found, strict=True):
         extent = pacing.extent(full)
-        flops = training_flops(full, extent)
-        ranks = full.resources.ranks
+        flops = price.training_flops(full, extent)
         runs.append(
             Planned(
                 config=full,
@@ -148,10 +143,10 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
                 extent=extent,
                 parameters=full.model.n_parameters(),
                 flops=flops,
-                hours=flops / ((full.resources.tflops or tflops) * 1e12 * ranks) / 3600,
+                hours=rates.hours(full, flops),
             )
         )
-    return Plan(launch, tuple(runs), tuple(ids), corpora.in_words(), basis)
+    return Plan(launch, tuple(runs), tuple(ids), corpora.in_words(), rates.basis)
 
 
 def state_of(run: RunDir) -> State:
@@ -182,40 +177,23 @@ def _state(seen: states.Observed) -> State:
     return known.get(seen.status.state, "interrupted")
 
 
-def training_flops(config: RunConfig, extent: pacing.Extent) -> float:
-    """FLOPs of a whole run: 6 N + 12 L C T a token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
-    model = config.model
-    per_step = 0.0
-    for length, steps in extent.lengths:
-        per_token = 6 * model.n_parameters() + 12 * model.n_layers * model.hidden_size * length
-        per_step += per_token * pacing.tokens_per_step(config, length) * steps
-    return per_step
-
-
-def _tflops(launch: LaunchConfig) -> tuple[float, str]:
-    """Sustained TFLOP/s of a rank as the newest finished runs in these outputs had it, else an assumption."""
-    finished = sorted(all_runs(launch.outputs), key=lambda r: r.config.stat().st_mtime, reverse=True)
-    rates = []
-    for run in finished[:_RUNS_TO_MEASURE]:
-        done = status.read(run)
-        if done.state == "DONE" and done.train_seconds > 0:
-            try:
-                config = from_dict(read_yaml(run.config))
-            except (UserError, OSError):
-                continue  # a run of an older version prices nothing, but is no obstacle
-            flops = training_flops(config, pacing.extent(config))
-            rates.append(flops / done.train_seconds / 1e12 / config.resources.ranks)
-    if rates:
-        return sorted(rates)[len(rates) // 2], f"as measured in {len(rates)} finished run{'s' * (len(rates) > 1)}"
-    return _ASSUMED_TFLOPS, f"assuming {_ASSUMED_TFLOPS:g} TFLOP/s a rank; set resources.tflops"
-
-
 def write_csv(plan: Plan) -> None:
     """`plan.csv`: one row a run."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["run_id", "cell", "role", "state", "steps", "tokens", "distinct_seqlens", "parameters", "flops", "hours"]
+        [
+            "run_id",
+            "cell",
+            "role",
+            "state",
+            "steps",
+            "tokens",
+            "distinct_seqlens",
+            "parameters",
+            "flops",
+            "hours",
+        ]
     )
     for run in plan.runs:
         writer.writerow(

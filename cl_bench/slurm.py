@@ -294,10 +294,26 @@ def _ask_first(executor: submitit.SlurmExecutor, group: Sequence[Job]) -> None:
             answer = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise UserError(f"sbatch did not answer within {_COMMAND_TIMEOUT_S} s; nothing was submitted") from None
-    # Other failures here may pass (nodes that are down, limits of running jobs): sbatch itself decides.
-    never = ("node configuration is not available", "invalid", "unrecognized", "not satisfied", "unable to contact")
-    if answer.returncode and any(word in answer.stderr.lower() for word in never):
+    # Other failures may pass (limits of running jobs): sbatch itself decides. So may a configuration that is not
+    # available: Slurm says so, too, while nodes are down, and queues the job.
+    said = answer.stderr.lower()
+    never = any(word in said for word in ("invalid", "unrecognized", "not satisfied", "unable to contact"))
+    if answer.returncode and (
+        never or ("node configuration is not available" in said and _all_nodes_up(group[0].resources.partition))
+    ):
         raise UserError(_refused(answer.stderr, group))
+
+
+def _all_nodes_up(partition: str | None) -> bool:
+    """Whether every node of a partition (of the cluster's default, when None) can be given to jobs."""
+    command = ["sinfo", "-h", "-N", "-o", "%P %T", *(["-p", partition] if partition else [])]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    rows = [line.split() for line in said.stdout.splitlines()]
+    nodes = [state for name, state in rows if partition or name.endswith("*")]
+    return bool(nodes) and all(state in ("idle", "mixed", "allocated", "completing") for state in nodes)
 
 
 def _refused(words: str, group: Sequence[Job]) -> str:

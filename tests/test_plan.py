@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_bench import pacing, plan, status
+from cl_bench import pacing, plan, price, status
 from cl_bench.config import LaunchConfig, RunConfig, SweepConfig
 from cl_bench.lock import only_trainer
 from cl_bench.paths import RunDir, SweepDir, read_yaml
@@ -52,11 +52,11 @@ def test_flops_follow_the_length() -> None:
     full, extent = run_config(), pacing.extent(curriculum)
     by_hand = sum((6 * 35_712 + 12 * 2 * 32 * d) * d * 8 * n for d, n in extent.lengths)
     resolved_model = {"vocab_size": 256}
-    assert plan.training_flops(run_config(curriculum=LINEAR, model=resolved_model), extent) == by_hand
+    assert price.training_flops(run_config(curriculum=LINEAR, model=resolved_model), extent) == by_hand
     a_token = by_hand / extent.tokens
     assert (
         a_token
-        < plan.training_flops(run_config(model=resolved_model), pacing.extent(full)) / pacing.extent(full).tokens
+        < price.training_flops(run_config(model=resolved_model), pacing.extent(full)) / pacing.extent(full).tokens
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cl_bench import cli, lock, records, slurm, states, status, submission
+from cl_bench import cli, commands, lock, records, slurm, states, status, submission
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir
 from tests.slurm.cluster import Cluster
@@ -27,8 +27,8 @@ Environment = pytest.MonkeyPatch
 
 @pytest.fixture
 def slowly(cluster: Cluster, monkeypatch: Environment) -> Cluster:
-    """Steps of 60 ms: 12 s for the whole run, enough to step in."""
-    monkeypatch.setenv("TEST_STEP_S", "0.06")
+    """Steps of 50 ms: 12 s for the whole run, enough to step in."""
+    monkeypatch.setenv("TEST_STEP_S", "0.04")
     return cluster
 
 
@@ -39,7 +39,7 @@ def done_and_identical(run: RunDir, undisturbed: RunDir) -> None:
     assert_identical(undisturbed, run)
 
 
-# --- a time limit, hit twice: submitted first and looked at last, for limits are whole minutes --------------------------
+# --- a time limit, hit twice: submitted first and looked at last, for limits are whole minutes ------------------------
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def limited(_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, text: P
         return submit(outputs, grid(text, resources=resources))[0]
 
 
-# --- the plain way ------------------------------------------------------------------------------------------------------
+# --- the plain way ----------------------------------------------------------------------------------------------------
 
 
 def test_an_array_of_four_with_one_failing(
@@ -93,22 +93,19 @@ def test_an_array_of_four_with_one_failing(
     assert all(len(restored(run)) == 1 for run in (runs[0], runs[1], runs[3]))
 
 
-def test_two_nodes_of_two_tasks_equal_one_process(
-    cluster: Cluster, undisturbed: RunDir, tmp_path: Path, text: Path
-) -> None:
-    (run,) = submit(tmp_path, grid(text, resources={"nodes": 2, "tasks_per_node": 2}))
+def test_two_nodes_of_two_tasks_equal_one_process(cluster: Cluster, tmp_path: Path, text: Path) -> None:
+    # Without dropout, whose masks differ with the split over ranks, and short: the last digit grows with the steps.
+    plain: dict[str, Any] = {"token_budget": 20_000, "model": {"dropout": 0.0}}
+    (run,) = submit(tmp_path, grid(text, plain | {"resources": {"nodes": 2, "tasks_per_node": 2}}))
     until_over(run)
-    assert status.read(run).state == "DONE", run.log and run.log.read_text()
+    assert status.read(run).state == "DONE", status.read(run)
     assert records.read(run).attempts["world_size"].tolist() == [4]
-    assert "4" in cluster.run("sacct", "-n", "-X", "-P", "-j", status.read(run).job, "-o", "NCPUS")
-    # Dropout masks differ with the split over ranks, so the curves are compared without.
-    (plain,) = submit(tmp_path, grid(text, resources={"nodes": 2, "tasks_per_node": 2}, model={"dropout": 0.0}))
-    until_over(plain)
-    common = {"token_budget": 100_000, "resources": {"threads": 1}}
-    (alone,) = train(tmp_path / "one", text, common)
-    assert_same_curves(alone, plain, **TOLERANCE)
-    (four,) = train(tmp_path / "four", text, common | {"resources": {"threads": 1, "tasks_per_node": 4}})
-    assert_identical(four, plain)
+    nodes = cluster.run("sacct", "-n", "-X", "-P", "-j", status.read(run).job, "-o", "NNodes,NCPUS")
+    assert nodes.strip() == "2|4"
+    assert not list(run.logs.glob("meeting_*"))
+    one, four = ({"resources": {"threads": 1, "tasks_per_node": ranks}} for ranks in (1, 4))
+    assert_same_curves(train(tmp_path / "one", text, plain | one)[0], run, **TOLERANCE)
+    assert_identical(train(tmp_path / "four", text, plain | four)[0], run)
 
 
 def test_runs_of_one_sweep_have_resources_of_their_own(cluster: Cluster, tmp_path: Path, text: Path) -> None:
@@ -136,7 +133,7 @@ def test_arrays_are_cut_to_the_clusters_largest(
     assert {status.read(run).state for run in runs} == {"DONE"}
 
 
-# --- coming back --------------------------------------------------------------------------------------------------------
+# --- coming back ------------------------------------------------------------------------------------------------------
 
 
 def test_requeued_in_the_middle_also_as_the_last_of_an_array(
@@ -211,7 +208,7 @@ def test_a_node_is_lost_and_its_job_starts_elsewhere(
     slowly: Cluster, undisturbed: RunDir, tmp_path: Path, text: Path, monkeypatch: Environment
 ) -> None:
     # Killing slurmd leaves the trainer alive: Slurm gives the node up, and the job starts on the other one beside it.
-    monkeypatch.setenv("TEST_STEP_S", "0.3")
+    monkeypatch.setenv("TEST_STEP_S", "0.2")
     lost = slowly.nodes[0]
     slowly.run("scontrol", "update", f"NodeName={slowly.nodes[1]}", "State=DRAIN", "Reason=test")
     (run,) = submit(tmp_path, grid(text))
@@ -235,6 +232,7 @@ def test_a_node_is_lost_and_its_job_starts_elsewhere(
 def test_the_controller_restarts_while_a_run_trains(
     slowly: Cluster, undisturbed: RunDir, tmp_path: Path, text: Path, monkeypatch: Environment
 ) -> None:
+    monkeypatch.setenv("TEST_STEP_S", "0.1")
     (run,) = submit(tmp_path, grid(text))
     until_step(run, 20)
     slowly.stop_controller()
@@ -259,7 +257,7 @@ def test_restarts_are_capped_and_visible(slowly: Cluster, tmp_path: Path, text: 
     assert "Slurm has started this job again 1 times, and resources.max_restarts = 0" in known.error
 
 
-# --- two at once --------------------------------------------------------------------------------------------------------
+# --- two at once ------------------------------------------------------------------------------------------------------
 
 
 def test_two_launches_at_once_train_each_run_once(cluster: Cluster, tmp_path: Path) -> None:
@@ -293,7 +291,7 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
     done_and_identical(run, undisturbed)
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +300,7 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
         ({"partition": "nope"}, ["invalid partition specified: nope", "resources.partition=NAME"]),
         ({"nodes": 3, "tasks_per_node": 1}, ["3 nodes x 1 CPU rank", "would wait for ever", "resources.nodes"]),
         ({"gpus_per_node": 8, "accelerator": "cpu"}, ["node configuration is not available", "gpus_per_node"]),
-        ({"mem": "900G"}, ["Memory specification can not be satisfied"]),
+        ({"mem": "900G"}, ["node configuration is not available", "or mem"]),
         ({"constraint": "h100"}, ["Invalid feature specification", "resources.constraint"]),
         ({"sbatch": {"nosuch": 1}}, ["unrecognized option"]),
     ],
@@ -373,12 +371,13 @@ def test_without_accounting(
     with pytest.raises(UserError, match="Slurm does not say whether it waits"):
         submit(tmp_path, grid(text))
     bare.start_controller()
+    # Its nodes have not answered the new controller yet: what they could run is not known, and the job waits.
     assert cli.main(["retry", run.run_id, "--outputs", str(tmp_path)]) == 0
     until_over(run)
     done_and_identical(run, undisturbed)
 
 
-# --- several runs in one job --------------------------------------------------------------------------------------------
+# --- several runs in one job ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side_by_side", [False, True])
@@ -402,8 +401,6 @@ def test_packed_runs_come_back_together(
     runs = submit(tmp_path, grid(text, {}, {"seed": 2}), pack=2, side_by_side=side_by_side)
     until_step(runs[0], 60)
     with pytest.raises(UserError, match="shares job"):
-        from cl_bench import commands
-
         commands.cancel([runs[0].run_id, "--outputs", str(tmp_path)])
     job = submission.read(runs[0]).job_id  # type: ignore[union-attr]
     slowly.run("scancel", "--signal=USR2", job)  # Slurm's notice
@@ -413,7 +410,7 @@ def test_packed_runs_come_back_together(
     done_and_identical(runs[0], undisturbed)
 
 
-# --- frozen at submission -----------------------------------------------------------------------------------------------
+# --- frozen at submission ---------------------------------------------------------------------------------------------
 
 
 def test_editing_code_does_not_change_a_queued_job(
@@ -453,7 +450,7 @@ def test_a_job_submitted_from_inside_a_job_is_clean_of_it(
     assert records.read(run).attempts["world_size"].tolist() == [1]
 
 
-# --- the time limit, after all else -------------------------------------------------------------------------------------
+# --- the time limit, after all else -----------------------------------------------------------------------------------
 
 
 def test_a_time_limit_hit_twice(cluster: Cluster, limited: RunDir, undisturbed: RunDir) -> None:
