@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from cl_bench.validation import STRICT, NonNegative, Positive, PositiveFloat
+
+MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+"""A size as sbatch has it: a number and a unit, megabytes without one."""
 
 # Options of sbatch that must not be given twice, and who sets them.
 _SBATCH_HAS_A_FIELD = {
@@ -77,6 +81,8 @@ class ResourcesConfig:
                 f"resources.tasks_per_node = {self.tasks_per_node} and resources.gpus_per_node = {self.gpus_per_node}: "
                 "a rank has one GPU; leave tasks_per_node at null"
             )
+        if self.mem is not None and not MEMORY.fullmatch(self.mem):
+            raise ValueError(f"resources.mem = {self.mem!r}: not a size as sbatch has it; write '64G' or '4000M'")
         for name in self.sbatch:
             owner = _SBATCH_HAS_A_FIELD.get(name.lstrip("-").replace("-", "_"))
             if owner:

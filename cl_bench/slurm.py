@@ -27,9 +27,9 @@ from cl_bench.errors import UserError
 from cl_bench.launch import RunsFailed
 from cl_bench.paths import RunDir, SweepDir, slurm_folder, submit_lock
 from cl_bench.plan import Plan, Planned
-from cl_bench.resources import ResourcesConfig
+from cl_bench.resources import MEMORY, ResourcesConfig
 from cl_bench.submission import Submission
-from cl_bench.validation import ConfigError, to_dict
+from cl_bench.validation import to_dict
 
 _COMMAND_TIMEOUT_S = 120
 _WAIT_POLL_S = 3.0
@@ -193,9 +193,8 @@ def parameters(job: Job) -> dict[str, Any]:
 
 def _times(memory: str, shares: int) -> str:
     """'16G', 4 -> '64G'."""
-    number = re.fullmatch(r"(\d+)([KMGT]?B?)", memory, re.IGNORECASE)
-    if number is None:
-        raise ConfigError(f"resources.mem = {memory!r}: not a size as sbatch has it; write '64G' or '4000M'")
+    number = MEMORY.fullmatch(memory)
+    assert number is not None  # checked when the configuration was built
     return f"{int(number[1]) * shares}{number[2]}"
 
 

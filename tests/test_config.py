@@ -24,6 +24,11 @@ from tests.conftest import LINEAR, resolved, run_config, small
         ({"global_batch_size": 2.5}, "global_batch_size = 2.5"),
         ({"micro_batch_size": 3}, "global_batch_size = 8 is not a multiple of micro_batch_size x ranks = 3 x 1"),
         ({"resources": {"tasks_per_node": 3}}, "global_batch_size = 8 does not divide over 3 ranks"),
+        ({"resources": {"nodes": 2, "gpus_per_node": 8}}, "global_batch_size = 8 does not divide over 16 ranks"),
+        ({"resources": {"gpus_per_node": 2, "tasks_per_node": 4}}, "a rank has one GPU; leave tasks_per_node at null"),
+        ({"resources": {"sbatch": {"time": 5}}}, "resources.sbatch.time: give resources.time_min instead"),
+        ({"resources": {"sbatch": {"ntasks-per-node": 5}}}, "give resources.tasks_per_node instead"),
+        ({"resources": {"sbatch": {"array": "0-3"}}}, "resources.sbatch.array: set by the launcher"),
         ({"max_seqlen": 65}, "max_seqlen = 65 is longer than the model's positions (model.n_positions = 64)"),
         ({"curriculum": LINEAR | {"min_difficulty": 72}}, "curriculum.min_difficulty = 72 is longer than max_seqlen"),
         (

@@ -92,7 +92,7 @@ def test_padding_does_not_count(pair: tuple[GPT2, GPT2LMHeadModel]) -> None:
     ],
 )
 def test_parameter_counts_are_gpt2s(preset: str, parameters: int) -> None:
-    config = ModelConfig(**read_yaml(config_root() / f"conf/model/{preset}.yaml"))
+    config = ModelConfig(**read_yaml(config_root() / f"conf/model/{preset}.yaml")["model"])
     assert config.n_parameters() == parameters
     with torch.device("meta"):
         model = GPT2(config)

@@ -52,7 +52,8 @@ def test_the_command_line_overrides_and_extends_the_grid(tmp_path: Path) -> None
 
 def test_every_preset_composes(tmp_path: Path) -> None:
     models = "tiny,gpt2_117m,gpt2_345m,gpt2_774m,gpt2_1558m,gpt3_125m"
-    assert dry(tmp_path, f"model={models}", "max_seqlen=256", "tracking=none", "token_budget=100_000_000") == 0
+    common = ["max_seqlen=256", "tracking=none", "token_budget=100_000_000", "global_batch_size=128"]
+    assert dry(tmp_path, f"model={models}", *common) == 0
     curricula = "baseline,fixed_linear,fixed_root,fixed_discrete,two_stage"
     assert dry(tmp_path, f"curriculum={curricula}", "deepspeed=zero0,zero1,zero2,zero3", "sweep.name=b") == 0
     assert len(planned(tmp_path, "b")) == 20

@@ -1,0 +1,139 @@
+"""What is asked of Slurm for a run, the copy of the code it is launched with, and how its ranks find one another."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cl_bench import plan, provenance, rendezvous, slurm
+from cl_bench.config import LaunchConfig, SweepConfig, from_dict
+from cl_bench.paths import RunDir
+from cl_bench.plan import Plan
+from tests.conftest import small
+
+
+def planned(tmp_path: Path, text: Path, *resources: dict[str, Any], **settings: Any) -> Plan:
+    launch = LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(tmp_path), **settings)
+    grid = [small(data={"path": str(text)}, seed=s, resources=r) for s, r in enumerate(resources)]
+    return plan.build([from_dict(g) for g in grid], launch, plan.Corpora())
+
+
+def test_what_a_run_asks_for(tmp_path: Path, text: Path) -> None:
+    resources = {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "mem": "64G", "time_min": 240, "qos": "long"}
+    more = {
+        "partition": "gpu",
+        "account": "lab",
+        "constraint": "a100",
+        "sbatch": {"exclusive": True, "mail_type": None},
+    }
+    (job,) = slurm._jobs(planned(tmp_path, text, resources | more | {"setup": ["module load cuda"]}))
+    asked = slurm.parameters(job)
+    names = ("nodes", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "time", "partition", "account", "qos")
+    assert [asked[n] for n in names] == [2, 4, 4, 8, 240, "gpu", "lab", "long"]
+    assert asked["constraint"] == "a100"
+    assert asked["additional_parameters"] == {"requeue": True, "mem": "64G", "exclusive": True}
+    assert asked["setup"] == ["module load cuda"]
+    assert asked["srun_args"] == ["--kill-on-bad-exit=1"]
+    assert asked["signal_delay_s"] == 90
+
+
+@pytest.mark.parametrize(("minutes", "notice"), [(None, 90), (240, 90), (4, 60), (2, 30), (1, 15)])
+def test_short_jobs_are_not_noticed_before_their_first_step(
+    tmp_path: Path, text: Path, minutes: int | None, notice: int
+) -> None:
+    (job,) = slurm._jobs(planned(tmp_path, text, {"time_min": minutes}))
+    assert slurm.parameters(job)["signal_delay_s"] == notice
+
+
+def test_small_runs_share_jobs(tmp_path: Path, text: Path) -> None:
+    gpu = {"gpus_per_node": 1, "mem": "4G"}
+    grid = planned(tmp_path, text, *[gpu] * 5, {"tasks_per_node": 2}, pack=2, side_by_side=True)
+    jobs = slurm._jobs(grid)
+    assert [len(job.runs) for job in jobs] == [1, 2, 2, 1]  # the run of two ranks has a job of its own
+    asked = [slurm.parameters(job) for job in jobs]
+    assert [a["ntasks_per_node"] for a in asked] == [2, 2, 2, 1]
+    assert [a["gpus_per_node"] for a in asked] == [None, 2, 2, 1]
+    assert [a["additional_parameters"].get("mem") for a in asked] == [None, "8G", "8G", "4G"]
+    assert "--kill-on-bad-exit=0" in asked[1]["srun_args"]
+    in_turn = slurm._jobs(planned(tmp_path, text, *[gpu] * 4, pack=4))
+    assert [slurm.parameters(job)["gpus_per_node"] for job in in_turn] == [1]
+
+
+# --- the copy of the code ---------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_is_what_a_job_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "mine"
+    (mine / "paces").mkdir(parents=True)
+    (mine / "paces" / "__init__.py").write_text("")
+    (mine / "paces" / "slow.py").write_text("def pace(step): return 8\n")
+    monkeypatch.syspath_prepend(str(mine))
+    copy = provenance.take_snapshot(tmp_path / "out", ["paces.slow.pace", "numpy.abs"])
+    assert provenance.take_snapshot(tmp_path / "out", ["paces.slow.pace"]) == copy
+    assert (copy / "paces" / "slow.py").exists()
+    assert not (copy / "numpy").exists()
+    environment = {"PATH": "/usr/bin", **provenance.job_environment(copy)}
+    code = "import cl_bench.train, paces; print(cl_bench.__file__); print(paces.__file__)"
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [str(copy / "cl_bench" / "__init__.py"), str(copy / "paces" / "__init__.py")]
+    (mine / "paces" / "slow.py").write_text("def pace(step): return 16\n")
+    assert provenance.take_snapshot(tmp_path / "out", ["paces.slow.pace"]) != copy
+
+
+def test_what_a_run_was_launched_with(tmp_path: Path) -> None:
+    run = RunDir(tmp_path, "r")
+    assert provenance.commit_of(run) is None
+    provenance.write(run, provenance.collect() | {"commit": "abc", "dirty": True}, None)
+    assert provenance.commit_of(run) == "abc+"
+    assert json.loads(run.code.read_text())["packages"]["submitit"]
+
+
+# --- the meeting ------------------------------------------------------------------------------------------------------
+
+
+def meet(path: Path, failing: dict[int, str], size: int = 3) -> list[str]:
+    """What each rank gets to know; a failing one says its reason instead of coming."""
+    said = [""] * size
+
+    def come(rank: int) -> None:
+        meeting = rendezvous.Meeting(rank, size, path)
+        try:
+            if rank in failing:
+                meeting.fail(failing[rank])
+                threading.Event().wait(1)  # a process would live on for a moment, too
+            else:
+                meeting.wait_for_all()
+                said[rank] = "met"
+        except RuntimeError as error:
+            said[rank] = str(error)
+
+    ranks = [threading.Thread(target=come, args=(rank,)) for rank in range(size)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join(30)
+    return said
+
+
+def test_ranks_meet_and_leave_no_file(tmp_path: Path) -> None:
+    assert meet(tmp_path / "meeting", {}) == ["met"] * 3
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_rank_that_cannot_come_tells_the_others(tmp_path: Path, broken: int) -> None:
+    said = meet(tmp_path / "meeting", {broken: "no GPU left"})
+    assert {said[rank] for rank in range(3) if rank != broken} == {f"rank {broken} could not start: no GPU left"}
+
+
+def test_one_rank_meets_nobody(tmp_path: Path) -> None:
+    meeting = rendezvous.Meeting(0, 1, tmp_path / "meeting")
+    meeting.fail("nobody hears")
+    assert meeting.wait_for_all() is not None
+    assert not list(tmp_path.iterdir())
