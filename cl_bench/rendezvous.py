@@ -21,6 +21,7 @@ from cl_bench.paths import write_atomic
 _READY = "ready"
 _PATIENCE_S = 300.0
 _POLL_S = 0.05
+_GRACE_S = 1.0
 
 
 class Meeting:
@@ -50,6 +51,8 @@ class Meeting:
             except RuntimeError:
                 raise RuntimeError(f"rank {rank} did not start within {_PATIENCE_S:g} s, or has left") from None
             if text != _READY:
+                if self.rank == 0:
+                    time.sleep(_GRACE_S)  # the others ask this process what is wrong
                 raise RuntimeError(f"rank {rank} could not start: {text}")
         if self.rank == 0:
             self.path.unlink(missing_ok=True)  # everyone has read it

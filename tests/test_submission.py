@@ -100,13 +100,13 @@ def test_what_a_run_was_launched_with(tmp_path: Path) -> None:
 def meet(path: Path, failing: dict[int, str], size: int = 3) -> list[str]:
     """What each rank gets to know; a failing one says its reason instead of coming."""
     said = [""] * size
+    meetings = [rendezvous.Meeting(rank, size, path) for rank in range(size)]  # rank 0's holds the store
 
     def come(rank: int) -> None:
-        meeting = rendezvous.Meeting(rank, size, path)
+        meeting = meetings[rank]
         try:
             if rank in failing:
                 meeting.fail(failing[rank])
-                threading.Event().wait(1)  # a process would live on for a moment, too
             else:
                 meeting.wait_for_all()
                 said[rank] = "met"
