@@ -175,6 +175,9 @@ def _cancel_slurm(observed: Sequence[Observed]) -> int:
         out = subprocess.run(["scancel", *ids[i : i + 500]], capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
         if out.returncode:
             raise UserError(f"scancel: {out.stderr.strip() or out.returncode}")
+    for seen in observed:
+        if seen.submission is not None:
+            submission.write(seen.run, dataclasses.replace(seen.submission, cancelled=True))
     return len(observed)
 
 
@@ -235,7 +238,7 @@ def retry(argv: Sequence[str]) -> int:
         groups.setdefault(key, []).append(seen)
     for key, members in groups.items():
         launcher, _, settings = json.loads(key)
-        settings = config.launch_from_dict({**settings, "outputs": str(members[0].run.outputs)})
+        settings = config.launch_from_dict({**settings, "outputs": str(members[0].run.outputs), "wait": False})
         grid = [job.load_config(seen.run) for seen in members]
         train = slurm.submit_grid if launcher == "slurm" else local.train_grid
         train(grid, settings, is_sweep=False)

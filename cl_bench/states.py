@@ -86,6 +86,8 @@ def _observe(run: RunDir, known: Status, sub: Submission | None, queue: Queue) -
     word = job.state if job else ""
     if began and known.state != "RUNNING":
         return Observed(run, known, sub, job, "")
+    if not began and (word == "CANCELLED" or sub.cancelled):
+        return Observed(run, known, sub, job, "cancelled before it began; `cl-bench retry` queues it again")
     ended = _ENDED.get(word, f"Slurm says {word}" if word else "Slurm no longer knows its job")
     if not began:
         ended += "; it never began" + ("" if word in ("CANCELLED", "NODE_FAIL") else ": see its log")

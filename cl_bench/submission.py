@@ -32,6 +32,8 @@ class Submission:
     """local: machine of the launch."""
     process_started: str = ""
     """local: when that process began, in the kernel's ticks: process ids are used again."""
+    cancelled: bool = False
+    """Whether `cl-bench cancel` has taken it back."""
     submitted: float = 0.0
     """Unix time."""
 
