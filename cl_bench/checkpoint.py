@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from cl_bench.adaptive import Pace
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir, write_atomic
 
@@ -33,6 +34,8 @@ class TrainState:
     train_seconds: float = 0.0
     min_loss: float = math.inf
     steps_above: int = 0
+    pace: Pace = dataclasses.field(default_factory=Pace)
+    """Where an adaptive schedule stands."""
 
 
 def save(engine: Any, state: TrainState, run: RunDir, rank: int, keep: int) -> None:
@@ -72,7 +75,8 @@ def restore(engine: Any, run: RunDir, world_size: int) -> TrainState:
             "start anew"
         )
     _, client_state = engine.load_checkpoint(str(run.checkpoints), tag=folder.name)
-    return TrainState(**client_state["state"])
+    saved = client_state["state"]
+    return TrainState(**{**saved, "pace": Pace(**saved["pace"])})
 
 
 def _flush_to_disk(folder: Path) -> None:

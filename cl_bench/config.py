@@ -79,7 +79,8 @@ class DataConfig:
             raise ValueError(f"data.path = {self.path!r} is ignored by data.source = {self.source}; use data=text")
 
 
-Schedule = Literal["baseline", "fixed_linear", "fixed_root", "fixed_discrete", "custom"]
+Schedule = Literal["baseline", "fixed_linear", "fixed_root", "fixed_discrete", "adaptive", "custom"]
+_RISING = ("fixed_linear", "fixed_root", "adaptive")
 DurationUnit = Literal["steps", "tokens", "baseline_fraction"]
 
 
@@ -107,6 +108,14 @@ class CurriculumConfig:
     """fixed_discrete: the lengths, in order; null: max_difficulty."""
     max_step: tuple[PositiveFloat, ...] = ()
     """fixed_discrete: where each length but the last ends (inclusive), in duration_unit."""
+    signal: Literal["val_loss", "adam_var_max"] = "val_loss"
+    """adaptive: what is watched: evaluations, or the gradient variance's largest element."""
+    threshold: PositiveFloat = 0.02
+    """adaptive: relative improvement (val_loss) or change (adam_var_max) below which an observation is calm."""
+    patience: Positive = 1
+    """adaptive: calm observations in a row after which the length grows."""
+    growth: Annotated[float, at.Gt(1)] = 2.0
+    """adaptive: factor by which it grows."""
     function: str | None = None
     """custom: dotted path of a function (step, **function_args) -> length; step starts at 1."""
     function_args: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
@@ -159,14 +168,36 @@ class CurriculumConfig:
             )
         if self.schedule == "custom":
             return f"{self.function}{reshape}"
+        if self.schedule == "adaptive":
+            return f"{self.min_difficulty}→{top}, x{self.growth:g} when {self.signal} settles{reshape}"
         root = f", root {self.root_degree:g}" if self.schedule == "fixed_root" else ""
         coarse = f", multiples of {self.difficulty_step}" if self.difficulty_step != 8 else ""
         return f"{self.min_difficulty}→{top} over {amount(self.duration or 0)}{root}{coarse}{reshape}"
 
 
 @dataclass(frozen=True, config=STRICT)
+class BatchWarmupConfig:
+    """How the batch grows to global_batch_size. Formula: cl_bench/batch.py."""
+
+    start: Positive | None = None
+    """Sequences of the first step; null: the batch does not grow."""
+    increment: Positive = 16
+    """Sequences added each time; divides global_batch_size - start."""
+    duration: PositiveFloat | None = None
+    """When the full batch is reached, in duration_unit."""
+    duration_unit: Literal["samples", "tokens", "steps"] = "samples"
+    """Consumed samples (Megatron's --rampup-batch-size), consumed tokens, or steps."""
+
+    def __post_init__(self) -> None:
+        if self.start is None and self.duration is not None:
+            raise ValueError("batch_warmup.start is null: a batch warmup needs the batch it starts from")
+        if self.start is not None and self.duration is None:
+            raise ValueError(f"batch_warmup.duration is null: the batch would stay at {self.start}; say when it ends")
+
+
+@dataclass(frozen=True, config=STRICT)
 class OptimConfig:
-    """AdamW with a linear warmup and a cosine decay over tokens. Formula: cl_bench/schedule.py."""
+    """AdamW with a linear warmup and a cosine decay, over tokens as a rule. Formula: cl_bench/schedule.py."""
 
     lr: PositiveFloat
     """Peak learning rate."""
@@ -178,6 +209,10 @@ class OptimConfig:
     """Linear warmup, in tokens; exclusive with warmup_steps."""
     decay_tokens: Positive | None = None
     """Tokens at which the decay ends; null: the token budget."""
+    decay: Literal["tokens", "steps"] = "tokens"
+    """What the decay counts. Steps confound a comparison of curricula: to show why, not to use."""
+    decay_steps: Positive | None = None
+    """With decay=steps, the step at which it ends; null: the baseline's last."""
     beta1: Fraction = 0.9
     """Decay of Adam's first moment."""
     beta2: Fraction = 0.95
@@ -197,6 +232,8 @@ class OptimConfig:
                 f"optim.warmup_steps = {self.warmup_steps} and optim.warmup_tokens = {self.warmup_tokens} are both "
                 "set; set one to null"
             )
+        if self.decay == "tokens" and self.decay_steps is not None:
+            raise ValueError(f"optim.decay_steps = {self.decay_steps} is ignored by optim.decay = tokens; use steps")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -207,6 +244,25 @@ class DeepSpeedConfig:
     """What is partitioned over ranks: nothing, optimizer state, + gradients, + parameters."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of the forward and backward pass; fp16 uses a dynamic loss scale."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state and step in CPU memory (ZeRO 1 and up)."""
+    offload_parameters: bool = False
+    """Keep parameters in CPU memory while they are not used (ZeRO 3)."""
+    activation_checkpointing: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations."""
+    compile: bool = False
+    """Compile the model with torch.compile; a compiler is needed on CPU. Set length_buckets with a curriculum."""
+    length_buckets: Positive | None = None
+    """At most so many distinct lengths reach the device: others are padded up to the next, padding not counted.
+    null: every length as it is."""
+
+    def __post_init__(self) -> None:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("deepspeed.offload_optimizer = true needs deepspeed.zero_stage = 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage < 3:
+            raise ValueError(
+                f"deepspeed.offload_parameters = true needs deepspeed.zero_stage = 3, not {self.zero_stage}"
+            )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -271,15 +327,19 @@ class RunConfig:
     token_budget: Positive
     """The run ends when this many tokens are consumed."""
     global_batch_size: Positive
-    """Sequences per step, over all ranks."""
+    """Sequences per step, over all ranks; with a batch_warmup at its end."""
+    cell: str = ""
+    """Name of the run's cell in a sweep of named cells; a label only."""
     seed: NonNegative = 1
     """Of the initial weights, the order of the data and dropout."""
     micro_batch_size: Positive | None = None
-    """Sequences per rank in one forward pass; null: the largest that holds at most micro_batch_tokens."""
+    """Sequences per rank in one forward pass at every length; null: the most that hold at most micro_batch_tokens."""
     micro_batch_tokens: Positive = 16384
-    """Upper bound of an automatic micro-batch, in tokens at full length."""
+    """Upper bound of an automatic micro-batch, in tokens at the step's length: shorter sequences come in larger
+    micro-batches, so that the device stays as full."""
     max_seqlen: Positive | None = None
     """Tokens per sequence; null: the model's n_positions."""
+    batch_warmup: BatchWarmupConfig = dataclasses.field(default_factory=BatchWarmupConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     divergence: DivergenceConfig = dataclasses.field(default_factory=DivergenceConfig)
     telemetry: TelemetryConfig = dataclasses.field(default_factory=TelemetryConfig)
@@ -306,7 +366,7 @@ class RunConfig:
                 f"curriculum.max_difficulty = {cur.max_difficulty}: the baseline trains at the full length "
                 f"(max_seqlen = {seqlen}); shorten max_seqlen instead"
             )
-        if cur.schedule in ("fixed_linear", "fixed_root") and cur.min_difficulty > self.max_difficulty:
+        if cur.schedule in _RISING and cur.min_difficulty > self.max_difficulty:
             raise ValueError(
                 f"curriculum.min_difficulty = {cur.min_difficulty} is above curriculum.max_difficulty = "
                 f"{self.max_difficulty}; a curriculum grows from the smaller to the larger"
@@ -323,12 +383,36 @@ class RunConfig:
                 f"{self.micro_batch_size} x {ranks}; change one of them"
             )
 
+        self._check_batch_warmup()
+
+    def _check_batch_warmup(self) -> None:
+        warmup, full = self.batch_warmup, self.global_batch_size
+        if warmup.start is None:
+            return
+        if warmup.start >= full:
+            raise ValueError(
+                f"batch_warmup.start = {warmup.start} is not below global_batch_size = {full}; a warmup grows"
+            )
+        if (full - warmup.start) % warmup.increment:
+            raise ValueError(
+                f"batch_warmup.increment = {warmup.increment} never leads from batch_warmup.start = {warmup.start} to "
+                f"global_batch_size = {full}; choose a divisor of {full - warmup.start}"
+            )
+        for name, value in (("start", warmup.start), ("increment", warmup.increment)):
+            per_rank = self.resources.ranks * (self.micro_batch_size or 1)
+            if value % per_rank:
+                raise ValueError(
+                    f"batch_warmup.{name} = {value} does not divide over {self.resources.ranks} ranks"
+                    + (f" in micro-batches of {self.micro_batch_size}" if self.micro_batch_size else "")
+                    + "; choose a multiple, or other resources"
+                )
+
     def _lengths(self) -> dict[str, tuple[int, ...]]:
         cur = self.curriculum
         lengths: dict[str, tuple[int, ...]] = {
             "curriculum.max_difficulty": (cur.max_difficulty,) if cur.max_difficulty else ()
         }
-        if cur.schedule in ("fixed_linear", "fixed_root"):
+        if cur.schedule in _RISING:
             lengths["curriculum.min_difficulty"] = (cur.min_difficulty,)
         if cur.schedule == "fixed_discrete":
             lengths["curriculum.difficulty"] = tuple(d for d in cur.difficulty if d)
@@ -354,12 +438,15 @@ class RunConfig:
         """Tokens between evaluations."""
         return self.evaluation.interval_tokens or max(1, self.token_budget // 40)
 
-    def micro_batch(self, world_size: int) -> int:
-        """Sequences per rank in one forward pass, for `world_size` ranks."""
-        per_rank = self.global_batch_size // world_size
+    def micro_batch(self, world_size: int, batch: int | None = None, seqlen: int | None = None) -> int:
+        """Sequences per rank in one forward pass of a step of `batch` sequences of `seqlen` tokens.
+
+        The largest divisor of the rank's share that holds at most micro_batch_tokens; both default to the full size.
+        """
+        per_rank = (batch or self.global_batch_size) // world_size
         if self.micro_batch_size is not None:
             return self.micro_batch_size
-        fits = max(1, self.micro_batch_tokens // self.seqlen)
+        fits = max(1, self.micro_batch_tokens // (seqlen or self.seqlen))
         return max(m for m in range(1, min(per_rank, fits) + 1) if per_rank % m == 0)
 
 

@@ -91,6 +91,17 @@ def validation_blocks(folder: Path, seqlen: int, n_blocks: int) -> np.ndarray:
     return blocks.take(np.arange(count) * blocks.n // count)
 
 
+def pad(inputs: np.ndarray, labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels (n, seqlen) padded at their end to (n, length); the padding's labels are IGNORED.
+
+    Attention is causal, so what comes before the padding is computed as without it.
+    """
+    missing = ((0, 0), (0, length - inputs.shape[1]))
+    if not missing[1][1]:
+        return inputs, labels
+    return np.pad(inputs, missing), np.pad(labels, missing, constant_values=IGNORED)
+
+
 def to_length(tokens: np.ndarray, seqlen: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
     """Cut full blocks (n, full + 1) to inputs and labels of `seqlen`.
 

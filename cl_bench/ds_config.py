@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import Any
 
+from cl_bench import pacing
 from cl_bench.config import RunConfig
 
 _NEVER = 2**31
@@ -18,14 +19,23 @@ def clips_itself(config: RunConfig) -> bool:
 
 def build(config: RunConfig, world_size: int) -> dict[str, Any]:
     """DeepSpeed's configuration of a run on `world_size` ranks."""
+    # Of a step at full length and batch; set_batch changes both from step to step. Where gradients are ever
+    # accumulated this says so, as DeepSpeed's offloading wants to know beforehand.
     micro_batch = config.micro_batch(world_size)
     precision = config.deepspeed.precision
+    zero: dict[str, Any] = {"stage": config.deepspeed.zero_stage}
+    if config.deepspeed.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if config.deepspeed.offload_parameters:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     ds: dict[str, Any] = {
         "train_batch_size": config.global_batch_size,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": config.global_batch_size // (micro_batch * world_size),
         "gradient_clipping": config.optim.grad_clip if clips_itself(config) else 0.0,
-        "zero_optimization": {"stage": config.deepspeed.zero_stage},
+        "zero_optimization": zero,
+        # Offloading would insist on DeepSpeed's compiled Adam; PyTorch's, which we give it, needs no compiler.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": _NEVER,
         "wall_clock_breakdown": False,
     }
@@ -97,6 +107,11 @@ def make_engine(config: RunConfig, world_size: int, device: str) -> Any:
 
     torch.manual_seed(config.seed)
     model = GPT2(config.model)
+    model.recompute = config.deepspeed.activation_checkpointing
+    if config.deepspeed.compile:
+        # Every length is a shape of its own, and evaluation has another.
+        torch._dynamo.config.recompile_limit = len(set(pacing.buckets(config).values())) + 8
+        model.compile(dynamic=False)
     optim = config.optim
     optimizer = torch.optim.AdamW(
         parameter_groups(model, optim.weight_decay),
@@ -107,6 +122,12 @@ def make_engine(config: RunConfig, world_size: int, device: str) -> Any:
     )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=build(config, world_size))
     return engine
+
+
+def set_batch(engine: Any, micro_batch: int, grad_accum_steps: int, world_size: int) -> None:
+    """Tell the engine the size of the step to come: sequences of a forward pass, and how many of them make a step."""
+    engine.set_train_micro_batch_size(micro_batch)
+    engine.set_train_batch_size(micro_batch * grad_accum_steps * world_size)
 
 
 def base_optimizer(engine: Any) -> Any:

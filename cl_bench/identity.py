@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cl_bench import pacing
+from cl_bench import pacing, schedule
 from cl_bench.config import CurriculumConfig, RunConfig
 from cl_bench.validation import ConfigError, to_dict
 
@@ -19,6 +19,7 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
     "tracking": (),
     "data": ("path",),
     "curriculum": ("name",),
+    "cell": (),
 }
 
 
@@ -43,7 +44,11 @@ def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfi
         curriculum=curriculum,
         max_seqlen=config.seqlen,
         evaluation=dataclasses.replace(config.evaluation, interval_tokens=config.eval_interval_tokens),
-        optim=dataclasses.replace(config.optim, decay_tokens=config.optim.decay_tokens or config.token_budget),
+        optim=dataclasses.replace(
+            config.optim,
+            decay_tokens=config.optim.decay_tokens or config.token_budget,
+            decay_steps=schedule.decay_steps(config),
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Hydra plugins: a sweeper that leaves checking to the launcher, and the launcher for this machine.
+"""Hydra plugins: a sweeper that leaves checking to the launcher, and the launchers for this machine and for Slurm.
 
 A launcher gets every job's overrides of a grid in one call. It composes and validates the whole grid, plans it, and
 only then starts what is missing, through submitit.
@@ -24,20 +24,21 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from cl_bench import config, display, launch, local, slurm
-from cl_bench.errors import UserError
+from cl_bench.errors import UserError, did_you_mean
 from cl_bench.launch import RunsFailed
 
 _LAUNCH_KEYS = [f.name for f in dataclasses.fields(config.LaunchConfig)]
 
 
 class GridSweeper(Sweeper):
-    """Every combination of the values given, in one call to the launcher.
+    """Every combination of the values given, in every named cell where there are such, in one call to the launcher.
 
     Hydra's own grid sweeper composes each job just to see whether it can; our launcher composes and checks them all.
     """
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
+    def __init__(self, params: dict[str, Any] | None = None, cells: dict[str, Any] | None = None) -> None:
         self.params = params or {}
+        self.cells = {name: [str(o) for o in overrides or ()] for name, overrides in (cells or {}).items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
@@ -50,8 +51,25 @@ class GridSweeper(Sweeper):
         """Launch the grid of `hydra.sweeper.params`, which `arguments` override or extend."""
         parser = OverridesParser.create(config_loader=self.loader)
         overrides = parser.parse_overrides([*(f"{k}={_values(v)}" for k, v in self.params.items()), *arguments])
-        jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-        return self.launcher.launch(jobs, initial_job_idx=0)
+        jobs = [list(job) for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
+        return self.launcher.launch(self._in_cells(jobs), initial_job_idx=0)
+
+    def _in_cells(self, jobs: list[list[str]]) -> list[list[str]]:
+        """Every job in every named cell; a value of the job's own wins over the cell's. `cell=a,b` chooses cells."""
+        if not self.cells:
+            return jobs
+        grid = []
+        for job in jobs:
+            given = {o.partition("=")[0].lstrip("+~"): o for o in job}
+            chosen = given.pop("cell", "cell=").partition("=")[2]
+            if chosen and chosen not in self.cells:
+                raise UserError(f"cell = {chosen}: no such cell in this sweep; {did_you_mean(chosen, self.cells)}")
+            for name in [chosen] if chosen else self.cells:
+                own = [o for o in self.cells[name] if o.partition("=")[0].lstrip("+~") not in given]
+                grid.append([f"cell={name}", *own, *given.values()])
+        # Cell by cell, as the sweep's file has them.
+        order = list(self.cells)
+        return sorted(grid, key=lambda job: order.index(job[0].partition("=")[2]))
 
 
 def _values(value: Any) -> str:

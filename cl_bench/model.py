@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cl_bench.config import ModelConfig
 from cl_bench.data import IGNORED
@@ -73,6 +74,8 @@ class GPT2(nn.Module):
         if config.vocab_size is None:
             raise ValueError("model.vocab_size is null: resolve the config first")
         self.config = config
+        self.recompute = False
+        """Whether the backward pass recomputes each block's activations instead of keeping them."""
         self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.positions = nn.Embedding(config.n_positions, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
@@ -98,7 +101,8 @@ class GPT2(nn.Module):
         x = self.tokens(inputs) + self.positions(positions)  # (B, T, C)
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
-            x = block(x)
+            keeps = not (self.recompute and self.training)
+            x = block(x) if keeps else checkpoint(block, x, use_reentrant=False)
         logits: Tensor = self.head(self.ln_f(x))
         if labels is None:
             return logits

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from cl_bench import adaptive, batch
 from cl_bench.config import CurriculumConfig, RunConfig, Schedule
 from cl_bench.validation import ConfigError
 
@@ -36,7 +37,7 @@ class Pacing:
     """Keyword arguments as JSON, so that a Pacing can be hashed whatever they are."""
 
     def seqlen(self, step: int) -> int:
-        """Length in tokens of step `step` (from 1)."""
+        """Length in tokens of step `step` (from 1). An adaptive schedule has none: see adaptive.py."""
         if self.schedule == "baseline":
             return self.max_difficulty
         if self.schedule in ("fixed_linear", "fixed_root"):
@@ -164,6 +165,9 @@ def in_steps(config: RunConfig) -> CurriculumConfig:
                 f"(ends at steps {ends}); lengthen the stages"
             )
         used |= {"difficulty": lengths, "max_step": tuple(float(e) for e in ends)}
+    if cur.schedule == "adaptive":
+        names = ("min_difficulty", "difficulty_step", "signal", "threshold", "patience", "growth")
+        used |= {name: getattr(cur, name) for name in names}
     if cur.schedule == "custom":
         used |= {"function": cur.function, "function_args": cur.function_args, "fingerprint": cur.fingerprint}
     return CurriculumConfig(duration_unit="steps", **used)
@@ -180,9 +184,9 @@ def _steps(config: RunConfig, amount: float, mean_length: float) -> int:
     return int(amount / (config.global_batch_size * length))
 
 
-def tokens_per_step(config: RunConfig, seqlen: int) -> int:
-    """Tokens a step consumes at length `seqlen`: reshape drops none of the batch, truncate keeps `seqlen` of each."""
-    return config.global_batch_size * (config.seqlen if config.curriculum.mode == "reshape" else seqlen)
+def tokens_per_step(config: RunConfig, seqlen: int, sequences: int) -> int:
+    """Tokens that a step consumes: reshape drops none of its sequences' tokens, truncate keeps `seqlen` of each."""
+    return sequences * (config.seqlen if config.curriculum.mode == "reshape" else seqlen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,45 +199,89 @@ class Extent:
     """consumed_tokens after the last step."""
     lengths: tuple[tuple[int, int], ...]
     """(length, steps at that length), in the order of first use."""
+    sequences: tuple[tuple[int, int], ...]
+    """(length, sequences trained at that length), in the same order."""
+    is_least: bool = False
+    """Whether the run may take more steps: an adaptive one is planned as if it never had to wait."""
 
 
 @functools.lru_cache(maxsize=4096)
-def _extent(pacing: Pacing, per_length: int, fixed: int, budget: int) -> Extent:
-    """Walk the steps below the maximum length, then close with one division.
+def _extent(pacing: Pacing, sizes: batch.BatchSize, fixed: int, budget: int) -> Extent:
+    """Walk the steps below the full length and batch, then close with one division.
 
-    A step consumes per_length x seqlen + fixed tokens.
+    A sequence consumes `fixed` tokens, or its length where that is 0.
     """
-    counts: dict[int, int] = {}
-    step = tokens = 0
+    steps: dict[int, int] = {}
+    sequences: dict[int, int] = {}
+    step = samples = tokens = 0
     while tokens < budget:
         length = pacing.seqlen(step + 1)
-        reached = length >= pacing.max_difficulty
-        size = per_length * length + fixed
-        n = -(-(budget - tokens) // size) if reached else 1
-        counts[length] = counts.get(length, 0) + n
-        step, tokens = step + n, tokens + n * size
-    return Extent(step, tokens, tuple(counts.items()))
+        size = sizes.at(step + 1, samples, tokens)
+        per_step = size * (fixed or length)
+        settled = length >= pacing.max_difficulty and size == sizes.full
+        n = -(-(budget - tokens) // per_step) if settled else 1
+        steps[length] = steps.get(length, 0) + n
+        sequences[length] = sequences.get(length, 0) + n * size
+        step, samples, tokens = step + n, samples + n * size, tokens + n * per_step
+    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()))
 
 
 def extent(config: RunConfig) -> Extent:
-    """Steps, tokens and lengths of a whole run."""
-    reshape = config.curriculum.mode == "reshape"
-    per_length = 0 if reshape else config.global_batch_size
-    fixed = config.global_batch_size * config.seqlen if reshape else 0
-    return _extent(of(config), per_length, fixed, config.token_budget)
+    """Steps, tokens and lengths of a whole run; of an adaptive one the least it can take."""
+    if config.curriculum.schedule == "adaptive":
+        return _least(config)
+    return _extent(of(config), batch.of(config), _fixed(config), config.token_budget)
+
+
+def _least(config: RunConfig) -> Extent:
+    """An adaptive run whose length grows as often as it is looked at, which evaluations allow."""
+    rule, sizes = adaptive.Adaptive(config), batch.of(config)
+    interval, length = config.eval_interval_tokens, adaptive.Adaptive(config).first().length
+    steps: dict[int, int] = {}
+    sequences: dict[int, int] = {}
+    step = samples = tokens = 0
+    while tokens < config.token_budget:
+        step += 1
+        size = sizes.at(step, samples, tokens)
+        consumed = tokens_per_step(config, length, size)
+        steps[length] = steps.get(length, 0) + 1
+        sequences[length] = sequences.get(length, 0) + size
+        looked = config.curriculum.signal != "val_loss" or (tokens + consumed) // interval > tokens // interval
+        samples, tokens = samples + size, tokens + consumed
+        length = rule.longer(length) if looked and length < rule.high else length
+    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()), is_least=True)
+
+
+def _fixed(config: RunConfig) -> int:
+    return config.seqlen if config.curriculum.mode == "reshape" else 0
 
 
 @functools.lru_cache(maxsize=4096)
-def _tokens_after(pacing: Pacing, per_length: int, fixed: int, steps: int) -> int:
-    return sum(per_length * pacing.seqlen(s) + fixed for s in range(1, steps + 1))
+def _tokens_after(pacing: Pacing, sizes: batch.BatchSize, fixed: int, steps: int) -> int:
+    samples = tokens = 0
+    for step in range(1, steps + 1):
+        size = sizes.at(step, samples, tokens)
+        samples, tokens = samples + size, tokens + size * (fixed or pacing.seqlen(step))
+    return tokens
 
 
 def tokens_after(config: RunConfig, steps: int) -> int:
     """consumed_tokens after the first `steps` steps."""
-    reshape = config.curriculum.mode == "reshape"
-    per_length = 0 if reshape else config.global_batch_size
-    fixed = config.global_batch_size * config.seqlen if reshape else 0
-    return _tokens_after(of(config), per_length, fixed, steps)
+    return _tokens_after(of(config), batch.of(config), _fixed(config), steps)
+
+
+def buckets(config: RunConfig) -> dict[int, int]:
+    """Length -> length it is padded to, where deepspeed.length_buckets bounds how many reach the device.
+
+    The distinct lengths are split into so many groups of equally many; each is padded to its group's longest.
+    """
+    most = config.deepspeed.length_buckets
+    lengths = sorted({length for length, _ in extent(config).lengths} | {config.max_difficulty})
+    if most is None or most >= len(lengths):
+        return {length: length for length in lengths}
+    last_of = [-(-(group + 1) * len(lengths) // most) - 1 for group in range(most)]
+    ends = [lengths[i] for i in last_of]
+    return {length: next(end for end in ends if end >= length) for length in lengths}
 
 
 def custom_fingerprint(config: RunConfig) -> str | None:
@@ -243,11 +291,13 @@ def custom_fingerprint(config: RunConfig) -> str | None:
     """
     if config.curriculum.schedule != "custom":
         return None
-    pace, tokens, step = of(config), 0, 0
+    pace, sizes = of(config), batch.of(config)
+    tokens = samples = step = 0
     digest = hashlib.sha256()
     while tokens < config.token_budget:
         step += 1
         length = pace.seqlen(step)
-        tokens += tokens_per_step(config, length)
+        size = sizes.at(step, samples, tokens)
+        samples, tokens = samples + size, tokens + tokens_per_step(config, length, size)
         digest.update(f"{length} ".encode())
     return digest.hexdigest()[:16]

@@ -17,9 +17,9 @@ def training_flops(config: RunConfig, extent: pacing.Extent) -> float:
     """FLOPs of a whole run: 6 N + 12 L C T a token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
     model = config.model
     total = 0.0
-    for length, steps in extent.lengths:
+    for length, sequences in extent.sequences:
         per_token = 6 * model.n_parameters() + 12 * model.n_layers * model.hidden_size * length
-        total += per_token * pacing.tokens_per_step(config, length) * steps
+        total += per_token * pacing.tokens_per_step(config, length, sequences)
     return total
 
 

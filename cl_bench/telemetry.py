@@ -47,7 +47,9 @@ def adam_variance(engine: Any, world_size: int, partitioned: bool) -> dict[str, 
     moments = [s["exp_avg_sq"] for s in ds_config.base_optimizer(engine).state.values() if "exp_avg_sq" in s]
     if not moments:  # the first step was skipped (fp16 overflow)
         return {}
-    sums = torch.stack([torch.stack(torch._foreach_norm(m, 1)).sum() for m in (moments, torch._foreach_sqrt(moments))])
+    plain = torch.stack(torch._foreach_norm(moments, 1)).sum()
+    rooted = torch.stack([m.sqrt().sum() for m in moments]).sum()  # one copy of one tensor at a time
+    sums = torch.stack([plain, rooted])
     largest = torch.stack(torch._foreach_norm(moments, math.inf)).max()
     if partitioned and world_size > 1:
         dist.all_reduce(sums, op=dist.ReduceOp.SUM)

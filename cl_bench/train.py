@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+import math
 import platform
 import signal
 import socket
@@ -12,7 +14,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
-from cl_bench import __version__, lock, pacing, provenance, records, schedule, status
+from cl_bench import __version__, adaptive, batch, lock, pacing, provenance, records, schedule, status
 from cl_bench.config import RunConfig
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
@@ -76,6 +78,9 @@ class Trainer:
 
         self.config, self.run, self.rank, self.stop = config, run, rank, stop
         self.pacing = pacing.of(config)
+        self.batch_size = batch.of(config)
+        self.adaptive = adaptive.Adaptive(config) if config.curriculum.schedule == "adaptive" else None
+        self.buckets = pacing.buckets(config)
         if pacing.custom_fingerprint(config) != config.curriculum.fingerprint:
             raise ConfigError(
                 f"curriculum.function = {config.curriculum.function}: returns other lengths than when the run was "
@@ -87,9 +92,10 @@ class Trainer:
         self.batches = data.Batches(folder, config.seqlen, config.seed)
         self.validation = data.validation_blocks(folder, config.seqlen, config.evaluation.n_blocks)
         self.engine = ds_config.make_engine(config, rank.world_size, rank.device)
-        self.micro_batch = config.micro_batch(rank.world_size)
-        self.grad_accum_steps = config.global_batch_size // (self.micro_batch * rank.world_size)
+        self.micro_batch = functools.cache(config.micro_batch)
         self.state = checkpoint.restore(self.engine, run, rank.world_size)
+        if self.adaptive and not self.state.pace.length:
+            self.state.pace = self.adaptive.first()
         self.attempt = records.next_attempt(run)
         torch.distributed.barrier()  # every rank has counted the attempts before rank 0 adds one
         self.writer = records.RecordWriter(run, self.attempt) if rank.rank == 0 else None
@@ -131,7 +137,11 @@ class Trainer:
 
         config, engine, state, rank = self.config, self.engine, self.state, self.rank
         step = state.step + 1
-        seqlen = self.pacing.seqlen(step)
+        seqlen = state.pace.length if self.adaptive else self.pacing.seqlen(step)
+        size = self.batch_size.at(step, state.consumed_samples, state.consumed_tokens)
+        reshape = config.curriculum.mode == "reshape"
+        micro_batch = self.micro_batch(rank.world_size, size, config.seqlen if reshape else seqlen)
+        grad_accum_steps = size // (micro_batch * rank.world_size)
         lr = self.lr_schedule.at(step, state.consumed_tokens)
         started = time.perf_counter()
         for group in ds_config.base_optimizer(engine).param_groups:
@@ -139,26 +149,30 @@ class Trainer:
         torch.manual_seed(dropout_seed(config.seed, step, rank.rank))
         loss_sum = torch.zeros((), device=rank.device)
         grad_norm = None
-        for micro_step in range(self.grad_accum_steps):
-            first = (micro_step * rank.world_size + rank.rank) * self.micro_batch
-            tokens = self.batches.micro_batch(state.consumed_samples + first, self.micro_batch)
+        ds_config.set_batch(engine, micro_batch, grad_accum_steps, rank.world_size)
+        for micro_step in range(grad_accum_steps):
+            is_last = micro_step == grad_accum_steps - 1
+            first = (micro_step * rank.world_size + rank.rank) * micro_batch
+            tokens = self.batches.micro_batch(state.consumed_samples + first, micro_batch)
             inputs, labels = data.to_length(tokens, seqlen, config.curriculum.mode)
+            inputs, labels = data.pad(inputs, labels, self.buckets.get(seqlen, seqlen))
+            engine.set_gradient_accumulation_boundary(is_last)
             loss = engine(torch.from_numpy(inputs).to(rank.device), torch.from_numpy(labels).to(rank.device))
             engine.backward(loss)
-            if not ds_config.clips_itself(config) and engine.is_gradient_accumulation_boundary():
+            if is_last and not ds_config.clips_itself(config):
                 grad_norm = telemetry.clip_gradients(engine, config.optim.grad_clip)
             engine.step()
             loss_sum += loss.detach()
-        train_loss, asked_to_stop = self._agree(loss_sum / self.grad_accum_steps)
+        train_loss, asked_to_stop = self._agree(loss_sum / grad_accum_steps)
         if ds_config.clips_itself(config):
             norm = engine.get_global_grad_norm()
             grad_norm = None if norm is None else float(norm)
         seconds = time.perf_counter() - started
 
-        tokens_in_step = pacing.tokens_per_step(config, seqlen)
+        tokens_in_step = pacing.tokens_per_step(config, seqlen, size)
         state.step = step
         state.consumed_tokens += tokens_in_step
-        state.consumed_samples += config.global_batch_size
+        state.consumed_samples += size
         state.train_seconds += seconds
         ratio = telemetry.loss_ratio(train_loss, state.min_loss)
         state.min_loss = min(state.min_loss, train_loss)  # a NaN never becomes the minimum
@@ -168,7 +182,7 @@ class Trainer:
             "consumed_tokens": state.consumed_tokens,
             "consumed_samples": state.consumed_samples,
             "seqlen": seqlen,
-            "global_batch_size": config.global_batch_size,
+            "global_batch_size": size,
             "lr": lr,
             "loss": train_loss,
             "loss_ratio": ratio,
@@ -180,7 +194,13 @@ class Trainer:
         interval = config.telemetry.adam_variance_interval
         if interval and step % interval == 0:
             row |= telemetry.adam_variance(engine, rank.world_size, config.deepspeed.zero_stage > 0)
+            self._observe("adam_var_max", row.get("adam_var_max"))
         return row, asked_to_stop
+
+    def _observe(self, signal: str, value: float | None) -> None:
+        """Let an adaptive schedule see a number that all ranks share."""
+        if self.adaptive:
+            self.adaptive.observe(self.state.pace, signal, value)
 
     def _agree(self, loss: Any) -> tuple[float, bool]:
         """Mean loss over the ranks, and whether any of them was asked to stop, in one collective."""
@@ -202,7 +222,7 @@ class Trainer:
     def _evaluate_if_due(self, row: dict[str, Any]) -> None:
         """Evaluate where consumed_tokens crosses the grid of evaluation.interval_tokens, and at the end."""
         interval = self.config.eval_interval_tokens
-        before = row["consumed_tokens"] - pacing.tokens_per_step(self.config, row["seqlen"])
+        before = row["consumed_tokens"] - pacing.tokens_per_step(self.config, row["seqlen"], row["global_batch_size"])
         crossed = row["consumed_tokens"] // interval > before // interval
         if crossed or row["consumed_tokens"] >= self.config.token_budget:
             self._evaluate()
@@ -213,8 +233,9 @@ class Trainer:
         started = time.perf_counter()
         rank = self.rank
         loss = evaluate.validation_loss(
-            self.engine, self.validation, self.micro_batch, rank.rank, rank.world_size, rank.device
+            self.engine, self.validation, self.micro_batch(rank.world_size), rank.rank, rank.world_size, rank.device
         )
+        self._observe("val_loss", loss)
         row = {
             "step": self.state.step,
             "consumed_tokens": self.state.consumed_tokens,
@@ -269,8 +290,12 @@ class Trainer:
         self._heartbeat = time.monotonic()
         if self.rank.job and lock.is_superseded(self.run, self.rank.job, self.rank.restarts):
             self.stop.signals.add(signal.SIGTERM)
+        if self.adaptive:  # how many steps it takes is known in the end only
+            left = max(0, self.config.token_budget - row["consumed_tokens"])
+            self.steps = row["step"] + math.ceil(left / max(1, row["seqlen"] * row["global_batch_size"]))
         names = ("step", "consumed_tokens", "seqlen", "lr", "loss", "train_seconds", "tokens_per_second")
-        self.status = status.write(self.run, self.status, durable=False, **{n: _finite(row[n]) for n in names})
+        changes = {n: _finite(row[n]) for n in names}
+        self.status = status.write(self.run, self.status, durable=False, steps=self.steps, **changes)
 
     def _save(self) -> None:
         from cl_bench import checkpoint

@@ -66,5 +66,5 @@ def test_durations_in_words(hours: float, words: str) -> None:
 def test_numbers_in_words() -> None:
     assert [display.si(v) for v in (999, 133_000, 2_000_000, 157_286_400_000)] == ["999", "133K", "2M", "157B"]
     assert [display.clock(s) for s in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
-    assert display.lengths(Extent(3, 9, ((8, 1), (64, 2)))) == "8…64"
-    assert display.lengths(Extent(3, 9, ((64, 3),))) == "64"
+    assert display.lengths(Extent(3, 9, ((8, 1), (64, 2)), ())) == "8…64"
+    assert display.lengths(Extent(3, 9, ((64, 3),), ())) == "64"

@@ -157,7 +157,7 @@ def brute_force(config: Any) -> tuple[int, int, dict[int, int]]:
         step += 1
         length = pace.seqlen(step)
         used[length] = used.get(length, 0) + 1
-        tokens += pacing.tokens_per_step(config, length)
+        tokens += pacing.tokens_per_step(config, length, config.global_batch_size)
     return step, tokens, used
 
 
