@@ -12,7 +12,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
-from cl_bench import __version__, lock, pacing, provenance, records, schedule, status
+from cl_bench import __version__, pacing, provenance, records, schedule, status
 from cl_bench.config import RunConfig
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
@@ -187,12 +187,15 @@ class Trainer:
         import torch
         import torch.distributed as dist
 
-        asked = float(bool(self.stop.signals))
+        asked, noticed = bool(self.stop.signals), signal.SIGUSR2 in self.stop.signals
         if self.rank.world_size == 1:
-            return float(loss), bool(asked)
-        both = torch.stack([loss, torch.tensor(asked, device=loss.device)])
-        dist.all_reduce(both)
-        return float(both[0]) / self.rank.world_size, bool(both[1] > 0)
+            return float(loss), asked
+        flags = torch.tensor([float(asked), float(noticed)], device=loss.device)
+        total = torch.cat([loss.reshape(1), flags])
+        dist.all_reduce(total)
+        if total[2] > 0:
+            self.stop.signals.add(signal.SIGUSR2)  # a notice that came to one rank came to the run
+        return float(total[0]) / self.rank.world_size, bool(total[1] > 0)
 
     def _diverged(self, row: dict[str, Any]) -> str | None:
         from cl_bench import telemetry
@@ -267,8 +270,6 @@ class Trainer:
         if not self.writer or time.monotonic() - self._heartbeat < _HEARTBEAT_S:
             return
         self._heartbeat = time.monotonic()
-        if self.rank.job and lock.is_superseded(self.run, self.rank.job, self.rank.restarts):
-            self.stop.signals.add(signal.SIGTERM)
         names = ("step", "consumed_tokens", "seqlen", "lr", "loss", "train_seconds", "tokens_per_second")
         self.status = status.write(self.run, self.status, durable=False, **{n: _finite(row[n]) for n in names})
 
