@@ -179,8 +179,10 @@ def test_a_local_run_whose_launch_is_gone(tmp_path: Path) -> None:
     submission.write(run, ours)
     assert ours.launch_lives
     (waiting,) = states.observe([run])
-    assert waiting.why == f"starts in process {os.getpid()}"
+    assert waiting.why == f"waits in process {os.getpid()}"
     assert waiting.is_live
+    status.write(run, status.Status(), state="PENDING")
+    assert states.observe([run])[0].why == f"starts in process {os.getpid()}"
     status.write(run, status.Status(), state="FAILED")
     submission.write(run, submission.by_this_process("s", {}))
     assert states.observe([run])[0].why == f"waits in process {os.getpid()}"
