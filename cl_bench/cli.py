@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cl_bench.errors import EXIT_USER_ERROR, UserError, did_you_mean
+from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean
 
 _USAGE = """cl-bench COMMAND …
 
@@ -59,7 +59,7 @@ def _on_runs(command: str, argv: list[str]) -> int:
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_bench import display, lock, states, submission
+from cl_bench import display, lock, slurm_queue, states, submission
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.paths import RunDir, SweepDir, all_runs, manifest_runs
 from cl_bench.states import Observed
@@ -113,16 +113,31 @@ def logs(argv: Sequence[str]) -> int:
         log = log_of(run)
     if log is None:
         raise UserError(f"{run.run_id}: has printed nothing yet; `cl-bench status {run.run_id}` says where it stands")
-    with log.open(errors="replace") as file:
-        lines = file.readlines()
-        sys.stdout.writelines(lines[-args.lines :] if args.lines > 0 else lines)
-        over = not args.follow
-        while not over:
-            over = not states.observe([run])[0].is_live  # before the last look, not after it
-            sys.stdout.writelines(file.readlines())
-            sys.stdout.flush()
-            time.sleep(0 if over else _FOLLOW_S)
-    return 0
+    over = not args.follow
+    position = 0
+    if args.lines > 0:
+        lines = log.read_bytes().splitlines(keepends=True)
+        position = sum(map(len, lines[: -args.lines]))
+    while True:
+        position += _print_from(log, position)
+        if over:
+            return 0
+        over = not states.observe([run])[0].is_live  # before the last look, not after it
+        newer = log_of(run)
+        if newer is not None and newer != log:  # training has taken over the output, or another attempt began
+            _print_from(log, position)
+            log, position = newer, 0
+        time.sleep(0 if over else _FOLLOW_S)
+
+
+def _print_from(log: Path, position: int) -> int:
+    """Print what a file holds from `position` on; returns how many bytes that was."""
+    with log.open("rb") as file:
+        file.seek(position)
+        text = file.read()
+    sys.stdout.write(text.decode(errors="replace"))
+    sys.stdout.flush()
+    return len(text)
 
 
 def log_of(run: RunDir) -> Path | None:
@@ -133,8 +148,7 @@ def log_of(run: RunDir) -> Path | None:
         return own
     if own is not None and own.name.startswith(f"{found.job_id}_"):
         return own
-    batch = Path(found.folder) / f"{found.job_id}_0_log.out"
-    return batch if batch.exists() else own
+    return found.batch_log if found.batch_log.exists() else own
 
 
 # --- cancel -----------------------------------------------------------------------------------------------------------
@@ -172,7 +186,10 @@ def _cancel_slurm(observed: Sequence[Observed]) -> int:
                 )
     ids = sorted(jobs)
     for i in range(0, len(ids), 500):  # a command line has an end
-        out = subprocess.run(["scancel", *ids[i : i + 500]], capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
+        command = ["scancel", *ids[i : i + 500]]
+        out = subprocess.run(
+            command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, env=slurm_queue.environment()
+        )
         if out.returncode:
             raise UserError(f"scancel: {out.stderr.strip() or out.returncode}")
     for seen in observed:
@@ -182,24 +199,18 @@ def _cancel_slurm(observed: Sequence[Observed]) -> int:
 
 
 def _cancel_local(observed: Sequence[Observed]) -> int:
-    """Ask a launch on this machine to stop when all its runs are meant, else the trainer of the one run."""
+    """Mark runs as cancelled, which their launch heeds; where it is gone, tell the trainer itself."""
     count = 0
-    by_launch: dict[int, list[Observed]] = {}
     for seen in observed:
         found = seen.submission
-        if found is None or found.launcher != "local" or seen.status.state not in ("PENDING", "RUNNING"):
+        if found is None or found.launcher != "local" or not seen.is_live:
             continue
         if found.host != socket.gethostname():
             raise UserError(f"{seen.run.run_id} was launched on {found.host}; cancel it there")
-        if found.launch_lives:
-            by_launch.setdefault(int(found.job_id), []).append(seen)
-    for pid, members in by_launch.items():
-        if len(members) > 1 or members[0].status.state == "PENDING":
-            os.kill(pid, signal.SIGTERM)  # the launch has its runs save, and starts no other
-            count += len(members)
-        elif trainer := lock.holder(members[0].run):
+        submission.write(seen.run, dataclasses.replace(found, cancelled=True))
+        if not found.launch_lives and (trainer := lock.holder(seen.run)):
             os.kill(trainer, signal.SIGTERM)
-            count += 1
+        count += 1
     return count
 
 
@@ -221,28 +232,40 @@ def retry(argv: Sequence[str]) -> int:
     again = [
         seen
         for seen in observed
-        if not seen.is_live
-        and seen.status.state not in FINISHED
-        and (not wanted or seen.status.state in wanted)
-        and not (seen.submission is not None and seen.why.startswith("waits in process"))
+        if not seen.is_live and seen.status.state not in FINISHED and (not wanted or seen.status.state in wanted)
     ]
-    if not again:
-        print("nothing to retry")
-        return 0
-    from cl_bench import config, job, local, slurm
-
+    never = [seen for seen in again if seen.submission is None]
+    if never:
+        others = f" and {len(never) - 1} more were" if len(never) > 1 else " was"
+        its = "their" if len(never) > 1 else "its"
+        print(f"{never[0].run.run_id}{others} never submitted; launch {its} sweep again")
     groups: dict[str, list[Observed]] = {}
     for seen in again:
-        found = seen.submission
-        key = json.dumps([found.launcher, found.sweep, found.launch] if found else ["local", "", {}], sort_keys=True)
-        groups.setdefault(key, []).append(seen)
+        if (found := seen.submission) is not None:
+            key = json.dumps([found.launcher, found.sweep, found.launch], sort_keys=True)
+            groups.setdefault(key, []).append(seen)
+    if not groups:
+        print("nothing to retry")
     for key, members in groups.items():
         launcher, _, settings = json.loads(key)
-        settings = config.launch_from_dict({**settings, "outputs": str(members[0].run.outputs), "wait": False})
-        grid = [job.load_config(seen.run) for seen in members]
-        train = slurm.submit_grid if launcher == "slurm" else local.train_grid
-        train(grid, settings, is_sweep=False)
+        _launch_again(members, launcher, {**settings, "outputs": str(members[0].run.outputs), "wait": False})
     return 0
+
+
+def _launch_again(members: Sequence[Observed], launcher: str, settings: dict[str, Any]) -> None:
+    from cl_bench import config, job, local, plan, slurm
+
+    launch = config.launch_from_dict(settings)
+    grid = [job.load_config(seen.run) for seen in members]
+    asked = plan.build(grid, launch, plan.Corpora()).asked
+    for seen, run_id in zip(members, asked, strict=True):
+        if run_id != seen.run.run_id:
+            raise UserError(
+                f"{seen.run.run_id}: would now be {run_id}: its text or its schedule's code changed since; put it "
+                "back, or launch the sweep again to train the new experiment"
+            )
+    train = slurm.submit_grid if launcher == "slurm" else local.train_grid
+    train(grid, launch, is_sweep=False)
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

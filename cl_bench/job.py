@@ -30,6 +30,8 @@ _HANDOVER_S = 120.0
 """How long a run that Slurm starts again waits for its predecessor to let go: as long as NFS may take to notice that a
 machine is gone (its lease is 90 s)."""
 EXIT_FAILED = 1
+EXIT_NOT_LET_GO = 75
+"""The job's own predecessor still holds the run (sysexits' EX_TEMPFAIL: try again)."""
 
 
 def task(root: str, meeting: str, threads: int | None) -> None:
@@ -99,7 +101,7 @@ def run_job(root: str, place: train.Rank, meeting: str, stop: train.StopRequest,
                 # Rank 0 holds the lock; another rank may write the run's status once rank 0 has told it to train.
                 writes_status = may_train
             if not may_train and place.world_size == 1:
-                return _not_needed(run)
+                return _not_needed(run, place)
             from cl_bench import ds_config
 
             config = load_config(run)
@@ -113,7 +115,7 @@ def run_job(root: str, place: train.Rank, meeting: str, stop: train.StopRequest,
                 rank.rank, rank.world_size, rank.local_rank, store, rank.device, one_machine=rank.nodes == 1
             )
             if not _told_by_rank_0(may_train, rank):
-                return _not_needed(run)
+                return _not_needed(run, place)
             writes_status = True
             train.Trainer(config, run, rank, stop).train()
         except UserError as error:
@@ -155,7 +157,12 @@ def _write_failed(run: RunDir, place: train.Rank, error: str) -> None:
     status.write(run, known, state="FAILED", error=error, job=place.job, restarts=place.restarts, node=place.node)
 
 
-def _not_needed(run: RunDir) -> int:
+def _not_needed(run: RunDir, place: train.Rank) -> int:
+    """Why this process does not train, in the log; the exit code says whether the job should come back for it."""
+    known = status.read(run)
+    if known.state not in FINISHED and place.restarts and known.job == place.job:
+        log.info("%s: an earlier start of this job has not let go of it yet", run.run_id)
+        return EXIT_NOT_LET_GO
     log.info("%s is finished, or another process is training it; leaving it alone", run.run_id)
     return 0
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cl_bench import config, display, plan, provenance
+from cl_bench import config, display, plan, provenance, status
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir, SweepDir
 from cl_bench.plan import Plan
@@ -59,6 +59,12 @@ def freeze_code(planned: Plan, *, snapshot: bool) -> dict[str, str]:
     for planned_run in runs:
         provenance.write(RunDir(planned.launch.outputs, planned_run.run_id), collected, copy)
     return provenance.job_environment(copy)
+
+
+def final_losses(planned: Plan) -> list[float | None]:
+    """The final validation loss of every job of the grid, in its order; None for a run that is not finished."""
+    known = [status.read(RunDir(planned.launch.outputs, run_id)) for run_id in planned.asked]
+    return [k.val_loss if k.state in status.FINISHED else None for k in known]
 
 
 def report(launch: config.LaunchConfig) -> None:

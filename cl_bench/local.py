@@ -24,6 +24,7 @@ from cl_bench.validation import ConfigError, to_dict
 
 _POLL_S = 0.25
 _LEAVE_S = 120.0
+_CANCEL_POLL_S = 1.0
 _FOREVER_MIN = 60 * 24 * 365
 _LOG_LINES = 8
 
@@ -36,12 +37,12 @@ def train_grid(
     if settings.dry_run:
         return [None] * len(configs)
     LocalQueue(planned).run()
-    return [status.read(RunDir(settings.outputs, run_id)).val_loss for run_id in planned.asked]
+    return launch.final_losses(planned)
 
 
 def _check_machine(planned: Plan) -> None:
     """Raise ConfigError for what this machine cannot train, before anything is started."""
-    gpus = _gpus()
+    gpus = len(_gpus())
     for run in (r.config for r in planned.runs if r.to_train):
         resources = run.resources
         if resources.nodes > 1:
@@ -69,8 +70,18 @@ def _check_machine(planned: Plan) -> None:
             raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine shows none; use bf16 or fp32")
 
 
-def _gpus() -> int:
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+def _gpus() -> list[int]:
+    """Numbers of the GPUs that this process may use: those it was given, else all of the machine.
+
+    Raises ConfigError for a CUDA_VISIBLE_DEVICES that does not number them.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
+    try:
+        return [int(n) for n in given.split(",") if n.strip()]
+    except ValueError:
+        raise ConfigError(f"CUDA_VISIBLE_DEVICES = {given}: give the GPUs' numbers, e.g. 0,1") from None
 
 
 @dataclasses.dataclass
@@ -83,6 +94,8 @@ class _Running:
     job: Any
     meeting: Path
     """The file through which its ranks find each other."""
+    cancelled: bool = False
+    """Whether it was asked to leave on behalf of `cl-bench cancel`."""
 
 
 class LocalQueue:
@@ -95,6 +108,7 @@ class LocalQueue:
         self.running: list[_Running] = []
         self.ended: list[tuple[Planned, status.Status]] = []
         self.started = time.monotonic()
+        self._looked = 0.0
         self.variables = launch.freeze_code(planned, snapshot=bool(planned.launch.snapshot))
 
     def run(self) -> None:
@@ -111,6 +125,7 @@ class LocalQueue:
             try:
                 while self.waiting or self.running:
                     self._start()
+                    self._heed_cancels()
                     self._collect()
                     live.update(self._lines(), refresh=display.console.is_terminal)
                     time.sleep(_POLL_S)
@@ -144,10 +159,10 @@ class LocalQueue:
         ranks = planned.config.resources.ranks
         status.write(run, status.read(run), state="PENDING", error="")
         executor = submitit.LocalExecutor(folder=run.logs)
-        gpus = _gpus() if planned.config.resources.accelerator != "cpu" else 0
+        gpus = _gpus() if planned.config.resources.accelerator != "cpu" else []
         slots = {r.job.slot for r in self.running}
         slot = next(s for s in range(len(slots) + 1) if s not in slots)
-        visible = [(slot * ranks + r) % gpus for r in range(ranks)] if gpus else []
+        visible = [gpus[(slot * ranks + r) % len(gpus)] for r in range(ranks)] if gpus else []
         executor.update_parameters(
             tasks_per_node=ranks,
             timeout_min=_FOREVER_MIN,
@@ -181,6 +196,18 @@ class LocalQueue:
             display.console.print(
                 display.result_line(running.number, len(self.plan.runs), running.planned, state), soft_wrap=True
             )
+
+    def _heed_cancels(self) -> None:
+        """Have runs save and leave that `cl-bench cancel` has marked."""
+        if time.monotonic() - self._looked < _CANCEL_POLL_S:
+            return
+        self._looked = time.monotonic()
+        for running in self.running:
+            known = submission.read(running.run)
+            if known is not None and known.cancelled and not running.cancelled:
+                running.cancelled = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(running.job.job_id), signal.SIGTERM)
 
     def _lines(self) -> Text:
         width = display.console.width

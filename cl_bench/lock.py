@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cl_bench.errors import UserError
@@ -44,11 +45,15 @@ def only_trainer(run: RunDir, wait_s: float = 0.0) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, say_waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock on `path`, after waiting for whoever holds it. Raises UserError where there are no locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        while not _try(file.fileno(), path):
+        for attempt in itertools.count():
+            if _try(file.fileno(), path):
+                break
+            if attempt == 2:
+                say_waiting()
             time.sleep(_POLL_S)
         yield
 

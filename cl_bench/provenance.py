@@ -16,6 +16,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from cl_bench.errors import UserError
 from cl_bench.paths import RunDir, config_root, snapshots, write_atomic
 
 _LONGEST_DIFF = 1_000_000
@@ -63,7 +64,7 @@ def commit_of(run: RunDir) -> str | None:
 
 
 def take_snapshot(outputs: str | Path, functions: Iterable[str] = ()) -> Path:
-    """Copy what a job imports, and return the copy's folder: one per content.
+    """Copy what a job imports, and return the copy's folder: one per content. Raises UserError.
 
     That is cl_bench itself and the modules of the dotted `functions` (custom schedules) that are no installed packages.
     """
@@ -73,6 +74,11 @@ def take_snapshot(outputs: str | Path, functions: Iterable[str] = ()) -> Path:
     contents = {name: path.read_bytes() for name, path in sorted(files.items())}
     digest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()[:12]
     folder = snapshots(outputs) / digest
+    if os.pathsep in str(folder.absolute()):
+        raise UserError(
+            f"outputs = {outputs}: its path holds a {os.pathsep!r}, and so cannot be imported from; choose another, or "
+            "snapshot=false"
+        )
     if not folder.is_dir():
         temporary = folder.with_name(f".{digest}.{os.getpid()}.tmp")
         for name, content in contents.items():
@@ -101,12 +107,13 @@ def _package() -> Path:
 def _module_files(name: str) -> dict[str, Path]:
     """Python files of a top-level module or package, by their path below the folder that is imported from."""
     found = importlib.util.find_spec(name)
-    if found is None or not found.origin or name == "cl_bench":
+    if found is None or name == "cl_bench":
         return {}
-    origin = Path(found.origin).resolve()
+    roots = [Path(p).resolve() for p in found.submodule_search_locations or ()]
+    origin = roots[0] if roots else Path(found.origin or "/").resolve()
     installed = [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_paths()["stdlib"]]
-    if any(origin.is_relative_to(Path(folder).resolve()) for folder in installed) or not origin.is_file():
+    if any(origin.is_relative_to(Path(folder).resolve()) for folder in installed):
         return {}
-    if found.submodule_search_locations is None:
-        return {origin.name: origin}
-    return {f"{name}/{p.relative_to(origin.parent)}": p for p in sorted(origin.parent.rglob("*.py"))}
+    if not roots:
+        return {origin.name: origin} if origin.is_file() else {}
+    return {f"{name}/{p.relative_to(root)}": p for root in roots for p in sorted(root.rglob("*.py"))}

@@ -44,6 +44,8 @@ class ResourcesConfig:
     """Machines that train the run together; more than one needs hydra/launcher=slurm."""
     gpus_per_node: NonNegative = 0
     """GPUs on each node, one rank each; 0: none is asked for (a local run uses what it finds)."""
+    gpu_type: str | None = None
+    """Slurm: model of GPU, as `sinfo -o %G` names it; null: any."""
     tasks_per_node: Positive | None = None
     """Ranks on each node, one process each; null: one per GPU, or one."""
     threads: Positive | None = None
@@ -83,7 +85,9 @@ class ResourcesConfig:
             )
         if self.mem is not None and not MEMORY.fullmatch(self.mem):
             raise ValueError(f"resources.mem = {self.mem!r}: not a size as sbatch has it; write '64G' or '4000M'")
-        for name in self.sbatch:
+        for name, value in self.sbatch.items():
+            if name == "gres" and "gpu" in str(value):
+                raise ValueError(f"resources.sbatch.gres = {value}: give resources.gpus_per_node and gpu_type instead")
             owner = _SBATCH_HAS_A_FIELD.get(name.lstrip("-").replace("-", "_"))
             if owner:
                 raise ValueError(f"resources.sbatch.{name}: {owner}")

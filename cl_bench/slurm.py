@@ -7,34 +7,34 @@ submission is refused: a grid is queued as a whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import submitit
 
-from cl_bench import config, display, launch, lock, plan, slurm_job, states, status, submission
-from cl_bench.errors import UserError
+from cl_bench import config, display, launch, lock, plan, slurm_job, slurm_jobs, states, status, submission
+from cl_bench.errors import EXIT_INTERRUPTED, UserError
 from cl_bench.launch import RunsFailed
 from cl_bench.paths import RunDir, SweepDir, slurm_folder, submit_lock
 from cl_bench.plan import Plan, Planned
-from cl_bench.resources import MEMORY, ResourcesConfig
+from cl_bench.resources import ResourcesConfig
+from cl_bench.slurm_jobs import Job, in_words
+from cl_bench.slurm_queue import environment
 from cl_bench.submission import Submission
 from cl_bench.validation import to_dict
 
 _COMMAND_TIMEOUT_S = 120
 _WAIT_POLL_S = 3.0
 _DEFAULT_ARRAY_SIZE = 1001
-_LEAST_NOTICE_S = 15
 
 # sbatch reads these, too, and prefers them to the batch script; each stays where the run leaves the option open.
 _USER_DEFAULTS = {
@@ -49,30 +49,18 @@ _OF_ANOTHER_JOB = ("SLURM", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI_", "PMIX_")
 _OF_ANOTHER_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")
 
 _REMEDIES = (
-    ("partition", "resources.partition=NAME; `sinfo -s` lists the partitions"),
-    ("account", "resources.account=NAME; `sacctmgr show associations user=$USER` lists yours"),
-    ("qos", "resources.qos=NAME; `sacctmgr show qos` lists them"),
-    ("feature", "resources.constraint; `sinfo -o '%N %f'` lists the features of nodes"),
-    ("time limit", "resources.time_min; `sinfo -s` shows each partition's limit"),
+    ("contact", "try again when the cluster's controller answers"),
+    ("account", "change resources.account; `sacctmgr show associations user=$USER` lists yours"),
+    ("partition", "change resources.partition; `sinfo -s` lists the partitions"),
+    ("qos", "change resources.qos; `sacctmgr show qos` lists them"),
+    ("feature", "change resources.constraint; `sinfo -o '%N %f'` lists the features of nodes"),
+    ("time limit", "change resources.time_min; `sinfo -s` shows each partition's limit"),
     (
         "node configuration|memory",
-        "resources.nodes, gpus_per_node, cpus_per_task or mem: no node has that, and it would wait for ever; "
+        "change resources.nodes, gpus_per_node, cpus_per_task or mem: no node has that, and it would wait for ever; "
         "`sinfo -N -o '%N %c %m %G'` shows what nodes have",
     ),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Runs that share one job, before it is submitted."""
-
-    runs: tuple[Planned, ...]
-    side_by_side: bool
-
-    @property
-    def resources(self) -> ResourcesConfig:
-        """What each of its runs was given; they are alike."""
-        return self.runs[0].config.resources
 
 
 def submit_grid(
@@ -83,119 +71,55 @@ def submit_grid(
     Returns the final loss of each of `configs`; None for those that are not over, as most are unless `settings.wait`.
     Raises UserError before anything is submitted, RunsFailed (with `wait`) when all is over.
     """
+    plan.check_writable(settings.outputs)
     # Of two launches at once the second waits, and finds queued what the first has submitted.
-    with lock.alone(submit_lock(_checked(settings.outputs))):
+    with contextlib.nullcontext() if settings.dry_run else lock.alone(submit_lock(settings.outputs), _say_waiting):
         planned = launch.prepare(configs, settings, is_sweep=is_sweep, print_plan=_print_plan, check=_check_machine)
         if settings.dry_run:
             return [None] * len(configs)
         submit(planned)
-    if settings.wait:
+    if not settings.wait:
+        _print_next(planned, is_sweep)
+        return launch.final_losses(planned)
+    try:
         _wait(planned)
-        if is_sweep:
-            launch.report(settings)
-        _raise_for_failures(planned)
-    elif is_sweep:
-        _print_next(planned)
-    return [status.read(RunDir(settings.outputs, run_id)).val_loss for run_id in planned.asked]
+    except KeyboardInterrupt:
+        _print_next(planned, is_sweep)
+        display.console.print("no longer waiting; the jobs go on")
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    if is_sweep:
+        launch.report(settings)
+    _raise_for_failures(planned)
+    return launch.final_losses(planned)
 
 
-def _checked(outputs: str) -> str:
-    plan.check_writable(outputs)
-    return outputs
+def _say_waiting() -> None:
+    display.console.print("another launch is submitting into the same outputs; waiting for it")
 
 
 def _check_machine(planned: Plan) -> None:
-    if any(r.to_train for r in planned.runs) and not shutil.which("sbatch"):
+    """Raise UserError for what no job could train, and where there is no Slurm."""
+    runs = [r.config for r in planned.runs if r.to_train]
+    if runs and not shutil.which("sbatch"):
         raise UserError("hydra/launcher=slurm: there is no sbatch on this machine; log in to the cluster, or use local")
+    for run in runs:
+        if run.resources.gpus_per_node == 0 or run.resources.accelerator == "cpu":
+            if run.resources.accelerator == "cuda":
+                raise UserError("resources.accelerator = cuda: give resources.gpus_per_node, 0 are asked for")
+            if run.deepspeed.precision == "fp16":
+                raise UserError("deepspeed.precision = fp16 needs a GPU; give resources.gpus_per_node")
 
 
 def _print_plan(planned: Plan) -> None:
     display.print_plan(planned, queued=True)
-    jobs = _jobs(planned)
-    for shape in dict.fromkeys(_shape(job) for job in jobs):
-        alike = [job for job in jobs if _shape(job) == shape]
+    jobs = slurm_jobs.of(planned)
+    for shape in dict.fromkeys(slurm_jobs.shape(job) for job in jobs):
+        alike = [job for job in jobs if slurm_jobs.shape(job) == shape]
         runs = sum(len(job.runs) for job in alike)
         packed = f" in {len(alike)} jobs" if runs > len(alike) else ""
         display.console.print(
             f"{runs} run{'s' * (runs > 1)}{packed} with {in_words(alike[0].resources)}", soft_wrap=True
         )
-
-
-def in_words(resources: ResourcesConfig) -> str:
-    """What a run is given, e.g. '2 nodes x 8 GPUs, partition gpu, 240 min'."""
-    each = (
-        f"{resources.gpus_per_node} GPU{'s' * (resources.gpus_per_node > 1)}"
-        if resources.gpus_per_node
-        else f"{resources.ranks_per_node} CPU rank{'s' * (resources.ranks_per_node > 1)}"
-    )
-    parts = [f"{resources.nodes} node{'s' * (resources.nodes > 1)} x {each}"]
-    parts += [f"partition {resources.partition}"] if resources.partition else []
-    parts += [f"{resources.time_min} min a job"] if resources.time_min else []
-    return ", ".join(parts)
-
-
-# --- what a job asks for ----------------------------------------------------------------------------------------------
-
-
-def _jobs(planned: Plan) -> list[Job]:
-    """The missing runs as jobs: small runs of one shape are packed, `launch.pack` to a job, in the plan's order."""
-    settings = planned.launch
-    waiting = [r for r in planned.runs if r.to_train]
-    small = [r for r in waiting if settings.pack > 1 and r.config.resources.ranks == 1]
-    jobs = [Job((run,), False) for run in waiting if run not in small]
-    by_shape: dict[str, list[Planned]] = {}
-    for run in small:
-        by_shape.setdefault(_shape(Job((run,), False)), []).append(run)
-    for alike in by_shape.values():
-        packs = [tuple(alike[i : i + settings.pack]) for i in range(0, len(alike), settings.pack)]
-        jobs += [Job(pack, settings.side_by_side and len(pack) > 1) for pack in packs]
-    return jobs
-
-
-def _shape(job: Job) -> str:
-    """Jobs of one shape go into one array."""
-    return repr(sorted(parameters(job).items()))
-
-
-def parameters(job: Job) -> dict[str, Any]:
-    """What submitit is told about a job. Side by side each run has its own share: as many tasks, GPUs and memory."""
-    resources = job.resources
-    shares = len(job.runs) if job.side_by_side else 1
-    tasks = resources.ranks_per_node * shares
-    notice = resources.notice_s
-    if resources.time_min:
-        # Slurm looks at time limits every 30 s or so and gives notice up to a minute early: in a short job it would
-        # come before the first step.
-        notice = max(_LEAST_NOTICE_S, min(notice, resources.time_min * 60 // 4))
-    more: dict[str, Any] = {"requeue": True}
-    if resources.mem:
-        more["mem"] = _times(resources.mem, shares)
-    more |= {name.lstrip("-").replace("_", "-"): value for name, value in resources.sbatch.items() if value is not None}
-    together = ["--kill-on-bad-exit=1"] if len(job.runs) == 1 else ["--kill-on-bad-exit=0", "--wait=0"]
-    return {
-        "nodes": resources.nodes,
-        "ntasks_per_node": tasks,
-        "gpus_per_node": resources.gpus_per_node * shares or None,
-        "cpus_per_task": resources.cpus_per_task,
-        "time": resources.time_min,
-        "partition": resources.partition,
-        "account": resources.account,
-        "qos": resources.qos,
-        "constraint": resources.constraint,
-        "signal_delay_s": notice,
-        "setup": list(resources.setup),
-        "srun_args": together,
-        "additional_parameters": more,
-        "stderr_to_stdout": True,
-        "wckey": None,
-    }
-
-
-def _times(memory: str, shares: int) -> str:
-    """'16G', 4 -> '64G'."""
-    number = MEMORY.fullmatch(memory)
-    assert number is not None  # checked when the configuration was built
-    return f"{int(number[1]) * shares}{number[2]}"
 
 
 # --- submission -------------------------------------------------------------------------------------------------------
@@ -206,34 +130,45 @@ def submit(planned: Plan) -> None:
 
     Raises UserError with Slurm's own words when it refuses.
     """
-    jobs = _jobs(planned)
+    jobs = slurm_jobs.of(planned)
     if not jobs:
         return
     variables = launch.freeze_code(planned, snapshot=planned.launch.snapshot is not False)
-    groups = [[job for job in jobs if _shape(job) == shape] for shape in dict.fromkeys(map(_shape, jobs))]
+    groups = [
+        [job for job in jobs if slurm_jobs.shape(job) == shape] for shape in dict.fromkeys(map(slurm_jobs.shape, jobs))
+    ]
     chunk = _largest_array() if len(jobs) > 1 else 1
     groups = [group[i : i + chunk] for group in groups for i in range(0, len(group), chunk)]
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    submitted: list[tuple[Job, str, Path]] = []
     for group in groups:
         with _clean_environment(group[0].resources):
             _ask_first(_executor(group, planned, variables, Path(tempfile.gettempdir())), group)
-    for number, group in enumerate(groups):
-        name = f"{planned.launch.sweep.name}_{stamp}" + (f"_{number}" if number else "")
-        folder = _new_folder(slurm_folder(planned.launch.outputs, name)).absolute()
-        executor = _executor(group, planned, variables, folder)
-        calls = [
-            functools.partial(slurm_job.task, [_root(planned, run) for run in job.runs], job.side_by_side)
-            for job in group
-        ]
+    submitted: list[tuple[Job, str]] = []
+    with _uninterrupted() as interrupted:
         try:
-            with _clean_environment(group[0].resources):
-                ids = [str(j.job_id) for j in executor.submit_array(calls)]
-        except Exception as error:
-            _take_back([job_id for _, job_id, _ in submitted])
+            for number, group in enumerate(groups):
+                name = f"{planned.launch.sweep.name}_{stamp}" + (f"_{number}" if number else "")
+                submitted += _submit_array(group, planned, variables, name)
+                if interrupted:
+                    raise KeyboardInterrupt
+        except BaseException as error:
+            _take_back(planned, submitted)
+            if interrupted or not isinstance(error, Exception):
+                raise KeyboardInterrupt from None
             raise UserError(_refused(str(error), group)) from None
-        submitted += [(job, job_id, folder) for job, job_id in zip(group, ids, strict=True)]
-    for job, job_id, folder in submitted:
+    _print_submitted(submitted)
+
+
+def _submit_array(group: Sequence[Job], planned: Plan, variables: dict[str, str], name: str) -> list[tuple[Job, str]]:
+    """Queue jobs of one shape as an array, and leave in each run's folder which job it is; the jobs with their ids."""
+    folder = _new_folder(slurm_folder(planned.launch.outputs, name)).absolute()
+    executor = _executor(group, planned, variables, folder)
+    calls = [
+        functools.partial(slurm_job.task, [_root(planned, run) for run in job.runs], job.side_by_side) for job in group
+    ]
+    with _clean_environment(group[0].resources):
+        ids = [str(j.job_id) for j in executor.submit_array(calls)]
+    for job, job_id in zip(group, ids, strict=True):
         for run in job.runs:
             submission.write(
                 RunDir(planned.launch.outputs, run.run_id),
@@ -247,7 +182,30 @@ def submit(planned: Plan) -> None:
                     submitted=time.time(),
                 ),
             )
-    _print_submitted([(job, job_id) for job, job_id, _ in submitted])
+    return list(zip(group, ids, strict=True))
+
+
+def _take_back(planned: Plan, submitted: Sequence[tuple[Job, str]]) -> None:
+    """Cancel what was submitted before the rest was refused or interrupted."""
+    arrays = sorted({job_id.partition("_")[0] for _, job_id in submitted})
+    if arrays:
+        subprocess.run(["scancel", *arrays], capture_output=True, timeout=_COMMAND_TIMEOUT_S, env=environment())
+    for job, _ in submitted:
+        for run in job.runs:
+            RunDir(planned.launch.outputs, run.run_id).submission.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[list[int]]:
+    """Ctrl-C and a lost terminal only leave their mark: a job that was queued must be written down, or taken back."""
+    marks: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, _: marks.append(n)) for number in signals}
+    try:
+        yield marks
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _root(planned: Plan, run: Planned) -> str:
@@ -266,7 +224,7 @@ def _new_folder(folder: Path) -> Path:
 
 def _executor(group: Sequence[Job], planned: Plan, variables: dict[str, str], folder: Path) -> submitit.SlurmExecutor:
     """submitit's executor for jobs of one shape."""
-    wanted = parameters(group[0])
+    wanted = slurm_jobs.parameters(group[0])
     # After the user's own lines: `module load` may set PYTHONPATH as well.
     path = shlex.quote(variables["PYTHONPATH"])
     wanted["setup"] += [
@@ -307,7 +265,7 @@ def _all_nodes_up(partition: str | None) -> bool:
     """Whether every node of a partition (of the cluster's default, when None) can be given to jobs."""
     command = ["sinfo", "-h", "-N", "-o", "%P %T", *(["-p", partition] if partition else [])]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, env=environment())
     except (OSError, subprocess.TimeoutExpired):
         return False
     rows = [line.split() for line in said.stdout.splitlines()]
@@ -320,18 +278,12 @@ def _refused(words: str, group: Sequence[Job]) -> str:
     said = [line.strip() for line in words.splitlines() if re.search(r"error|fail|invalid|allocation", line, re.I)]
     said = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in said if not line.startswith("Traceback")]
     unique = "; ".join(dict.fromkeys(said)) or words.strip()
-    remedy = next((r for pattern, r in _REMEDIES if re.search(pattern, unique, re.IGNORECASE)), "see `man sbatch`")
+    remedy = next((r for pattern, r in _REMEDIES if re.search(pattern, unique, re.IGNORECASE)), "`man sbatch` explains")
     runs = sum(len(job.runs) for job in group)
     return (
         f"Slurm refuses {runs} run{'s' * (runs > 1)} with {in_words(group[0].resources)}: {unique}\n"
-        f"change {remedy}; nothing was submitted"
+        f"{remedy}; nothing was submitted"
     )
-
-
-def _take_back(job_ids: Sequence[str]) -> None:
-    arrays = sorted({j.partition("_")[0] for j in job_ids})
-    if arrays:
-        subprocess.run(["scancel", *arrays], capture_output=True, timeout=_COMMAND_TIMEOUT_S)
 
 
 def _largest_array() -> int:
@@ -377,13 +329,19 @@ def _print_submitted(submitted: Sequence[tuple[Job, str]]) -> None:
         )
 
 
-def _print_next(planned: Plan) -> None:
-    folder = SweepDir(planned.launch.outputs, planned.launch.sweep.name).root
-    display.console.print(
-        f"state   cl-bench status {folder}   (--watch; also: logs, cancel, retry)\n"
-        f"report  cl-bench report {folder}   (at any time)",
-        soft_wrap=True,
-    )
+def _print_next(planned: Plan, is_sweep: bool) -> None:
+    """What to type next."""
+    outputs = planned.launch.outputs
+    if is_sweep:
+        folder = shlex.quote(str(SweepDir(outputs, planned.launch.sweep.name).root))
+        display.console.print(
+            f"state   cl-bench status {folder}   (--watch; also: logs, cancel, retry)", soft_wrap=True
+        )
+        display.console.print(f"report  cl-bench report {folder}   (at any time)", soft_wrap=True)
+    else:
+        what = planned.runs[0].run_id if len(planned.runs) == 1 else ""
+        command = f"cl-bench status {what} --outputs {shlex.quote(outputs)}".replace("  ", " ")
+        display.console.print(f"state   {command}   (--watch; also: logs, cancel, retry)", soft_wrap=True)
 
 
 def _wait(planned: Plan) -> None:
@@ -391,8 +349,12 @@ def _wait(planned: Plan) -> None:
     by_id = {r.run_id: (number, r) for number, r in enumerate(planned.runs, 1)}
     waiting = [RunDir(planned.launch.outputs, r.run_id) for r in planned.runs if r.state not in ("done", "diverged")]
     quiet: dict[str, int] = {}
+    told: dict[str, str] = {}
     while waiting:
         for seen in states.observe(waiting):
+            if seen.job is not None and seen.job.never and told.get(seen.run.run_id) != seen.why:
+                told[seen.run.run_id] = seen.why
+                display.console.print(f"{seen.run.run_id} waits: {seen.why}", soft_wrap=True)
             # Twice: a job that has left may not have come back to the queue yet, and squeue lags.
             quiet[seen.run.run_id] = 0 if seen.is_live or seen.unsure else quiet.get(seen.run.run_id, 0) + 1
             if seen.status.state in status.FINISHED or quiet[seen.run.run_id] > 1:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -18,6 +19,9 @@ from cl_bench.train import Rank, StopRequest
 
 _POLL_S = 0.2
 _SCONTROL_TIMEOUT_S = 60
+_CLAIM_POLL_S = 1.0
+_GIVE_WAY_S = 60.0
+"""What a trainer that Slurm has given up may take to save; less than its successor waits for it."""
 
 
 def task(roots: Sequence[str], side_by_side: bool) -> None:
@@ -30,7 +34,10 @@ def task(roots: Sequence[str], side_by_side: bool) -> None:
         job.leave(train_one(roots[0], place()))
     if side_by_side:
         here = place()
-        job.leave(train_one(roots[here.rank], dataclasses.replace(here, rank=0, world_size=1)))
+        mine = roots[here.rank]
+        job.leave(
+            0 if _is_over(RunDir.at(mine), here) else train_one(mine, dataclasses.replace(here, rank=0, world_size=1))
+        )
     job.leave(train_in_turn(roots))
 
 
@@ -73,12 +80,29 @@ def train_one(root: str, here: Rank) -> int:
     """Train one run as this task's rank; on Slurm's notice save and go back to the queue. Returns the exit code."""
     run = RunDir.at(root)
     with StopRequest() as stop:
-        _log_into(run, here)
-        meeting = run.logs / f"meeting_{here.job}_{here.restarts}"
-        code = job.run_job(root, here, str(meeting), stop, threads())
-        if here.rank == 0 and signal.SIGUSR2 in stop.signals and _left_unfinished(run, here):
+        code = _train(run, here, stop)
+        noticed = signal.SIGUSR2 in stop.signals and _left_unfinished(run, here)
+        if here.rank == 0 and (noticed or code == job.EXIT_NOT_LET_GO):
             _requeue([run], here)
     return code
+
+
+def _train(run: RunDir, here: Rank, stop: StopRequest) -> int:
+    _log_into(run, here)
+    if here.rank == 0:
+        threading.Thread(target=_give_way, args=(run, here, stop), daemon=True).start()
+    meeting = run.logs / f"meeting_{here.job}_{here.restarts}"
+    return job.run_job(str(run.root), here, str(meeting), stop, threads())
+
+
+def _give_way(run: RunDir, here: Rank, stop: StopRequest) -> None:
+    """Leave when Slurm has started this job anew: save at the next step's end, or, stuck, without."""
+    while not lock.is_superseded(run, here.job, here.restarts):
+        time.sleep(_CLAIM_POLL_S)
+    stop.signals.add(signal.SIGTERM)
+    time.sleep(_GIVE_WAY_S)
+    print(f"Slurm has started job {here.job} anew, and this start of it is stuck: it ends without a save", flush=True)
+    job.leave(job.EXIT_FAILED)
 
 
 def train_in_turn(roots: Sequence[str]) -> int:
@@ -86,9 +110,8 @@ def train_in_turn(roots: Sequence[str]) -> int:
     here, worst = place(), 0
     with StopRequest() as stop:
         for root in roots:
-            known = status.read(RunDir.at(root))
-            if known.state in FINISHED or (known.state == "FAILED" and known.job == here.job):
-                continue  # in an earlier start of this job
+            if _is_over(RunDir.at(root), here):
+                continue
             if stop.signals:
                 break
             worst = max(worst, _train_in_a_process(root, stop))
@@ -110,6 +133,12 @@ def _train_in_a_process(root: str, stop: StopRequest) -> int:
     return abs(int(child.returncode))
 
 
+def _is_over(run: RunDir, here: Rank) -> bool:
+    """Whether a packed run has finished, or failed in an earlier start of this job."""
+    known = status.read(run)
+    return known.state in FINISHED or (known.state == "FAILED" and known.job == here.job)
+
+
 def _left_unfinished(run: RunDir, here: Rank) -> bool:
     known = status.read(run)
     return known.state == "PREEMPTED" and known.job == here.job and not lock.is_superseded(run, here.job, here.restarts)
@@ -121,11 +150,12 @@ def _requeue(runs: Sequence[RunDir], here: Rank) -> None:
     if here.restarts >= most:
         for run in runs:
             known = status.read(run)
-            error = (
-                f"came back to the queue {here.restarts} times, which is resources.max_restarts; "
-                "`cl-bench retry` goes on from the last save"
-            )
-            status.write(run, known, state="FAILED", error=error, job=here.job, restarts=here.restarts)
+            if known.job == here.job:  # not one that waits for its turn in a pack
+                error = (
+                    f"not put back into the queue: Slurm has started this job again {here.restarts} times, and "
+                    f"resources.max_restarts = {most}; `cl-bench retry` goes on from the last save"
+                )
+                status.write(run, known, state="FAILED", error=error, restarts=here.restarts)
         return
     print(f"back to the queue: scontrol requeue {here.job}", flush=True)
     try:
@@ -153,9 +183,7 @@ def main() -> None:
     here = place()
     run = RunDir.at(sys.argv[1])
     with StopRequest() as stop:
-        _log_into(run, here)
-        meeting = run.logs / f"meeting_{here.job}_{here.restarts}"
-        code = job.run_job(sys.argv[1], here, str(meeting), stop, threads())
+        code = _train(run, here, stop)
     job.leave(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,6 @@ _NEVER = (
     ("PartitionNodeLimit", "asks for more nodes, or more on each, than the partition has", "resources.nodes"),
     ("PartitionConfig", "asks for what no node of the partition has", "resources.tasks_per_node, gpus_per_node or mem"),
     ("PartitionTimeLimit", "asks for more time than the partition allows", "resources.time_min"),
-    ("PartitionDown|PartitionInactive", "the partition takes no jobs", "resources.partition"),
     ("BadConstraints", "no node has the features asked for", "resources.constraint"),
     (r"(QOS|Assoc).*(PerJob|MaxWall|PerNode|MinCpu|MinGRES).*", "more than one job may have", "the resources or qos"),
     ("InvalidAccount|AccountNotAllowed", "this account may not run here", "resources.account"),
@@ -28,10 +28,13 @@ _NEVER = (
 _HELD = {
     "JobHeldUser": "held by its owner; `scontrol release` lets it go",
     "JobHeldAdmin": "held by an administrator",
+    "launch failed requeued held": "held: it could not be launched; see the node's log, then `scontrol release`",
     "JobHoldMaxRequeue": "held: it could not be launched several times; see the node's log, then `scontrol release`",
 }
 _PLAIN = {
     "Resources": "waits for free nodes",
+    "PartitionDown": "the partition is closed for now",
+    "PartitionInactive": "the partition is closed for now",
     "Priority": "others are before it",
     "BeginTime": "starts again in a moment",
     "JobArrayTaskLimit": "the array runs as many at a time as it may (array_parallelism)",
@@ -63,12 +66,12 @@ class Job:
     @property
     def never(self) -> bool:
         """Whether it waits for something that does not come."""
-        return self.waits and (_never(self.reason) is not None or self.reason in _HELD)
+        return self.waits and (_never(self.reason) is not None or _plain(self.reason) in _HELD)
 
     @property
     def why(self) -> str:
         """The reason it waits, in words: what it means and what would help."""
-        reason = self.reason.strip("()").partition(",")[0]
+        reason = _plain(self.reason)
         if found := _never(reason):
             return f"{reason}: will never start: {found[0]}; cancel it and change {found[1]}"
         if reason in _HELD:
@@ -76,9 +79,21 @@ class Job:
         return ": ".join(filter(None, [reason, _PLAIN.get(reason, "")])) if reason != "None" else ""
 
 
+def _plain(reason: str) -> str:
+    """'ReqNodeNotAvail, UnavailableNodes:n1' -> 'ReqNodeNotAvail'; a whole sentence stays one."""
+    text = reason.strip("()")
+    first = text.partition(",")[0]
+    return text if " " in first else first
+
+
 def _never(reason: str) -> tuple[str, str] | None:
-    plain = reason.strip("()").partition(",")[0]
-    return next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, plain)), None)
+    return next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, _plain(reason))), None)
+
+
+def environment() -> dict[str, str]:
+    """Variables for Slurm's commands: the user's filters (SQUEUE_PARTITION, SCANCEL_USER, …) would hide jobs."""
+    hiding = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SLURM_")
+    return {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(hiding)}
 
 
 class Queue:
@@ -88,6 +103,8 @@ class Queue:
         self.problem = ""
         """Why Slurm could not be asked; then nothing is known of any job."""
         self._jobs: dict[str, Job] = {}
+        self._arrays: dict[str, Job] = {}
+        """What is said of an array as a whole: elements that were cancelled before they began are not listed."""
         wanted = set(job_ids)
         if not wanted:
             return
@@ -97,7 +114,7 @@ class Queue:
         arrays = sorted({j.partition("_")[0] for j in wanted})
         command = ["squeue", "-h", "-r", "-t", "all", "-j", ",".join(arrays), "-o", "%i|%T|%r|%N"]
         try:
-            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment())
         except subprocess.TimeoutExpired:
             self.problem = f"squeue did not answer within {_TIMEOUT_S} s"
             return
@@ -107,8 +124,11 @@ class Queue:
             return
         for line in out.stdout.splitlines():
             job_id, _, rest = line.partition("|")
+            job = Job(*rest.split("|", 2))
             if job_id in wanted:
-                self._jobs[job_id] = Job(*rest.split("|", 2))
+                self._jobs[job_id] = job
+            elif job.over and "_[" not in job_id and "_" not in job_id:
+                self._arrays[job_id] = job
         self._ask_accounting(wanted - {j for j, job in self._jobs.items() if not job.over})
 
     def _ask_accounting(self, job_ids: set[str]) -> None:
@@ -119,17 +139,18 @@ class Queue:
         arrays = sorted({j.partition("_")[0] for j in forgotten})
         command = ["sacct", "-n", "-P", "-X", "-j", ",".join(arrays), "-o", "JobID,State,NodeList"]
         try:
-            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment())
         except subprocess.TimeoutExpired:
             return
         for line in out.stdout.splitlines() if out.returncode == 0 else ():
             job_id, state, nodes = line.split("|", 2)
-            if job_id in forgotten:
-                # 'CANCELLED by 1000'. Accounting lags: what it still calls running squeue would know.
-                word = state.split()[0] if state else ""
-                if word in _OVER:
-                    self._jobs[job_id] = Job(word, "", nodes)
+            # 'CANCELLED by 1000'. Accounting lags: what it still calls running squeue would know.
+            word = state.split()[0] if state else ""
+            if word in _OVER and job_id in forgotten:
+                self._jobs[job_id] = Job(word, "", nodes)
+            elif word in _OVER and "_" not in job_id.replace("_[", ""):
+                self._arrays[job_id.partition("_")[0]] = Job(word, "", nodes)
 
     def get(self, job_id: str) -> Job | None:
         """What Slurm knows of a job; None when it has forgotten it, or could not be asked (`problem`)."""
-        return self._jobs.get(job_id)
+        return self._jobs.get(job_id) or self._arrays.get(job_id.partition("_")[0])

@@ -34,16 +34,18 @@ class Observed:
     """Why it waits, or what is known of its end."""
     unsure: str = ""
     """Why its state could not be made out; the state is then the file's own."""
+    in_launch: bool = False
+    """Whether a launch on this or another machine is going to train it."""
 
     @property
     def is_queued(self) -> bool:
         """Whether a Slurm job is to train it."""
-        return self.job is not None and self.job.waits
+        return self.job is not None and not self.job.over and self.status.state == "PENDING"
 
     @property
     def is_live(self) -> bool:
-        """Whether it is being trained, or waits in a queue."""
-        return self.status.state == "RUNNING" or self.is_queued
+        """Whether it is being trained, or something is going to."""
+        return self.status.state == "RUNNING" or self.is_queued or self.in_launch
 
     @property
     def job_id(self) -> str:
@@ -78,11 +80,8 @@ def _observe(run: RunDir, known: Status, sub: Submission | None, queue: Queue) -
     if queue.problem:
         return Observed(run, known, sub, None, "", unsure=queue.problem)
     began = known.job == sub.job_id
-    if job is not None and job.waits:
-        again = f"restart {known.restarts + 1}; " if began else ""
-        return Observed(run, _as(known, "PENDING"), sub, job, again + job.why)
-    if job is not None and not job.over:  # starting, or about to leave
-        return Observed(run, _as(known, "RUNNING"), sub, job, "" if began else "starting")
+    if job is not None and not job.over:
+        return Observed(run, *_in_its_job(known, sub, job, began))
     word = job.state if job else ""
     if began and known.state != "RUNNING":
         return Observed(run, known, sub, job, "")
@@ -90,23 +89,36 @@ def _observe(run: RunDir, known: Status, sub: Submission | None, queue: Queue) -
         return Observed(run, known, sub, job, "cancelled before it began; `cl-bench retry` queues it again")
     ended = _ENDED.get(word, f"Slurm says {word}" if word else "Slurm no longer knows its job")
     if not began:
-        ended += "; it never began" + ("" if word in ("CANCELLED", "NODE_FAIL") else ": see its log")
+        ended += "; it never began" + (": see its log" if sub.batch_log.exists() else "")
     return Observed(run, _as(known, "LOST"), sub, job, ended)
+
+
+def _in_its_job(known: Status, sub: Submission, job: Job, began: bool) -> tuple[Status, Submission, Job, str]:
+    """A run that nobody holds, while its job waits or runs."""
+    if began and known.state == "FAILED" and sub.runs_in_job > 1:
+        return known, sub, job, ""  # its job goes on with others, and does not come back to it
+    if job.waits:
+        again = f"restart {known.restarts + 1}; " if began else ""
+        return _as(known, "PENDING"), sub, job, again + job.why
+    if sub.runs_in_job > 1 and not began:
+        return _as(known, "PENDING"), sub, job, f"waits for its turn in job {sub.job_id}"
+    return _as(known, "RUNNING"), sub, job, "" if began else "starting"
 
 
 def _observe_local(run: RunDir, known: Status, sub: Submission | None, held: bool) -> Observed:
     if held:
         return Observed(run, _as(known, "RUNNING"), sub, None, "")
+    if sub is not None and sub.launch_lives and not sub.cancelled and known.updated < sub.submitted:
+        return Observed(run, _as(known, "PENDING"), sub, None, f"waits in process {sub.job_id}", in_launch=True)
     if known.state == "RUNNING":
         return Observed(run, _as(known, "LOST"), sub, None, "no process trains it any more")
-    why = ""
-    if known.state == "PENDING" and sub is not None:
-        why = (
-            f"waits in process {sub.job_id}"
-            if sub.launch_lives
-            else "its launch is over; launch again or `cl-bench retry`"
-        )
-    return Observed(run, known, sub, None, why)
+    if known.state != "PENDING" or sub is None:
+        return Observed(run, known, sub, None, "")
+    if sub.cancelled:
+        return Observed(run, known, sub, None, "cancelled before it began; `cl-bench retry` starts it")
+    if sub.launch_lives:  # it has just taken the run up
+        return Observed(run, known, sub, None, f"starts in process {sub.job_id}", in_launch=True)
+    return Observed(run, known, sub, None, "its launch is over; `cl-bench retry` starts it")
 
 
 def _as(known: Status, state: status.State) -> Status:

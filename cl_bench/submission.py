@@ -38,6 +38,11 @@ class Submission:
     """Unix time."""
 
     @property
+    def batch_log(self) -> Path:
+        """Slurm: what the batch script and the first task printed before training took over the output."""
+        return Path(self.folder) / f"{self.job_id}_0_log.out"
+
+    @property
     def launch_lives(self) -> bool:
         """Whether the launch of a local run is still there; so it is assumed of one on another machine."""
         return self.host != socket.gethostname() or _started(int(self.job_id)) == self.process_started

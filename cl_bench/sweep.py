@@ -17,12 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cl_bench import config, display, launchers, validation
-from cl_bench.errors import EXIT_USER_ERROR, UserError, did_you_mean
+from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean
 from cl_bench.launch import RunsFailed
 from cl_bench.paths import config_root
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 _GROUPS = ("model", "data", "curriculum", "optim", "deepspeed", "tracking", "sweeps")
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
-from cl_bench import __version__, adaptive, batch, lock, pacing, provenance, records, schedule, status
+from cl_bench import __version__, adaptive, batch, pacing, provenance, records, schedule, status
 from cl_bench.config import RunConfig
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
@@ -207,12 +207,15 @@ class Trainer:
         import torch
         import torch.distributed as dist
 
-        asked = float(bool(self.stop.signals))
+        asked, noticed = bool(self.stop.signals), signal.SIGUSR2 in self.stop.signals
         if self.rank.world_size == 1:
-            return float(loss), bool(asked)
-        both = torch.stack([loss, torch.tensor(asked, device=loss.device)])
-        dist.all_reduce(both)
-        return float(both[0]) / self.rank.world_size, bool(both[1] > 0)
+            return float(loss), asked
+        flags = torch.tensor([float(asked), float(noticed)], device=loss.device)
+        total = torch.cat([loss.reshape(1), flags])
+        dist.all_reduce(total)
+        if total[2] > 0:
+            self.stop.signals.add(signal.SIGUSR2)  # a notice that came to one rank came to the run
+        return float(total[0]) / self.rank.world_size, bool(total[1] > 0)
 
     def _diverged(self, row: dict[str, Any]) -> str | None:
         from cl_bench import telemetry
@@ -288,8 +291,6 @@ class Trainer:
         if not self.writer or time.monotonic() - self._heartbeat < _HEARTBEAT_S:
             return
         self._heartbeat = time.monotonic()
-        if self.rank.job and lock.is_superseded(self.run, self.rank.job, self.rank.restarts):
-            self.stop.signals.add(signal.SIGTERM)
         if self.adaptive:  # how many steps it takes is known in the end only
             left = max(0, self.config.token_budget - row["consumed_tokens"])
             self.steps = row["step"] + math.ceil(left / max(1, row["seqlen"] * row["global_batch_size"]))

@@ -26,6 +26,7 @@ from tests.conftest import LINEAR, resolved, run_config, small
         ({"resources": {"tasks_per_node": 3}}, "global_batch_size = 8 does not divide over 3 ranks"),
         ({"resources": {"nodes": 2, "gpus_per_node": 8}}, "global_batch_size = 8 does not divide over 16 ranks"),
         ({"resources": {"gpus_per_node": 2, "tasks_per_node": 4}}, "a rank has one GPU; leave tasks_per_node at null"),
+        ({"resources": {"sbatch": {"gres": "gpu:a100:2"}}}, "give resources.gpus_per_node and gpu_type instead"),
         ({"resources": {"mem": "lots"}}, "resources.mem = 'lots': not a size as sbatch has it"),
         ({"resources": {"sbatch": {"time": 5}}}, "resources.sbatch.time: give resources.time_min instead"),
         ({"resources": {"sbatch": {"ntasks-per-node": 5}}}, "give resources.tasks_per_node instead"),

@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     {"job"},
     {"slurm_job", "price"},
     {"plan"},
-    {"display"},
+    {"display", "slurm_jobs"},
     {"launch"},
     {"local", "slurm"},
     {"launchers"},

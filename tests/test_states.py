@@ -69,12 +69,15 @@ def run_of(tmp_path: Path, job_id: str = "7_0", *, began: bool = False, state: s
         ("7_0|CANCELLED|None|", False, "PREEMPTED", "PREEMPTED", "cancelled before it began"),
         ("7_0|CANCELLED|None|n1", True, "RUNNING", "LOST", "it was cancelled"),
         ("7_0|FAILED|NonZeroExitCode|n1", True, "FAILED", "FAILED", ""),
-        ("7_0|FAILED|NonZeroExitCode|n1", False, "PENDING", "LOST", "Slurm says FAILED; it never began: see its log"),
+        ("7_0|FAILED|NonZeroExitCode|n1", False, "PENDING", "LOST", "Slurm says FAILED; it never began"),
         ("7_0|OUT_OF_MEMORY|None|n1", True, "RUNNING", "LOST", "it took more memory than it was given"),
         ("7_0|NODE_FAIL|None|n1", False, "FAILED", "LOST", "its node failed; it never began"),
         ("", True, "RUNNING", "LOST", "Slurm no longer knows its job"),
         ("", True, "DONE", "DONE", ""),
         ("7_1|RUNNING|None|n1", True, "RUNNING", "LOST", "Slurm no longer knows its job"),
+        ("7|CANCELLED|None|", False, "PENDING", "PENDING", "cancelled before it began"),  # how Slurm lists elements
+        ("7_0|PENDING|PartitionDown|", False, "PENDING", "PENDING", "PartitionDown: the partition is closed for now"),
+        ("7_0|PENDING|launch failed requeued held|", False, "PENDING", "PENDING", "held: it could not be launched"),
     ],
 )
 def test_the_jobs_word_then_the_queues(
@@ -87,6 +90,33 @@ def test_the_jobs_word_then_the_queues(
     assert why in seen.why
     assert bool(why) or not seen.why
     assert not seen.unsure
+
+
+@pytest.mark.parametrize(
+    ("answer", "began", "written", "state", "why", "live"),
+    [
+        ("7_0|RUNNING|None|n1", True, "FAILED", "FAILED", "", False),
+        ("7_0|PENDING|Resources|", True, "FAILED", "FAILED", "", False),
+        ("7_0|RUNNING|None|n1", False, "PENDING", "PENDING", "waits for its turn in job 7_0", True),
+        ("7_0|RUNNING|None|n1", True, "RUNNING", "RUNNING", "", True),
+        ("7_0|PENDING|Resources|", True, "PREEMPTED", "PENDING", "restart 1; Resources", True),
+    ],
+)
+def test_runs_that_share_a_job(
+    slurm: Path, tmp_path: Path, answer: str, began: bool, written: status.State, state: str, why: str, live: bool
+) -> None:
+    run = run_of(tmp_path, began=began, state=written)
+    submission.write(run, Submission(launcher="slurm", job_id="7_0", folder=str(tmp_path), runs_in_job=3))
+    (slurm / "squeue.out").write_text(answer + "\n")
+    (seen,) = states.observe([run])
+    assert (seen.status.state, seen.is_live) == (state, live)
+    assert why in seen.why
+
+
+def test_the_users_own_filters_hide_no_job(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (slurm / "squeue").write_text('#!/bin/sh\n[ -n "$SQUEUE_PARTITION" ] || echo "7_0|PENDING|Resources|"\n')
+    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
+    assert states.observe([run_of(tmp_path)])[0].is_queued
 
 
 def test_what_squeue_has_forgotten_sacct_may_know(slurm: Path, tmp_path: Path) -> None:
@@ -148,7 +178,17 @@ def test_a_local_run_whose_launch_is_gone(tmp_path: Path) -> None:
     ours = submission.by_this_process("s", {})
     submission.write(run, ours)
     assert ours.launch_lives
+    (waiting,) = states.observe([run])
+    assert waiting.why == f"waits in process {os.getpid()}"
+    assert waiting.is_live
+    status.write(run, status.Status(), state="PENDING")
+    assert states.observe([run])[0].why == f"starts in process {os.getpid()}"
+    status.write(run, status.Status(), state="FAILED")
+    submission.write(run, submission.by_this_process("s", {}))
     assert states.observe([run])[0].why == f"waits in process {os.getpid()}"
+    submission.write(run, Submission(**{**ours.__dict__, "cancelled": True}))
+    status.write(run, status.Status(), state="PENDING")
+    assert "cancelled before it began" in states.observe([run])[0].why
     gone = subprocess.Popen(["true"])
     gone.wait()
     submission.write(run, Submission(**{**ours.__dict__, "job_id": str(gone.pid)}))
@@ -277,4 +317,10 @@ def test_nothing_to_do(slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     run_of(tmp_path, began=True, state="DONE")
     assert cli.main(["cancel", "run_7_0", "--outputs", str(tmp_path)]) == 0
     assert cli.main(["retry", "--outputs", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines() == ["nothing to cancel: no run is live", "nothing to retry"]
+    never = RunDir(tmp_path, "never")
+    never.root.mkdir(parents=True)
+    never.config.write_text("{}")
+    assert cli.main(["retry", "never", "--outputs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["never was never submitted; launch its sweep again", "nothing to retry"]
+    assert lines[:-2] == ["nothing to cancel: no run is live", "nothing to retry"]

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from cl_bench import plan, provenance, rendezvous, slurm
+from cl_bench import plan, provenance, rendezvous, slurm, slurm_jobs
 from cl_bench.config import LaunchConfig, SweepConfig, from_dict
+from cl_bench.errors import UserError
 from cl_bench.paths import RunDir
 from cl_bench.plan import Plan
 from tests.conftest import small
@@ -32,8 +33,8 @@ def test_what_a_run_asks_for(tmp_path: Path, text: Path) -> None:
         "constraint": "a100",
         "sbatch": {"exclusive": True, "mail_type": None},
     }
-    (job,) = slurm._jobs(planned(tmp_path, text, resources | more | {"setup": ["module load cuda"]}))
-    asked = slurm.parameters(job)
+    (job,) = slurm_jobs.of(planned(tmp_path, text, resources | more | {"setup": ["module load cuda"]}))
+    asked = slurm_jobs.parameters(job)
     names = ("nodes", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "time", "partition", "account", "qos")
     assert [asked[n] for n in names] == [2, 4, 4, 8, 240, "gpu", "lab", "long"]
     assert asked["constraint"] == "a100"
@@ -43,26 +44,47 @@ def test_what_a_run_asks_for(tmp_path: Path, text: Path) -> None:
     assert asked["signal_delay_s"] == 90
 
 
+def test_a_type_of_gpu_and_switches(tmp_path: Path, text: Path) -> None:
+    resources = {"gpus_per_node": 2, "gpu_type": "a100", "sbatch": {"exclusive": False, "mail_type": None}}
+    (job,) = slurm_jobs.of(planned(tmp_path, text, resources))
+    asked = slurm_jobs.parameters(job)
+    assert asked["gpus_per_node"] is None
+    assert asked["additional_parameters"] == {"requeue": True, "gpus-per-node": "a100:2"}
+    assert asked["ntasks_per_node"] == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("sbatch: error: Invalid account or account/partition combination specified", "change resources.account"),
+        ("slurm_load_partitions: error: Unable to contact slurm controller", "try again when the cluster's controller"),
+        ("sbatch: error: Invalid --exclusive specification", "`man sbatch` explains"),
+    ],
+)
+def test_remedies(tmp_path: Path, text: Path, said: str, remedy: str) -> None:
+    assert remedy in slurm._refused(said, slurm_jobs.of(planned(tmp_path, text, {})))
+
+
 @pytest.mark.parametrize(("minutes", "notice"), [(None, 90), (240, 90), (4, 60), (2, 30), (1, 15)])
 def test_short_jobs_are_not_noticed_before_their_first_step(
     tmp_path: Path, text: Path, minutes: int | None, notice: int
 ) -> None:
-    (job,) = slurm._jobs(planned(tmp_path, text, {"time_min": minutes}))
-    assert slurm.parameters(job)["signal_delay_s"] == notice
+    (job,) = slurm_jobs.of(planned(tmp_path, text, {"time_min": minutes}))
+    assert slurm_jobs.parameters(job)["signal_delay_s"] == notice
 
 
 def test_small_runs_share_jobs(tmp_path: Path, text: Path) -> None:
     gpu = {"gpus_per_node": 1, "mem": "4G"}
     grid = planned(tmp_path, text, *[gpu] * 5, {"tasks_per_node": 2}, pack=2, side_by_side=True)
-    jobs = slurm._jobs(grid)
+    jobs = slurm_jobs.of(grid)
     assert [len(job.runs) for job in jobs] == [1, 2, 2, 1]  # the run of two ranks has a job of its own
-    asked = [slurm.parameters(job) for job in jobs]
+    asked = [slurm_jobs.parameters(job) for job in jobs]
     assert [a["ntasks_per_node"] for a in asked] == [2, 2, 2, 1]
     assert [a["gpus_per_node"] for a in asked] == [None, 2, 2, 1]
     assert [a["additional_parameters"].get("mem") for a in asked] == [None, "8G", "8G", "4G"]
     assert "--kill-on-bad-exit=0" in asked[1]["srun_args"]
-    in_turn = slurm._jobs(planned(tmp_path, text, *[gpu] * 4, pack=4))
-    assert [slurm.parameters(job)["gpus_per_node"] for job in in_turn] == [1]
+    in_turn = slurm_jobs.of(planned(tmp_path, text, *[gpu] * 4, pack=4))
+    assert [slurm_jobs.parameters(job)["gpus_per_node"] for job in in_turn] == [1]
 
 
 # --- the copy of the code ---------------------------------------------------------------------------------------------
@@ -84,6 +106,18 @@ def test_a_snapshot_is_what_a_job_imports(tmp_path: Path, monkeypatch: pytest.Mo
     assert said.stdout.split() == [str(copy / "cl_bench" / "__init__.py"), str(copy / "paces" / "__init__.py")]
     (mine / "paces" / "slow.py").write_text("def pace(step): return 16\n")
     assert provenance.take_snapshot(tmp_path / "out", ["paces.slow.pace"]) != copy
+
+
+def test_a_package_without_an_init_file_and_a_path_that_cannot_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "pace.py").write_text("def pace(step): return 8\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    copy = provenance.take_snapshot(tmp_path / "out", ["bare.pace.pace"])
+    assert (copy / "bare" / "pace.py").exists()
+    with pytest.raises(UserError, match="its path holds a ':'"):
+        provenance.take_snapshot(tmp_path / "a:b")
 
 
 def test_what_a_run_was_launched_with(tmp_path: Path) -> None:

@@ -145,12 +145,12 @@ def test_what_belongs_to_the_launch_takes_one_value(tmp_path: Path, capsys: pyte
 def test_what_a_machine_without_gpus_cannot_train(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_gpus", lambda: 0)
+    monkeypatch.setattr(local, "_gpus", lambda: list(range(0)))
     for argument in ("deepspeed.precision=fp16", "resources.accelerator=cuda"):
         assert dry(tmp_path, "sweeps=smoke", argument) == 0  # a plan is for any machine
         assert sweep.main(["-m", "sweeps=smoke", argument, f"outputs={tmp_path}"]) == 2
         assert "shows no" in capsys.readouterr().err
-    monkeypatch.setattr(local, "_gpus", lambda: 1)
+    monkeypatch.setattr(local, "_gpus", lambda: list(range(1)))
     assert sweep.main(["-m", "sweeps=smoke", "resources.tasks_per_node=2", f"outputs={tmp_path}"]) == 2
     assert "more than the 1 GPUs" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -299,6 +299,8 @@ def main() -> None:
     problem = missing()
     if problem:
         sys.exit(problem)
+    for number in (signal.SIGINT, signal.SIGTERM):  # ignored in a shell's background jobs; or ends without down()
+        signal.signal(number, signal.default_int_handler)
     try:
         started = time.monotonic()
         cluster.up()

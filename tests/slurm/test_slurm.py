@@ -182,6 +182,8 @@ def test_cancelled_then_launched_again(
     seen = states.observe([run])[0]
     assert seen.status.state == "PREEMPTED"
     left = seen.status.step
+    assert cli.main(["cancel", "t", "--outputs", str(tmp_path)]) == 0
+    assert "nothing to cancel" in capfd.readouterr().out
     submit(tmp_path, grid(text))
     until_over(run)
     assert restored(run) == [0, left]
@@ -255,6 +257,37 @@ def test_restarts_are_capped_and_visible(slowly: Cluster, tmp_path: Path, text: 
     assert known.state == "FAILED"
     assert known.restarts == 1
     assert "Slurm has started this job again 1 times, and resources.max_restarts = 0" in known.error
+
+
+def test_notice_that_only_one_rank_got(slowly: Cluster, tmp_path: Path, text: Path) -> None:
+    (run,) = submit(tmp_path, grid(text, resources={"tasks_per_node": 2}))
+    until_step(run, 20)
+    first = lock.holder(run)
+    others = [int(p.name) for p in Path("/proc").glob("[0-9]*") if _is_rank(p, run)]
+    for pid in others:
+        if pid != first:
+            os.kill(pid, signal.SIGUSR2)
+    until_over(run)
+    assert status.read(run).state == "DONE", status.read(run)
+    assert len(restored(run)) == 2
+
+
+def _is_rank(process: Path, run: RunDir) -> bool:
+    try:
+        name = (process / "cmdline").read_text()
+        return "submitit.core._submit" in name and "srun" not in name and str(run.outputs) in name
+    except OSError:
+        return False
+
+
+def test_notice_before_anyone_listens(cluster: Cluster, undisturbed: RunDir, tmp_path: Path, text: Path) -> None:
+    (run,) = submit(tmp_path, grid(text))
+    job = submission.read(run).job_id  # type: ignore[union-attr]
+    until(lambda: any(_is_rank(p, run) for p in Path("/proc").glob("[0-9]*")), "the task has started")
+    cluster.run("scancel", "--signal=USR2", job)
+    until_over(run)
+    assert cluster.run("sacct", "-n", "-X", "-P", "-D", "-j", job, "-o", "State").count("\n") >= 2  # it came back
+    done_and_identical(run, undisturbed)
 
 
 # --- two at once ------------------------------------------------------------------------------------------------------
