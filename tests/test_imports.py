@@ -19,8 +19,9 @@ LAYERS: list[set[str]] = [
     {"config"},
     {"paths"},
     {"lock", "pacing", "schedule", "records", "status", "identity", "corpus", "submission", "provenance", "rendezvous"},
-    {"data", "model", "ds_config", "telemetry", "tracking", "slurm_queue"},
-    {"evaluate", "checkpoint", "states"},
+    {"tokenizer"},
+    {"data", "model", "ds_config", "telemetry", "tracking", "slurm_queue", "zeroshot_text"},
+    {"evaluate", "checkpoint", "states", "weights", "zeroshot", "export"},
     {"train"},
     {"job"},
     {"slurm_job", "price"},
@@ -30,6 +31,7 @@ LAYERS: list[set[str]] = [
     {"local", "slurm"},
     {"launchers"},
     {"sweep", "commands"},
+    {"quality"},
     {"cli"},
 ]
 HEAVY = {"torch", "deepspeed", "transformers", "wandb"}
