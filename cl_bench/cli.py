@@ -45,14 +45,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _on_runs(command: str, argv: list[str]) -> int:
-    from cl_bench import commands, quality
+    from cl_bench import commands
     from cl_bench.launch import RunsFailed
 
     try:
-        if command == "eval":
-            return quality.evaluate(argv)
-        if command == "export":
-            return quality.export(argv)
+        if command in ("eval", "export"):
+            from cl_bench import quality  # needs torch, which takes a second
+
+            return quality.evaluate(argv) if command == "eval" else quality.export(argv)
         return int(getattr(commands, command)(argv))
     except UserError as error:
         for line in str(error).splitlines():

@@ -58,7 +58,8 @@ def load(run: RunDir, config: RunConfig) -> Trained:
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder}: damaged, or not a save of this run ({reason}); delete it and train on, which saves anew"
+            f"{folder}: damaged, or not a save of this run ({reason}); if the run is being trained, try again, else "
+            f"delete {run.root} and train it anew"
         ) from None
 
 
