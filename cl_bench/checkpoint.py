@@ -55,15 +55,20 @@ def save(engine: Any, state: TrainState, run: RunDir, rank: int, keep: int) -> N
     dist.barrier()
 
 
+def newest(run: RunDir) -> Path | None:
+    """The folder of the newest whole save (it may have been deleted since); None before the first."""
+    latest = run.checkpoints / _LATEST
+    return run.checkpoints / latest.read_text().strip() if latest.exists() else None
+
+
 def restore(engine: Any, run: RunDir, world_size: int) -> TrainState:
     """Load the newest whole save into the engine, or start anew.
 
     Raises UserError when it was saved by another number of ranks and ZeRO partitioned it.
     """
-    latest = run.checkpoints / _LATEST
-    if not latest.exists():
+    folder = newest(run)
+    if folder is None:
         return TrainState()
-    folder = run.checkpoints / latest.read_text().strip()
     if not folder.is_dir():
         log.warning("%s is gone: training starts anew", folder)
         return TrainState()

@@ -14,11 +14,13 @@ commands:
   logs RUN              what a run printed; -f follows
   cancel SWEEP|RUN      stop runs; those in training save first
   retry [SWEEP|RUN]     go on with what failed (--failed), was lost (--lost) or stopped
+  eval RUN              zero-shot quality: --task wikitext103 or lambada, --data FILE
+  export RUN DIR        the trained model as a Hugging Face folder
   report FOLDER         write a sweep's page, tables and verdict
   compare BASE CL       the saving between two curves in CSV files
 
 `cl-bench COMMAND --help` tells more."""
-_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "report", "compare")
+_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "eval", "export", "report", "compare")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,6 +49,10 @@ def _on_runs(command: str, argv: list[str]) -> int:
     from cl_bench.launch import RunsFailed
 
     try:
+        if command in ("eval", "export"):
+            from cl_bench import quality  # needs torch, which takes a second
+
+            return quality.evaluate(argv) if command == "eval" else quality.export(argv)
         return int(getattr(commands, command)(argv))
     except UserError as error:
         for line in str(error).splitlines():

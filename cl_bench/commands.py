@@ -48,6 +48,14 @@ def find(name: str | None, outputs: str) -> list[RunDir]:
     raise UserError(f"{name}: neither a run nor a sweep; {hint}")
 
 
+def find_one(name: str, outputs: str) -> RunDir:
+    """The one run that `name` means. Raises UserError when there is none, or several."""
+    runs = find(name, outputs)
+    if len(runs) > 1:
+        raise UserError(f"{name}: {len(runs)} runs; name one of them, e.g. {runs[0].run_id}")
+    return runs[0]
+
+
 # --- status -----------------------------------------------------------------------------------------------------------
 
 
@@ -103,10 +111,7 @@ def logs(argv: Sequence[str]) -> int:
     parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the run is over")
     parser.add_argument("-n", "--lines", type=int, default=0, help="only the last so many lines (default: all)")
     args = parser.parse_args(argv)
-    runs = find(args.name, args.outputs)
-    if len(runs) > 1:
-        raise UserError(f"{args.name}: {len(runs)} runs; name one of them, e.g. {runs[0].run_id}")
-    run = runs[0]
+    run = find_one(args.name, args.outputs)
     log = log_of(run)
     while log is None and args.follow and states.observe([run])[0].is_live:
         time.sleep(_FOLLOW_S)

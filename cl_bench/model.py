@@ -95,15 +95,20 @@ class GPT2(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of token ids (B, T); with labels (B, T), the mean loss in nats per labelled token."""
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the head reads, (B, T, C), of token ids (B, T)."""
         positions = torch.arange(inputs.shape[1], device=inputs.device)
         x = self.tokens(inputs) + self.positions(positions)  # (B, T, C)
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
             keeps = not (self.recompute and self.training)
             x = block(x) if keeps else checkpoint(block, x, use_reentrant=False)
-        logits: Tensor = self.head(self.ln_f(x))
+        normed: Tensor = self.ln_f(x)
+        return normed
+
+    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of token ids (B, T); with labels (B, T), the mean loss in nats per labelled token."""
+        logits: Tensor = self.head(self.features(inputs))
         if labels is None:
             return logits
         return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)

@@ -90,6 +90,16 @@ class RunDir:
         return self.root / "checkpoints"
 
     @property
+    def zeroshot(self) -> Path:
+        """Zero-shot results of the run's saves, a list for each task."""
+        return self.root / "zeroshot.json"
+
+    @property
+    def zeroshot_lock(self) -> Path:
+        """Held while a zero-shot result is added."""
+        return self.root / "zeroshot.lock"
+
+    @property
     def logs(self) -> Path:
         """What the processes printed."""
         return self.root / "logs"
