@@ -141,16 +141,17 @@ def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
     compared within one batch size.
     """
     table["variant"] = identity.variants(configs)
-    resolved = [json.dumps(identity.identity(c)["curriculum"], sort_keys=True) for c in configs]
+    identities = [identity.identity(c) for c in configs]
+    resolved = [json.dumps([i["curriculum"], i["batch_warmup"]], sort_keys=True) for i in identities]
     frame = table.assign(resolved=resolved)
     mixed = frame.groupby(["curriculum", "setting", "global_batch_size"])["resolved"].nunique() > 1
     names = {str(key[0]) for key in mixed.index[mixed]}
     for row, config, text in zip(table.index, configs, resolved, strict=True):
         if table.at[row, "curriculum"] in names:
-            what = config.curriculum.label()
+            what = config.shape
             if config.curriculum.schedule == "custom":  # the label is the function's name, whatever it returned
                 what += f" {hashlib.sha256(text.encode()).hexdigest()[:6]}"
-            table.at[row, "curriculum"] = f"{config.curriculum.name} ({what})"
+            table.at[row, "curriculum"] = f"{config.method} ({what})"
 
 
 def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str, Any]) -> dict[str, Any]:
@@ -159,14 +160,13 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
     final = float(measured["val_loss"].iloc[-1]) if len(measured) else math.nan
     seconds = float(train["train_seconds"].iloc[-1]) if len(train) else 0.0
     tokens = int(train["consumed_tokens"].iloc[-1]) if len(train) else 0
-    curriculum = config.curriculum
-    default_cell = f"{curriculum.name} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
+    default_cell = f"{config.method} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
     return {
         "run_id": run.run_id,
-        "cell": entry.get("cell", default_cell),
-        "role": "baseline" if curriculum.schedule == "baseline" else "curriculum",
-        "curriculum": entry.get("curriculum", curriculum.name),
-        "shape": entry.get("shape", curriculum.label()),
+        "cell": entry.get("cell", config.cell or default_cell),
+        "role": "baseline" if config.is_baseline else "curriculum",
+        "curriculum": entry.get("curriculum", config.method),
+        "shape": entry.get("shape", config.shape),
         "variant": entry.get("variant", ""),
         "setting": identity.setting(config),
         "model": config.model.name,

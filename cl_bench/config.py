@@ -419,6 +419,27 @@ class RunConfig:
         return lengths
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether other methods are compared with this run: full length and full batch from the first step."""
+        return self.curriculum.schedule == "baseline" and self.batch_warmup.start is None
+
+    @property
+    def method(self) -> str:
+        """What is compared: the curriculum's name, batch_warmup, or both."""
+        if self.batch_warmup.start is None:
+            return self.curriculum.name
+        return "batch_warmup" if self.curriculum.schedule == "baseline" else f"{self.curriculum.name}+batch_warmup"
+
+    @property
+    def shape(self) -> str:
+        """The method in words: how length and batch grow."""
+        warmup = self.batch_warmup
+        if warmup.start is None:
+            return self.curriculum.label()
+        grows = f"batch {warmup.start}→{self.global_batch_size} over {warmup.duration:.3g} {warmup.duration_unit}"
+        return grows if self.curriculum.schedule == "baseline" else f"{self.curriculum.label()}, {grows}"
+
+    @property
     def seqlen(self) -> int:
         """Full sequence length in tokens."""
         return self.max_seqlen or self.model.n_positions

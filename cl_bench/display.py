@@ -81,11 +81,27 @@ def print_plan(plan: Plan, *, queued: bool = False) -> None:
     elif plan.hours:
         at_a_time = "one at a time" if plan.launch.jobs == 1 else f"{plan.launch.jobs} at a time"
         console.print(f"about {duration(plan.hours)}, {at_a_time} ({plan.hours_basis})")
+    if to_train := [r for r in plan.runs if r.to_train]:
+        console.print(_memory_line(max(to_train, key=lambda r: r.memory.total)))
     for text in plan.texts:
         console.print(text)
     console.print(_table(plan))
     if len(plan.runs) > _MOST_ROWS:
         console.print(f"… and {len(plan.runs) - _MOST_ROWS} more, all in plan.csv")
+
+
+def _memory_line(largest: Planned) -> str:
+    """What the run that needs most memory needs of it."""
+    need = largest.memory
+    rank = "GPU" if largest.config.resources.gpus_per_node else "rank"
+    parts = {"weights": need.weights, "gradients": need.gradients, "optimizer": need.optimizer}
+    parts |= {"activations": need.activations}
+    words = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items() if size)
+    return f"about {_bytes(need.total)} a {rank} at most ({words})"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{max(size, 1e6) / 1e6:.0f} MB"
 
 
 def _table(plan: Plan) -> Table:
@@ -125,6 +141,8 @@ def _table(plan: Plan) -> Table:
 
 def _label(run: Planned, wide: bool) -> str:
     shape = run.shape if wide and run.role == "curriculum" else ""
+    if run.config.cell:  # the sweep's own name says what is special about it
+        return ": ".join(filter(None, [run.config.cell, shape]))
     return " ".join(filter(None, [run.curriculum, shape, run.variant]))
 
 

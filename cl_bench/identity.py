@@ -82,8 +82,9 @@ def short_float(value: float) -> str:
 
 
 def setting(config: RunConfig) -> str:
-    """Hash of all that two runs must share to be compared: everything but curriculum, batch, learning rate and seed."""
-    shared = {k: v for k, v in identity(config).items() if k not in ("curriculum", "global_batch_size", "seed")}
+    """Hash of all that two runs must share to be compared: all but curriculum, batch and its warmup, learning rate, seed."""
+    compared = ("curriculum", "batch_warmup", "global_batch_size", "seed")
+    shared = {k: v for k, v in identity(config).items() if k not in compared}
     shared["optim"] = {k: v for k, v in shared["optim"].items() if k != "lr"}
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -109,7 +110,9 @@ def variants(configs: Sequence[RunConfig]) -> list[str]:
         [
             k
             for k in flat[0]
-            if k not in expected and not k.startswith("curriculum.") and any(f.get(k) != flat[0][k] for f in flat)
+            if k not in expected
+            and not k.startswith(("curriculum.", "batch_warmup."))
+            and any(f.get(k) != flat[0][k] for f in flat)
         ]
         if flat
         else []

@@ -45,7 +45,7 @@ def only_trainer(run: RunDir, wait_s: float = 0.0) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def alone(path: Path, say_waiting: Callable[[], None]) -> Iterator[None]:
+def alone(path: Path, say_waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Hold the lock on `path`, after waiting for whoever holds it. Raises UserError where there are no locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

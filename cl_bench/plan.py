@@ -18,7 +18,7 @@ from typing import Literal
 
 import yaml
 
-from cl_bench import corpus, identity, pacing, price, schedule, states, status
+from cl_bench import corpus, identity, memory, pacing, price, schedule, states, status
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.errors import UserError
 from cl_bench.identity import short_float
@@ -47,15 +47,19 @@ class Planned:
     parameters: int
     flops: float
     hours: float
+    memory: memory.Memory
+    """Estimate for one rank's device."""
 
     @property
     def role(self) -> Role:
         """Whether others are compared with this run."""
-        return "baseline" if self.config.curriculum.schedule == "baseline" else "curriculum"
+        return "baseline" if self.config.is_baseline else "curriculum"
 
     @property
     def cell(self) -> str:
-        """Name of the group of runs that differ in their seed alone."""
+        """Name of the group of runs that differ in their seed alone: the sweep's own where it names its cells."""
+        if self.config.cell:
+            return self.config.cell
         variant = f" {self.variant}" if self.variant else ""
         return f"{self.curriculum} b{self.config.global_batch_size} lr{short_float(self.config.optim.lr)}{variant}"
 
@@ -136,14 +140,15 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
             Planned(
                 config=full,
                 run_id=run_id,
-                curriculum=names[asked.curriculum],
-                shape=asked.curriculum.label(),
+                curriculum=asked.method.replace(asked.curriculum.name, names[asked.curriculum], 1),
+                shape=asked.shape,
                 variant=variant,
                 state=state,
                 extent=extent,
                 parameters=full.model.n_parameters(),
                 flops=flops,
                 hours=rates.hours(full, flops),
+                memory=memory.estimate(full),
             )
         )
     return Plan(launch, tuple(runs), tuple(ids), corpora.in_words(), rates.basis)

@@ -22,7 +22,7 @@ from cl_bench.launch import RunsFailed
 from cl_bench.paths import config_root
 
 EXIT_FAILED = 1
-_GROUPS = ("model", "data", "curriculum", "optim", "deepspeed", "tracking", "sweeps")
+_GROUPS = ("model", "data", "curriculum", "optim", "batch_warmup", "deepspeed", "tracking", "sweeps")
 
 
 def _sweep_files() -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cl_bench import display, pacing
+from cl_bench import display, memory, pacing
 from cl_bench.pacing import Extent
 from cl_bench.plan import Planned
 from cl_bench.status import Status
@@ -25,6 +25,7 @@ def planned() -> Planned:
         parameters=1,
         flops=1.0,
         hours=1.0,
+        memory=memory.estimate(config),
     )
 
 

@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"resources"},
     {"config"},
     {"paths"},
-    {"adaptive", "batch", "tokenizer"},
+    {"adaptive", "batch", "memory", "tokenizer"},
     {"pacing"},
     {"schedule", "identity"},
     {"lock", "records", "status", "corpus", "submission", "provenance", "rendezvous"},
