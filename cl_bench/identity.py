@@ -82,7 +82,7 @@ def short_float(value: float) -> str:
 
 
 def setting(config: RunConfig) -> str:
-    """Hash of all that two runs must share to be compared: all but curriculum, batch and its warmup, learning rate, seed."""
+    """Hash of all that two runs must share to be compared: all but curriculum, batch (warmup), learning rate, seed."""
     compared = ("curriculum", "batch_warmup", "global_batch_size", "seed")
     shared = {k: v for k, v in identity(config).items() if k not in compared}
     shared["optim"] = {k: v for k, v in shared["optim"].items() if k != "lr"}
