@@ -436,7 +436,7 @@ class RunConfig:
         warmup = self.batch_warmup
         if warmup.start is None:
             return self.curriculum.label()
-        grows = f"batch {warmup.start}→{self.global_batch_size} over {warmup.duration:.3g} {warmup.duration_unit}"
+        grows = f"batch {warmup.start}→{self.global_batch_size} over {warmup.duration:,.0f} {warmup.duration_unit}"
         return grows if self.curriculum.schedule == "baseline" else f"{self.curriculum.label()}, {grows}"
 
     @property
