@@ -143,12 +143,11 @@ class LocalQueue:
         while self.waiting and len(self.running) < self.plan.launch.jobs:
             number, planned = self.waiting.pop(0)
             run = RunDir(self.outputs, planned.run_id)
-            if plan.state_of(run) in (
-                "done",
-                "diverged",
-                "running",
-                "queued",
-            ):  # since the plan was made, by another launch
+            if (known := submission.read(run)) is not None and known.cancelled:
+                display.console.print(f"{planned.run_id} was cancelled", soft_wrap=True)
+                continue
+            # Since the plan was made, another launch may have taken it.
+            if plan.state_of(run) in ("done", "diverged", "running", "queued"):
                 self._say_elsewhere(planned)
                 continue
             run.logs.mkdir(parents=True, exist_ok=True)

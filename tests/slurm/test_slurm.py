@@ -145,7 +145,7 @@ def test_requeued_in_the_middle_also_as_the_last_of_an_array(
     slowly.run("scontrol", "requeue", status.read(last).job)
     until(lambda: status.read(last).state == "PREEMPTED", "saved")
     left = status.read(last).step
-    assert states.observe([last])[0].status.state == "PENDING"
+    until(lambda: states.observe([last])[0].status.state == "PENDING", "back in the queue")
     until_over(first, last)
     assert restored(last) == [0, left]  # nothing was lost
     assert restored(first) == [0]  # and the others of the array went on
@@ -330,7 +330,7 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
 @pytest.mark.parametrize(
     ("resources", "said"),
     [
-        ({"partition": "nope"}, ["invalid partition specified: nope", "resources.partition=NAME"]),
+        ({"partition": "nope"}, ["invalid partition specified: nope", "change resources.partition"]),
         ({"nodes": 3, "tasks_per_node": 1}, ["3 nodes x 1 CPU rank", "would wait for ever", "resources.nodes"]),
         ({"gpus_per_node": 8, "accelerator": "cpu"}, ["node configuration is not available", "gpus_per_node"]),
         ({"mem": "900G"}, ["node configuration is not available", "or mem"]),
@@ -348,6 +348,35 @@ def test_a_refused_request_submits_nothing(
     for words in (*said, "nothing was submitted"):
         assert words in str(refused.value)
     assert set(cluster.jobs()) == before
+    assert not list(tmp_path.glob("runs/*/submission.json"))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_was_submitted_before_a_refusal_or_ctrl_c_is_taken_back(
+    cluster: Cluster, tmp_path: Path, text: Path, monkeypatch: Environment, interrupted: bool
+) -> None:
+    before = {job for job, state in cluster.jobs().items() if state in ("PENDING", "RUNNING")}
+    submit_array, calls = slurm._submit_array, []
+
+    def second_fails(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            if interrupted:
+                os.kill(os.getpid(), signal.SIGINT)  # lands after the second array is queued
+            else:
+                raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+        return submit_array(*arguments)
+
+    monkeypatch.setattr(slurm, "_submit_array", second_fails)
+    held = {"sbatch": {"hold": True}}
+    with pytest.raises(KeyboardInterrupt if interrupted else UserError):
+        submit(tmp_path, grid(text, {"resources": held}, {"seed": 2, "resources": held | {"time_min": 9}}))
+    assert len(calls) == 2
+    until(
+        lambda: {job for job, state in cluster.jobs().items() if state in ("PENDING", "RUNNING")} == before,
+        "nothing is queued",
+        10,
+    )
     assert not list(tmp_path.glob("runs/*/submission.json"))
 
 

@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 
 from analysis import load_runs
-from cl_bench import records, status
+from cl_bench import cli, records, states, status
 from cl_bench.paths import RunDir, SweepDir, manifest_runs
 
 pytestmark = pytest.mark.train
@@ -57,6 +57,37 @@ def test_the_smoke_sweep_ends_in_a_verdict(smoke: tuple[Path, subprocess.Complet
         run = RunDir(outputs, run_id)
         assert run.table("train").exists()
         assert not run.attempts()  # compacted
+
+
+def test_cancel_stops_the_run_that_is_meant_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=smoke", "tracking=none", "token_budget=200_000"]
+    command += ["curriculum=baseline", "seed=1,2,3", "resources.threads=1", f"outputs={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 120
+    while not (runs := [r for r in _in_order(tmp_path) if status.read(r).step > 10]):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    first, second, third = _in_order(tmp_path)
+    assert runs == [first] or runs[0].run_id == first.run_id
+    assert [seen.status.state for seen in states.observe([second, third])] == ["PENDING", "PENDING"]
+    assert states.observe([second])[0].is_live
+    for run in (second, first):  # one that waits, and the one in training
+        assert cli.main(["cancel", run.run_id, "--outputs", str(tmp_path)]) == 0
+    said = process.communicate(timeout=200)[0]
+    assert f"{second.run_id} was cancelled" in said, said
+    assert [status.read(run).state for run in (first, second, third)] == ["PREEMPTED", "PENDING", "DONE"], said
+    assert cli.main(["cancel", "smoke", "--outputs", str(tmp_path)]) == 0
+    assert "nothing to cancel" in capsys.readouterr().out
+    assert cli.main(["retry", "smoke", "--outputs", str(tmp_path)]) == 0
+    assert all(status.read(run).state == "DONE" for run in (first, second, third))
+    assert records.read(first).attempts["restored_step"].iloc[1] > 10
+    assert not records.read(second).train.empty
+
+
+def _in_order(outputs: Path) -> list[RunDir]:
+    sweep = SweepDir(outputs, "smoke")
+    return [RunDir(outputs, r) for r in manifest_runs(sweep)] if sweep.manifest.exists() else []
 
 
 def test_the_mirror_holds_the_same_rows(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
