@@ -18,7 +18,7 @@ from typing import Literal
 
 import yaml
 
-from cl_bench import corpus, identity, pacing, price, schedule, states, status
+from cl_bench import cache, corpus, identity, pacing, price, schedule, states, status, texts
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.errors import UserError
 from cl_bench.identity import short_float
@@ -92,7 +92,7 @@ class Plan:
 class Corpora:
     """Checks and hashes each corpus of a grid once."""
 
-    def __init__(self, progress: corpus.Progress | None = None) -> None:
+    def __init__(self, progress: texts.Progress | None = None) -> None:
         self._known: dict[DataConfig, corpus.Corpus] = {}
         self._progress = progress
 
@@ -104,10 +104,7 @@ class Corpora:
 
     def in_words(self) -> tuple[str, ...]:
         """Source and sizes of each corpus."""
-        return tuple(
-            f"{config.path or config.source}: {text.n_train:,} tokens to train on, {text.n_validation:,} held out"
-            for config, text in self._known.items()
-        )
+        return tuple(data.in_words() for data in self._known.values())
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
@@ -116,11 +113,10 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     ids = []
     for asked in configs:
         # A job may start in another directory, and a resumed one later.
-        path = asked.data.path and str(Path(asked.data.path).expanduser().absolute())
-        config = dataclasses.replace(asked, data=dataclasses.replace(asked.data, path=path))
+        config = dataclasses.replace(asked, data=asked.data.absolute())
         text = corpora.get(config.data)
         corpus.check_length(text, config.seqlen)
-        full = identity.resolve(config, vocab_size=corpus.VOCAB_SIZE, fingerprint=text.fingerprint)
+        full = identity.resolve(config, vocab_size=text.vocab_size, fingerprint=text.fingerprint)
         schedule.of(full)
         ids.append(identity.run_id(full))
         resolved.setdefault(ids[-1], (config, full))
@@ -255,10 +251,16 @@ def write_manifest(plan: Plan) -> int:
     return len(before - {r.run_id for r in plan.runs})
 
 
-def prepare_data(plan: Plan, corpora: Corpora, progress: corpus.Progress | None = None) -> None:
-    """Tokenise every corpus that a missing run needs, before the first of them starts."""
-    for config in dict.fromkeys(dataclasses.replace(r.config.data, fingerprint=None) for r in plan.runs if r.to_train):
-        corpus.prepare(corpora.get(config), plan.launch.outputs, progress)
+def prepare_data(plan: Plan, corpora: Corpora, progress: texts.Progress | None = None) -> None:
+    """Tokenise every text that a missing run needs, before the first of them starts.
+
+    Raises ConfigError when it turns out to hold fewer tokens than a block.
+    """
+    for run in plan.runs:
+        text = corpora.get(dataclasses.replace(run.config.data, fingerprint=None))
+        if run.to_train and isinstance(text, texts.Text):
+            cache.prepare(text, plan.launch.outputs, progress)
+            corpus.check_length(corpus.mixture(run.config.data, plan.launch.outputs), run.config.seqlen)
 
 
 def check_writable(outputs: str) -> None:

@@ -15,10 +15,15 @@ ROOT = Path(__file__).parents[1]
 LAYERS: list[set[str]] = [
     {"errors"},
     {"validation"},
-    {"resources"},
+    {"resources", "data_config"},
     {"config"},
     {"paths"},
-    {"lock", "pacing", "schedule", "records", "status", "identity", "corpus", "submission", "provenance", "rendezvous"},
+    {"lock", "pacing", "schedule", "records", "status", "identity", "submission", "provenance", "rendezvous"},
+    {"tokenizer", "tokens", "blend"},
+    {"texts", "chunks", "megatron", "bin_files"},
+    {"tokenise"},
+    {"cache"},
+    {"corpus"},
     {"data", "model", "ds_config", "telemetry", "tracking", "slurm_queue"},
     {"evaluate", "checkpoint", "states"},
     {"train"},
@@ -29,7 +34,7 @@ LAYERS: list[set[str]] = [
     {"launch"},
     {"local", "slurm"},
     {"launchers"},
-    {"sweep", "commands"},
+    {"sweep", "commands", "prepare_command"},
     {"cli"},
 ]
 HEAVY = {"torch", "deepspeed", "transformers", "wandb"}
