@@ -53,31 +53,38 @@ def inspect(config: DataConfig, progress: Progress | None = None) -> Corpus:
 
 
 def _inspect_files(config: DataConfig) -> TokenFiles:
+    digest = hashlib.sha256(json.dumps([config.source]).encode())
+    if config.source == "megatron":
+        blend = _blend(config)
+        total = sum(weight for _, weight in blend)
+        digest.update(json.dumps([[round(weight / total, 12) for _, weight in blend], config.split]).encode())
+        for prefix, _ in blend:
+            digest.update(megatron.fingerprint(megatron.read_index(prefix)))
     mixture = _files(config)
-    digest = hashlib.sha256()
-    total = sum(mixture.weights)
-    shares = [round(w / total, 12) for w in mixture.weights]
-    digest.update(json.dumps([config.source, shares, config.split if config.source == "megatron" else None]).encode())
     for dataset in mixture.datasets:
-        if config.source == "megatron":
-            digest.update(megatron.fingerprint(megatron.read_index(dataset.train[0].path.with_suffix(""))))
         for part in (dataset.train, dataset.validation):
             digest.update(tokens.sample(part, mixture.vocab_size))
     return TokenFiles(config, mixture, digest.hexdigest()[:16])
 
 
+def _blend(config: DataConfig) -> list[tuple[Path, float]]:
+    """Prefix and weight of each of Megatron's datasets that gives any samples."""
+    named = zip(config.paths, config.weights, strict=True) if config.paths else [(str(config.path), 1.0)]
+    return [(megatron.prefix_of(path), weight) for path, weight in named if weight > 0]
+
+
 def _files(config: DataConfig) -> Mixture:
     """Where the tokens of a source of files lie. Raises ConfigError for files that are missing or of another form."""
-    vocab_size = config.vocab_size
+    vocab_size = config.vocab_size or _GPT2_VOCABULARY
     if config.source == "megatron":
-        named = zip(config.paths, config.weights, strict=True) if config.paths else [(str(config.path), 1.0)]
-        blend = [(megatron.prefix_of(path), weight) for path, weight in named if weight > 0]
+        blend = _blend(config)
         datasets = tuple(megatron.dataset(prefix, config.split) for prefix, _ in blend)
-        return Mixture(datasets, tuple(w for _, w in blend), vocab_size or _GPT2_VOCABULARY)
+        return Mixture(datasets, tuple(weight for _, weight in blend), vocab_size)
     if config.source == "llmc":
-        return Mixture((bin_files.llmc(str(config.path)),), (1.0,), vocab_size or _GPT2_VOCABULARY)
+        return Mixture((bin_files.llmc(str(config.path)),), (1.0,), vocab_size)
+    dataset = bin_files.nanogpt(str(config.path))
     noted = bin_files.read_meta(Path(str(config.path)).expanduser()).get("vocab_size")
-    return Mixture((bin_files.nanogpt(str(config.path)),), (1.0,), vocab_size or noted or _GPT2_VOCABULARY)
+    return Mixture((dataset,), (1.0,), config.vocab_size or noted or vocab_size)
 
 
 def check_length(corpus: Corpus | Mixture, seqlen: int) -> None:

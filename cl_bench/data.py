@@ -86,7 +86,7 @@ class Blocks:
             span, mine = self.spans[number], spans == number
             first = int(self._ends[number - 1]) if number else 0
             positions = (blocks[mine] - first)[:, None] * self.seqlen + np.arange(self.seqlen + 1)
-            tokens[mine] = span.tokens[positions]
+            tokens[mine] = span.read(positions)
             span.check_ids(tokens[mine], positions, self.vocab_size)
         return tokens
 

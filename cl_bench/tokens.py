@@ -36,12 +36,28 @@ class Span:
     @functools.cached_property
     def tokens(self) -> np.ndarray:
         """The tokens (n,), memory-mapped: address space, not memory."""
-        mapped = np.memmap(
-            self.path, np.dtype(self.dtype).newbyteorder("<"), mode="r", offset=self.offset, shape=self.n
-        )
-        if self.n * mapped.itemsize > _LARGE:
+        return np.asarray(self._mapped)
+
+    @functools.cached_property
+    def _mapped(self) -> np.memmap:
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        mapped = np.memmap(self.path, dtype, mode="r", offset=self.offset, shape=self.n)
+        if self._is_large:
             mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-        return np.asarray(mapped)
+        return mapped
+
+    @property
+    def _is_large(self) -> bool:
+        return self.n * np.dtype(self.dtype).itemsize > _LARGE
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Tokens at `positions`, in their shape: a copy."""
+        tokens: np.ndarray = self.tokens[positions]
+        if self._is_large:
+            # The kernel keeps the pages as long as it likes; they no longer count as this process's memory, which
+            # would grow to the size of the file.
+            self._mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+        return tokens
 
     def check_ids(self, ids: np.ndarray, positions: np.ndarray, vocab_size: int) -> None:
         """Raise ConfigError naming the first of `ids`, found at `positions` of the span, that is no token."""
@@ -101,8 +117,9 @@ def sample(spans: Sequence[Span], vocab_size: int) -> bytes:
         per_page = PAGE // np.dtype(span.dtype).itemsize
         starts = np.unique(np.linspace(0, max(0, span.n - per_page), pages).astype(np.int64))
         for start in starts.tolist():
-            tokens = np.array(span.tokens[start : start + per_page])
-            span.check_ids(tokens, np.arange(start, start + len(tokens)), vocab_size)
+            positions = np.arange(start, min(start + per_page, span.n))
+            tokens = span.read(positions)
+            span.check_ids(tokens, positions, vocab_size)
             digest.update(tokens.tobytes())
     return digest.digest()
 
