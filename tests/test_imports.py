@@ -107,6 +107,12 @@ def test_planning_and_submitting_import_no_torch(tmp_path: Path) -> None:
     assert not loaded & HEAVY
 
 
+def test_data_of_every_source_is_read_without_torch() -> None:
+    loaded = modules_after("from cl_bench import corpus, data, prepare_command")
+    assert {"cl_bench.megatron", "cl_bench.tokenise"} <= loaded
+    assert not loaded & (HEAVY | {"tiktoken"})
+
+
 def test_analysis_imports_no_torch_and_no_hydra() -> None:
     loaded = modules_after("import analysis, analysis.__main__, analysis.report")
     assert "analysis.report" in loaded
