@@ -68,7 +68,7 @@ def prepare(corpus: Text, outputs: str | Path, progress: Progress | None = None)
 
 def _encode(corpus: Text, folder: Path, progress: Progress | None) -> Path:
     """Encode a corpus into `folder`, going on with what an interrupted attempt left."""
-    if folder.exists():  # its files are missing or cut short
+    if folder.exists() and not _is_whole(folder):  # its files are missing or cut short
         shutil.rmtree(folder)
     names = (f"{chunks.PARTS[0]}.bin", f"{chunks.PARTS[1]}.bin")
     job = tokenise.Job(tokenise.of_texts(corpus), corpus.config, names, identity=corpus.fingerprint)

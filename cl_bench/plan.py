@@ -256,9 +256,9 @@ def prepare_data(plan: Plan, corpora: Corpora, progress: texts.Progress | None =
 
     Raises ConfigError when it turns out to hold fewer tokens than a block.
     """
-    for run in plan.runs:
+    for run in (r for r in plan.runs if r.to_train):
         text = corpora.get(dataclasses.replace(run.config.data, fingerprint=None))
-        if run.to_train and isinstance(text, texts.Text):
+        if isinstance(text, texts.Text):
             cache.prepare(text, plan.launch.outputs, progress)
             corpus.check_length(corpus.mixture(run.config.data, plan.launch.outputs), run.config.seqlen)
 

@@ -6,13 +6,15 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from cl_bench import display, texts, tokenise, validation
-from cl_bench.chunks import Stretch
+from cl_bench.chunks import PARTS, Stretch
 from cl_bench.config import DataConfig
+from cl_bench.errors import UserError
 from cl_bench.validation import ConfigError
 
 _ROWS = (".jsonl", ".ndjson")
@@ -48,7 +50,10 @@ def prepare(argv: Sequence[str]) -> int:
     ) as bar:
         task = bar.add_task("", total=job.n_bytes)
         workers = args.workers or tokenise.workers_for(job.n_bytes)
-        meta = tokenise.run(job, folder, workers, lambda done, _: bar.update(task, completed=done))
+        try:
+            meta = tokenise.run(job, folder, workers, lambda done, _: bar.update(task, completed=done))
+        except KeyboardInterrupt:
+            raise UserError("interrupted; the same command goes on where it was") from None
     _say(meta, folder, config)
     return 0
 
@@ -67,11 +72,11 @@ def stretches_of(config: DataConfig, paths: Sequence[str]) -> tuple[Stretch, ...
     return tuple(stretches) + (tokenise.of_texts(texts.layout(config, documents)) if documents else ())
 
 
-def _say(meta: dict[str, object], folder: Path, config: DataConfig) -> None:
-    files = [f"data.{n}={v}" for n in ("vocab_file", "merges_file") if (v := getattr(config.absolute(), n))]
-    counts = {part: meta[part] for part in ("train", "validation")}
-    words = [f"{c['tokens']:,} tokens of {c['documents']:,} documents" for c in counts.values()]  # type: ignore[index]
+def _say(meta: dict[str, Any], folder: Path, config: DataConfig) -> None:
+    counts = [(meta[part]["tokens"], meta[part]["documents"]) for part in PARTS]
+    words = [f"{n:,} tokens of {documents:,} document{'s' * (documents != 1)}" for n, documents in counts]
     display.console.print(f"{words[0]} to train on, {words[1]} held out", soft_wrap=True)
+    files = [f"data.{n}={v}" for n in ("vocab_file", "merges_file") if (v := getattr(config.absolute(), n))]
     command = ["python", "-m", "cl_bench.sweep", "data=nanogpt", f"data.path={folder}", *files]
     display.console.print(f"train  {shlex.join(command)}", soft_wrap=True, highlight=False)
 
