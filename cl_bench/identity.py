@@ -17,7 +17,8 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
     "resources": (),
     "checkpoint": (),
     "tracking": (),
-    "data": ("path",),
+    # The fingerprint holds what these say.
+    "data": ("path", "paths", "weights", "split", "tokenizer", "vocab_file", "merges_file", "vocab_size"),
     "curriculum": ("name",),
     "cell": (),
 }

@@ -18,7 +18,7 @@ from typing import Literal
 
 import yaml
 
-from cl_bench import corpus, identity, memory, pacing, price, schedule, states, status
+from cl_bench import cache, corpus, identity, memory, pacing, price, schedule, states, status, texts
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.errors import UserError
 from cl_bench.identity import short_float
@@ -96,8 +96,9 @@ class Plan:
 class Corpora:
     """Checks and hashes each corpus of a grid once."""
 
-    def __init__(self, progress: corpus.Progress | None = None) -> None:
+    def __init__(self, progress: texts.Progress | None = None) -> None:
         self._known: dict[DataConfig, corpus.Corpus] = {}
+        self._missing: dict[DataConfig, corpus.NotGiven] = {}
         self._progress = progress
 
     def get(self, config: DataConfig) -> corpus.Corpus:
@@ -106,12 +107,13 @@ class Corpora:
             self._known[config] = corpus.inspect(config, self._progress)
         return self._known[config]
 
+    def without(self, config: DataConfig) -> corpus.NotGiven:
+        """What stands in for data that is not given, in a plan."""
+        return self._missing.setdefault(config, corpus.NotGiven(config))
+
     def in_words(self) -> tuple[str, ...]:
         """Source and sizes of each corpus."""
-        return tuple(
-            f"{config.path or config.source}: {text.n_train:,} tokens to train on, {text.n_validation:,} held out"
-            for config, text in self._known.items()
-        )
+        return tuple(data.in_words() for data in (*self._known.values(), *self._missing.values()))
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
@@ -120,11 +122,16 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     ids = []
     for asked in configs:
         # A job may start in another directory, and a resumed one later.
-        path = asked.data.path and str(Path(asked.data.path).expanduser().absolute())
-        config = dataclasses.replace(asked, data=dataclasses.replace(asked.data, path=path))
-        text = corpora.get(config.data)
-        corpus.check_length(text, config.seqlen)
-        full = identity.resolve(config, vocab_size=corpus.VOCAB_SIZE, fingerprint=text.fingerprint)
+        config = dataclasses.replace(asked, data=asked.data.absolute())
+        text: corpus.Corpus | corpus.NotGiven
+        if config.data.not_given:
+            if not launch.dry_run:
+                raise ConfigError(config.data.not_given)
+            text = corpora.without(config.data)
+        else:
+            text = corpora.get(config.data)
+            corpus.check_length(text, config.seqlen)
+        full = identity.resolve(config, vocab_size=text.vocab_size, fingerprint=text.fingerprint)
         schedule.of(full)
         ids.append(identity.run_id(full))
         resolved.setdefault(ids[-1], (config, full))
@@ -260,10 +267,16 @@ def write_manifest(plan: Plan) -> int:
     return len(before - {r.run_id for r in plan.runs})
 
 
-def prepare_data(plan: Plan, corpora: Corpora, progress: corpus.Progress | None = None) -> None:
-    """Tokenise every corpus that a missing run needs, before the first of them starts."""
-    for config in dict.fromkeys(dataclasses.replace(r.config.data, fingerprint=None) for r in plan.runs if r.to_train):
-        corpus.prepare(corpora.get(config), plan.launch.outputs, progress)
+def prepare_data(plan: Plan, corpora: Corpora, progress: texts.Progress | None = None) -> None:
+    """Tokenise every text that a missing run needs, before the first of them starts.
+
+    Raises ConfigError when it turns out to hold fewer tokens than a block.
+    """
+    for run in (r for r in plan.runs if r.to_train):
+        text = corpora.get(dataclasses.replace(run.config.data, fingerprint=None))
+        if isinstance(text, texts.Text):
+            cache.prepare(text, plan.launch.outputs, progress)
+            corpus.check_length(corpus.mixture(run.config.data, plan.launch.outputs), run.config.seqlen)
 
 
 def check_writable(outputs: str) -> None:

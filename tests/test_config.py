@@ -46,7 +46,6 @@ from tests.conftest import LINEAR, resolved, run_config, small
         ),
         ({"curriculum": {"name": "x", "schedule": "linear"}}, "curriculum.schedule = 'linear': must be 'baseline'"),
         ({"model": {"n_heads": 3}}, "model.n_heads = 3 does not divide model.hidden_size = 32"),
-        ({"data": {"path": None}}, "data=text needs data.path"),
         ({"deepspeed": {"zero_stage": 4}}, "deepspeed.zero_stage = 4: must be 0, 1, 2 or 3"),
         ({"seed": -1}, "seed = -1"),
         ({"token_budget": "???"}, "token_budget: has no value; give it one"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cl_bench import corpus, data
+from cl_bench import cache, corpus, data
 from cl_bench.config import DataConfig
+from cl_bench.tokens import Dataset, Mixture, Span
 from cl_bench.validation import ConfigError
 
 
@@ -53,9 +54,9 @@ def test_a_folder_a_glob_and_a_file(folder: Path) -> None:
 
 
 def test_tokens_are_the_bytes_of_the_text(folder: Path, tmp_path: Path) -> None:
-    prepared = corpus.prepare(corpus.inspect(source(folder / "a.txt", validation_fraction=0.1)), tmp_path)
+    prepared = cache.prepare(corpus.inspect(source(folder / "a.txt", validation_fraction=0.1)), tmp_path)
     assert (prepared / "train.bin").read_bytes() + (prepared / "validation.bin").read_bytes() == b"alpha " * 50
-    again = corpus.prepare(corpus.inspect(source(folder / "a.txt", validation_fraction=0.1)), tmp_path)
+    again = cache.prepare(corpus.inspect(source(folder / "a.txt", validation_fraction=0.1)), tmp_path)
     assert again == prepared
     assert len(list((tmp_path / "data").iterdir())) == 1
 
@@ -63,16 +64,16 @@ def test_tokens_are_the_bytes_of_the_text(folder: Path, tmp_path: Path) -> None:
 def test_a_job_takes_the_prepared_tokens_and_notices_a_changed_text(folder: Path, tmp_path: Path) -> None:
     checked = corpus.inspect(source(folder))
     planned = source(folder, fingerprint=checked.fingerprint)
-    made = corpus.prepared(planned, tmp_path)
+    made = cache.prepared(planned, tmp_path)
     (folder / "a.txt").write_text("other words")
-    assert corpus.prepared(planned, tmp_path) == made  # the tokens are what was planned
+    assert cache.prepared(planned, tmp_path) == made  # the tokens are what was planned
     (folder / "a.txt").write_text("alpha " * 50)
     whole = (made / "train.bin").read_bytes()
     (made / "train.bin").write_bytes(whole[:100])
-    assert (corpus.prepared(planned, tmp_path) / "train.bin").read_bytes() == whole  # cut short: made again
+    assert (cache.prepared(planned, tmp_path) / "train.bin").read_bytes() == whole  # cut short: made again
     (folder / "a.txt").write_text("other words")
     with pytest.raises(ConfigError, match="changed since the run was planned"):
-        corpus.prepared(planned, tmp_path / "elsewhere")
+        cache.prepared(planned, tmp_path / "elsewhere")
 
 
 def test_the_fingerprint_is_the_content_and_the_split(folder: Path) -> None:
@@ -84,9 +85,9 @@ def test_the_fingerprint_is_the_content_and_the_split(folder: Path) -> None:
 
 def test_two_processes_prepare_at_once(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from cl_bench import corpus; from cl_bench.config import DataConfig\n"
+        "import sys; from cl_bench import cache, corpus; from cl_bench.config import DataConfig\n"
         "c = corpus.inspect(DataConfig(source='text', path=sys.argv[1])); sys.stdin.read(1)\n"
-        "print(corpus.prepare(c, sys.argv[2]))"
+        "print(cache.prepare(c, sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(folder), str(tmp_path)]
     both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -134,7 +135,7 @@ def test_the_held_out_share_is_kept_whatever_the_sizes_of_the_files(tmp_path: Pa
         split = corpus.inspect(source(texts))
         assert split.n_train + split.n_validation == 409_000
         assert 0.5 <= split.n_validation / (0.05 * 409_000) <= 2
-        prepared = corpus.prepare(split, tmp_path / "-".join(names))
+        prepared = cache.prepare(split, tmp_path / "-".join(names))
         assert (prepared / "train.bin").stat().st_size == split.n_train
         for fraction in (0.3, 0.6, 0.99):
             with contextlib.suppress(ConfigError):  # more than any document holds
@@ -163,7 +164,7 @@ def test_a_corpus_shorter_than_a_block_is_refused(folder: Path) -> None:
 def test_progress_reaches_the_end(folder: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     checked = corpus.inspect(source(folder), lambda done, total: seen.append((done, total)))
-    corpus.prepare(checked, tmp_path, lambda done, total: seen.append((done, total)))
+    cache.prepare(checked, tmp_path, lambda done, total: seen.append((done, total)))
     total = checked.n_train + checked.n_validation
     assert seen.count((total, total)) == 2
 
@@ -200,9 +201,62 @@ def test_order_of_a_corpus_of_a_trillion_blocks_needs_no_memory() -> None:
 
 def test_blocks_overlap_by_the_label(tmp_path: Path) -> None:
     (tmp_path / "tokens.bin").write_bytes(bytes(range(10)))
-    blocks = data.Blocks(tmp_path / "tokens.bin", 3)
+    blocks = data.Blocks([Span(tmp_path / "tokens.bin", "uint8", 0, 10)], 3, vocab_size=10)
     assert blocks.n == 3
     assert blocks.take(np.array([0, 2])).tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
+
+
+def test_blocks_do_not_reach_from_one_span_into_the_next(tmp_path: Path) -> None:
+    (tmp_path / "tokens.bin").write_bytes(bytes(range(12)))
+    spans = [Span(tmp_path / "tokens.bin", "uint8", start, n) for start, n in ((0, 5), (5, 1), (6, 6))]
+    blocks = data.Blocks(spans, 2, vocab_size=12)
+    assert blocks.n == 4
+    assert blocks.take(np.array([3, 0, 2, 1])).tolist() == [[8, 9, 10], [0, 1, 2], [6, 7, 8], [2, 3, 4]]
+    with pytest.raises(ConfigError, match="holds no block of 7 tokens"):
+        data.Blocks(spans, 6, vocab_size=12)
+
+
+def test_an_id_beyond_the_vocabulary_is_named_when_it_is_met(tmp_path: Path) -> None:
+    np.arange(100, dtype="<u2").tofile(tmp_path / "tokens.bin")
+    blocks = data.Blocks([Span(tmp_path / "tokens.bin", "uint16", 20, 90)], 8, vocab_size=60)
+    assert blocks.take(np.array([5])).max() == 58
+    with pytest.raises(
+        ConfigError, match=r"tokens.bin: token id 60 at token 60 \(byte 120\) is beyond the vocab.* of 60"
+    ):
+        blocks.take(np.array([0, 6]))
+
+
+def mixture_of(folder: Path, sizes: list[int], weights: list[float]) -> Mixture:
+    datasets = []
+    for number, size in enumerate(sizes):
+        path = folder / f"{number}.bin"
+        np.full(size, number, "<u2").tofile(path)
+        datasets.append(Dataset(path.stem, (Span(path, "uint16", 0, size),), (Span(path, "uint16", 0, size // 4),)))
+    return Mixture(tuple(datasets), tuple(weights), len(sizes))
+
+
+def test_a_blend_is_the_same_for_any_number_of_ranks_and_after_a_resume(tmp_path: Path) -> None:
+    mixture = mixture_of(tmp_path, [400, 90, 3000], [0.5, 0.3, 0.2])
+    whole = data.Batches(mixture, 8, seed=3).micro_batch(0, 240)
+    assert np.bincount(whole[:, 0]).tolist() == [120, 72, 48]
+    pieces = [data.Batches(mixture, 8, seed=3).micro_batch(start, 6) for start in range(0, 240, 6)]
+    assert (np.concatenate(pieces) == whole).all()
+
+
+def test_a_blends_validation_keeps_its_weights_and_stays_within_what_there_is(tmp_path: Path) -> None:
+    mixture = mixture_of(tmp_path, [4000, 4000], [3, 1])
+    assert np.bincount(data.validation_blocks(mixture, 8, 40)[:, 0]).tolist() == [30, 10]
+    few = mixture_of(tmp_path, [4000, 80], [1, 1])
+    assert np.bincount(data.validation_blocks(few, 8, 40)[:, 0]).tolist() == [20, 2]  # (80 / 4 - 1) // 8 blocks
+
+
+def test_one_dataset_is_read_in_the_order_of_its_seed(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.bin"
+    np.arange(500, dtype="<u2").tofile(path)
+    span = (Span(path, "uint16", 0, 500),)
+    batches = data.Batches(Mixture((Dataset("one", span, span),), (1.0,), 500), 4, seed=7)
+    order = data.Order(124, seed=7).blocks(100, 50)
+    assert (batches.micro_batch(100, 50)[:, 0] == order * 4).all()
 
 
 def test_to_length() -> None:
@@ -223,5 +277,5 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path, monkeyp
     checked = corpus.inspect(source(folder))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        corpus.prepare(checked, tmp_path)
+        cache.prepare(checked, tmp_path)
     assert list((tmp_path / "data").iterdir()) == []

@@ -15,13 +15,16 @@ ROOT = Path(__file__).parents[1]
 LAYERS: list[set[str]] = [
     {"errors"},
     {"validation"},
-    {"resources"},
+    {"resources", "data_config"},
     {"config"},
     {"paths"},
-    {"adaptive", "batch", "memory", "tokenizer"},
-    {"pacing"},
+    {"adaptive", "batch", "memory", "tokenizer", "tokens", "blend"},
+    {"pacing", "texts", "chunks", "megatron", "bin_files"},
     {"schedule", "identity"},
-    {"lock", "records", "status", "corpus", "submission", "provenance", "rendezvous"},
+    {"lock", "records", "status", "submission", "provenance", "rendezvous"},
+    {"tokenise"},
+    {"cache"},
+    {"corpus"},
     {"data", "model", "ds_config", "telemetry", "tracking", "slurm_queue", "zeroshot_text"},
     {"evaluate", "checkpoint", "states", "weights", "zeroshot", "export"},
     {"train"},
@@ -32,7 +35,7 @@ LAYERS: list[set[str]] = [
     {"launch"},
     {"local", "slurm"},
     {"launchers"},
-    {"sweep", "commands"},
+    {"sweep", "commands", "prepare_command"},
     {"quality"},
     {"cli"},
 ]
@@ -104,6 +107,12 @@ def test_planning_and_submitting_import_no_torch(tmp_path: Path) -> None:
     )
     assert "cl_bench.plan" in loaded
     assert not loaded & HEAVY
+
+
+def test_data_of_every_source_is_read_without_torch() -> None:
+    loaded = modules_after("from cl_bench import corpus, data, prepare_command")
+    assert {"cl_bench.megatron", "cl_bench.tokenise"} <= loaded
+    assert not loaded & (HEAVY | {"tiktoken"})
 
 
 def test_analysis_imports_no_torch_and_no_hydra() -> None:

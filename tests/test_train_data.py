@@ -1,0 +1,62 @@
+"""Runs train on every source: real engines, real files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.train
+
+SMALL = [
+    "model.n_layers=1",
+    "model.hidden_size=32",
+    "model.n_heads=2",
+    "max_seqlen=32",
+    "global_batch_size=4",
+    "token_budget=1024",
+    "optim.warmup_tokens=0",
+    "evaluation.n_blocks=4",
+    "tracking=none",
+]
+
+
+def sweep(outputs: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cl_bench.sweep", *SMALL, *options, f"outputs={outputs}"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def status_of(outputs: Path) -> dict[str, object]:
+    (path,) = outputs.glob("runs/*/status.json")
+    status: dict[str, object] = json.loads(path.read_text())
+    return status
+
+
+def test_a_run_on_text_in_gpt2s_encoding(text: Path, gpt2_files: dict[str, str], tmp_path: Path) -> None:
+    files = [f"data.{name}={path}" for name, path in gpt2_files.items()]
+    done = sweep(tmp_path, "data=text_bpe", f"data.path={text}", *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "to be encoded as gpt2" in done.stdout
+    assert status_of(tmp_path)["state"] == "DONE"
+    again = sweep(tmp_path, "data=text_bpe", f"data.path={text}", *files)
+    assert "1 done" in again.stdout
+
+
+def test_an_id_beyond_the_vocabulary_that_no_sample_met_ends_the_run_with_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    ids = np.zeros(2_000_000, "<u2")
+    ids[3000:] = 300  # pages of 2,048 tokens are sampled every 7,835
+    ids[np.arange(len(ids)) % 7_835 < 3_000] = 0
+    ids[-3000:] = 0
+    ids.tofile(folder / "train.bin")
+    np.zeros(10_000, "<u2").tofile(folder / "val.bin")
+    done = sweep(tmp_path, "data=nanogpt", f"data.path={folder}", "data.vocab_size=256")
+    status = status_of(tmp_path)
+    assert status["state"] == "FAILED", done.stdout + done.stderr
+    assert "train.bin: token id 300 at token " in str(status["error"])
+    assert "beyond the vocabulary of 256; set data.vocab_size" in str(status["error"])
