@@ -1,4 +1,4 @@
-"""`python -m analysis report FOLDER` and `python -m analysis compare BASE.csv CL.csv --target LOSS`."""
+"""`python -m analysis report FOLDER`, `paper FOLDER` and `compare BASE.csv CL.csv --target LOSS`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import textwrap
 from pathlib import Path
 
 from analysis import compare as curves
-from analysis import report
+from analysis import paper, paper_text, report
 from cl_bench.errors import EXIT_USER_ERROR, UserError
+from cl_bench.paths import SweepDir
 
 _WIDTH = 100
 
@@ -22,6 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
     page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
     page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
+    beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
+    beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
+    beside.add_argument("--json", action="store_true", help="print JSON")
     two = commands.add_parser("compare", help="the saving between two curves in CSV files")
     two.add_argument("baseline", type=Path, help="columns consumed_tokens, train_seconds, val_loss (or val_ppl)")
     two.add_argument("curriculum", type=Path, help="the same columns")
@@ -40,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))
             print(f"report  {written.path}")
+        elif args.command == "paper":
+            _paper(args.folder, as_json=args.json)
         else:
             if not math.isfinite(args.target):
                 raise UserError(f"--target {args.target}: must be a finite loss in nats a token")
@@ -52,6 +58,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_USER_ERROR
     return 0
+
+
+def _paper(folder: Path, *, as_json: bool) -> None:
+    found = paper.write(folder)
+    if as_json:
+        print(json.dumps(found, indent=1, allow_nan=False))
+        return
+    from rich.console import Console
+
+    paper_text.show(found, Console(highlight=False, markup=False))
+    print(f"\npaper  {SweepDir.at(folder).paper}")
 
 
 if __name__ == "__main__":

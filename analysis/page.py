@@ -60,25 +60,25 @@ class ReportData:
     """The shell command that makes this page again."""
     verdict: Mapping[str, Any]
     """sentence (str), caveats (list of str), target_ppl (float or None), target_kind ("given" or
-    "best_baseline_final"), cells: list of dicts with curriculum, variant, global_batch_size (sequences), lr, run_ids,
-    baseline_run_ids, reached (count), of (count), token_saving, time_saving and their _low/_high (fractions, None where
-    unknown), target_ppl, note."""
+    "best_baseline_final"), cells: list of dicts with named, curriculum, variant, global_batch_size (sequences), lr,
+    run_ids, baseline_run_ids, reached (count), of (count), token_saving, time_saving and their _low/_high (fractions,
+    None where unknown), target_ppl, note."""
     runs: pd.DataFrame
-    """One row a run: run_id, cell, role, curriculum, shape, variant, model, global_batch_size, lr, seed, state,
-    token_budget, max_seqlen, consumed_tokens, train_seconds (s), final_loss (nats/token), final_ppl, best_ppl,
-    tokens_per_second."""
+    """One row a run: run_id, cell, named (the cell's name where the sweep gave it one, else empty), role, curriculum,
+    shape, variant, model, global_batch_size, lr, seed, state, token_budget, max_seqlen, consumed_tokens, train_seconds
+    (s), final_loss (nats/token), final_ppl, best_ppl, tokens_per_second."""
     train: pd.DataFrame
     """One row a training step: run_id, step, consumed_tokens, seqlen, loss, train_seconds, loss_ratio, and optimizer
     statistics that the page does not draw."""
     evals: pd.DataFrame
     """One row an evaluation: run_id, step, consumed_tokens, train_seconds (s), val_loss (nats/token), val_ppl."""
     savings: pd.DataFrame
-    """One row a curriculum run: run_id, baseline_run_id, best_baseline_run_id, curriculum, variant, global_batch_size,
-    lr, seed, target_ppl, reached, tokens_to_target, seconds_to_target, baseline_tokens, baseline_seconds, token_saving,
-    time_saving, token_saving_bound, vs_best_target_ppl, vs_best_reached, vs_best_token_saving, vs_best_time_saving
-    (fractions, NaN where never reached), note."""
+    """One row a curriculum run: run_id, named, baseline_run_id, best_baseline_run_id, curriculum, variant,
+    global_batch_size, lr, seed, target_ppl, reached, tokens_to_target, seconds_to_target, baseline_tokens,
+    baseline_seconds, token_saving, time_saving, token_saving_bound, vs_best_target_ppl, vs_best_reached,
+    vs_best_token_saving, vs_best_time_saving (fractions, NaN where never reached), note."""
     stability: pd.DataFrame
-    """One row a run: run_id, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
+    """One row a run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
     steps_above_1_2, steps_above_1_5, steps (counts)."""
     methods: Sequence[str] = DEFAULT_METHODS
     """How the numbers were computed, one paragraph each."""

@@ -16,7 +16,7 @@ from analysis.figures import TimeUnit
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
     """Savings of each cell of the verdict, seeds put together."""
-    rows = pd.DataFrame(cells, columns=["curriculum", "variant", "global_batch_size", "lr"])
+    rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     columns = [
         *_where(rows, seed=False),
         _percents("tokens saved", (c["token_saving"] for c in cells)),
@@ -54,7 +54,7 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> str:
 
 def stability_table(stability: pd.DataFrame) -> str:
     """Loss ratios of each cell, seeds put together."""
-    keys = ["curriculum", "variant", "global_batch_size", "lr"]
+    keys = ["named", "curriculum", "variant", "global_batch_size", "lr"]
     cells = (
         stability.assign(variant=stability["variant"].fillna(""))
         .groupby(keys, sort=False, as_index=False)
@@ -138,7 +138,9 @@ def _table(caption: str, columns: Sequence[_Column], empty: str) -> str:
 
 def _where(rows: pd.DataFrame, *, seed: bool = True) -> list[_Column]:
     """The columns that say which run or cell a row is about."""
+    names = [_Column("cell", _texts(rows["named"]))] if rows["named"].astype(bool).any() else []
     columns = [
+        *names,
         _Column("curriculum", figures.method_names(rows)),
         _Column("batch", [str(int(b)) for b in rows["global_batch_size"]], number=True),
         _Column("LR", [figures.format_lr(float(lr)) for lr in rows["lr"]], number=True),

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ RUN_COLUMNS = (
     "final_ppl",
     "best_ppl",
     "tokens_per_second",
+    "named",
+    "last_step",
+    "planned_steps",
 )
 
 
@@ -59,6 +63,8 @@ class Runs:
     """One row an evaluation: run_id and records.EVAL_COLUMNS."""
     notes: tuple[str, ...] = ()
     """What was forgiven while reading: torn lines, runs left out."""
+    configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
+    """Resolved configuration of each run_id."""
 
     def curve(self, run_id: str) -> pd.DataFrame:
         """A run's evaluations, in order of tokens."""
@@ -131,6 +137,7 @@ def _collect(
         pd.concat(trains, ignore_index=True),
         pd.concat(evals, ignore_index=True),
         tuple(notes),
+        {str(run_id): config for run_id, config in zip(table["run_id"], configs, strict=True)},
     )
 
 
@@ -160,20 +167,24 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
     final = float(measured["val_loss"].iloc[-1]) if len(measured) else math.nan
     seconds = float(train["train_seconds"].iloc[-1]) if len(train) else 0.0
     tokens = int(train["consumed_tokens"].iloc[-1]) if len(train) else 0
-    default_cell = f"{config.method} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
+    known = status.current(run)
+    curriculum, variant = entry.get("curriculum", config.method), entry.get("variant", "")
+    default_cell = f"{curriculum} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
+    default_cell += f" {variant}" if variant else ""
+    cell = entry.get("cell", config.cell or default_cell)
     return {
         "run_id": run.run_id,
-        "cell": entry.get("cell", config.cell or default_cell),
+        "cell": cell,
         "role": "baseline" if config.is_baseline else "curriculum",
-        "curriculum": entry.get("curriculum", config.method),
+        "curriculum": curriculum,
         "shape": entry.get("shape", config.shape),
-        "variant": entry.get("variant", ""),
+        "variant": variant,
         "setting": identity.setting(config),
         "model": config.model.name,
         "global_batch_size": config.global_batch_size,
         "lr": config.optim.lr,
         "seed": config.seed,
-        "state": status.current(run).state,
+        "state": known.state,
         "token_budget": config.token_budget,
         "max_seqlen": config.seqlen,
         "consumed_tokens": tokens,
@@ -182,6 +193,9 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "final_ppl": _ppl(final),
         "best_ppl": _ppl(float(evals["val_loss"].min())) if len(evals) else math.nan,
         "tokens_per_second": tokens / seconds if seconds else math.nan,
+        "named": "" if cell == default_cell else cell,
+        "last_step": int(train["step"].iloc[-1]) if len(train) else 0,
+        "planned_steps": known.steps,
     }
 
 

@@ -17,6 +17,7 @@ from cl_bench.errors import UserError
 
 SAVING_COLUMNS = (
     "run_id",
+    "named",
     "baseline_run_id",
     "best_baseline_run_id",
     "curriculum",
@@ -46,7 +47,7 @@ CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """One curriculum run against one baseline run."""
 
     baseline_run_id: str | None = None
@@ -102,6 +103,13 @@ def savings(runs: Runs, target_ppl: float | None = None, method: Method = "inter
     return pd.DataFrame(rows, columns=list(SAVING_COLUMNS))
 
 
+def compare_runs(runs: Runs, run_id: str, baseline_run_id: str, method: Method = "interpolate") -> Comparison:
+    """One run against another, at the perplexity that the second finally reached, whatever their batches."""
+    run, baseline = (runs.runs[runs.runs["run_id"] == i] for i in (run_id, baseline_run_id))
+    curves = {i: curve for i in (run_id, baseline_run_id) if len(curve := runs.curve(i))}
+    return _compare(run.iloc[0], baseline, curves, None, method)
+
+
 def best_baseline_cell(baselines: pd.DataFrame) -> tuple[int, float] | None:
     """(batch, lr) whose baselines end at the lowest mean loss over seeds; None where none finished.
 
@@ -140,21 +148,21 @@ def _compare(
     curves: dict[str, pd.DataFrame],
     target_loss: float | None,
     method: Method,
-) -> _Comparison:
+) -> Comparison:
     if baselines.empty:
-        return _Comparison(note="no baseline of the same batch, learning rate and seed")
+        return Comparison(note="no baseline of the same batch, learning rate and seed")
     baseline = baselines.iloc[0]
     baseline_id = str(baseline["run_id"])
     if target_loss is None:
         if baseline["state"] == "DIVERGED":
-            return _Comparison(baseline_id, note="the baseline diverged: it has no final perplexity to compare at")
+            return Comparison(baseline_id, note="the baseline diverged: it has no final perplexity to compare at")
         if baseline["state"] != "DONE":
-            return _Comparison(baseline_id, note=f"the baseline is not finished ({baseline['state']})")
+            return Comparison(baseline_id, note=f"the baseline is not finished ({baseline['state']})")
         target = float(baseline["final_loss"])
     else:
         target = target_loss
     if str(run["run_id"]) not in curves or baseline_id not in curves or math.isnan(target):
-        return _Comparison(baseline_id, note="no evaluation yet")
+        return Comparison(baseline_id, note="no evaluation yet")
     ours, theirs = (_crossing(curves[i], target, method) for i in (str(run["run_id"]), baseline_id))
     note = ""
     if not theirs.reached:
@@ -165,7 +173,7 @@ def _compare(
         unfinished = run["state"] not in ("DONE", "DIVERGED")
         note = f"not there yet ({run['state']})" if unfinished else "never reached the target"
         note += "; the run diverged" if run["state"] == "DIVERGED" else ""
-    return _Comparison(baseline_id, target, ours, theirs, note)
+    return Comparison(baseline_id, target, ours, theirs, note)
 
 
 def _crossing(curve: pd.DataFrame, target_loss: float, method: Method) -> Crossing:
@@ -178,13 +186,16 @@ def _crossing(curve: pd.DataFrame, target_loss: float, method: Method) -> Crossi
     )
 
 
-def _row(run: pd.Series[Any], paired: _Comparison, best: _Comparison) -> dict[str, Any]:
+def _row(run: pd.Series[Any], paired: Comparison, best: Comparison) -> dict[str, Any]:
     def amount(c: Crossing | None, what: str) -> float:
         value = getattr(c, what) if c else None
         return math.nan if value is None else float(value)
 
     return {
-        **{k: run[k] for k in ("run_id", "curriculum", "variant", "setting", "global_batch_size", "lr", "seed")},
+        **{
+            k: run[k]
+            for k in ("run_id", "named", "curriculum", "variant", "setting", "global_batch_size", "lr", "seed")
+        },
         "baseline_run_id": paired.baseline_run_id,
         "best_baseline_run_id": best.baseline_run_id,
         "target_loss": paired.target_loss,
@@ -222,6 +233,7 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
         curriculum, variant, setting, batch, lr = cast(tuple[str, str, str, int, float], key)
         result.append(
             {
+                "named": ", ".join(dict.fromkeys(str(n) for n in group["named"] if n)),
                 "curriculum": str(curriculum),
                 "variant": str(variant),
                 "setting": str(setting),

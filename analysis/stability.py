@@ -9,6 +9,7 @@ from analysis.runs import Runs
 THRESHOLDS = {"steps_above_1_2": 1.2, "steps_above_1_5": 1.5}
 STABILITY_COLUMNS = (
     "run_id",
+    "named",
     "curriculum",
     "variant",
     "global_batch_size",

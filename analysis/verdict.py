@@ -74,7 +74,7 @@ def sentence(
 def _curriculum(name: str, own: list[dict[str, Any]], best: tuple[int, float] | None) -> str:
     """One curriculum: the headline cell, then the others."""
     head = next((c for c in own if best == (c["global_batch_size"], c["lr"])), own[0])
-    text = f"{name} {_needed(head)} at {_where(head)}"
+    text = f"{name} {_needed(head)} at {_where(head)}{_against_best(head)}"
     others = [c for c in own if c is not head]
     compared = [c for c in others if c["token_saving"] is not None]
     if len(compared) == 1:
@@ -108,9 +108,19 @@ def _reasons(silent: list[dict[str, Any]]) -> str:
     return ", ".join(note if len(counts) == 1 else f"{n} where {note}" for note, n in counts.items())
 
 
+def _against_best(cell: dict[str, Any]) -> str:
+    """What a cell needed to the best baseline's perplexity, where the baseline of its own batch gives no target."""
+    if cell["token_saving"] is not None or cell["vs_best_token_saving"] is None:
+        return ""
+    return f", but needed {amount(cell['vs_best_token_saving'], 'tokens')} to the best baseline's perplexity"
+
+
 def _where(cell: dict[str, Any]) -> str:
-    variant = f", {cell['variant']}" if cell["variant"] else ""
-    return f"batch {cell['global_batch_size']}, LR {short_float(cell['lr'])}{variant}"
+    """A cell's batch and learning rate, and what else is special about it: the sweep's name for it says that best."""
+    special = f", {cell['variant']}" if cell["variant"] else ""
+    if cell["named"]:
+        special = f" ({cell['named']})"
+    return f"batch {cell['global_batch_size']}, LR {short_float(cell['lr'])}{special}"
 
 
 def amount(saved: float, what: str) -> str:
@@ -138,7 +148,7 @@ def _spikes(runs: Runs, stability: pd.DataFrame) -> str:
         if own["diverged"].any():
             diverged.append(f"{int(own['diverged'].sum())} of {len(own)} {name} runs")
     text = f"Largest loss spike: {', '.join(largest)}." if largest else ""
-    return f"{text} Diverged: {', '.join(diverged)}." if diverged else text
+    return f"{text} Diverged: {', '.join(diverged)}.".strip() if diverged else text
 
 
 def caveats(runs: Runs, grid: list[dict[str, Any]]) -> list[str]:

@@ -18,10 +18,11 @@ commands:
   export RUN DIR        the trained model as a Hugging Face folder
   prepare TEXTS         encode texts larger than memory into tokens on disk
   report FOLDER         write a sweep's page, tables and verdict
+  paper FOLDER          a sweep beside the published cells and claims
   compare BASE CL       the saving between two curves in CSV files
 
 `cl-bench COMMAND --help` tells more."""
-_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "prepare", "eval", "export", "report", "compare")
+_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "prepare", "eval", "export", "report", "paper", "compare")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         from cl_bench import sweep
 
         return sweep.main(rest)
-    if command in ("report", "compare"):
+    if command in ("report", "paper", "compare"):
         from analysis.__main__ import main as analysis
 
         return analysis(argv)

@@ -165,6 +165,11 @@ class SweepDir:
         """The answer, for programs."""
         return self.root / "verdict.json"
 
+    @property
+    def paper(self) -> Path:
+        """The runs beside the published cells and claims."""
+        return self.root / "paper.md"
+
 
 def slurm_folder(outputs: str | Path, name: str) -> Path:
     """Where one submission to Slurm keeps its batch script and what its jobs print before training takes over."""
@@ -200,7 +205,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """What a sweep's manifest holds. Raises UserError when it is damaged."""
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        _ = [r["run_id"] for r in manifest["runs"]]
+        _ = manifest["name"], [r["run_id"] for r in manifest["runs"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a manifest ({error}); launch the sweep again to rewrite it") from None
     return manifest

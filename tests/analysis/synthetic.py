@@ -108,6 +108,7 @@ def _run(
     row: dict[str, object] = {
         "run_id": run_id,
         "cell": f"b{batch}_lr{lr:g}",
+        "named": "",
         "role": "baseline" if method == "baseline" else "curriculum",
         "curriculum": method,
         "shape": METHODS[method],
@@ -142,6 +143,7 @@ def _savings(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "run_id": run["run_id"],
+                "named": run["named"],
                 "baseline_run_id": base["run_id"],
                 "best_baseline_run_id": base["run_id"],
                 **{k: run[k] for k in ("curriculum", "global_batch_size", "lr", "seed", "variant", "setting")},
@@ -167,7 +169,7 @@ def _savings(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _stability(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     by_run = train.groupby("run_id")["loss_ratio"]
-    out = runs[["run_id", "curriculum", "variant", "global_batch_size", "lr", "seed", "state"]].copy()
+    out = runs[["run_id", "named", "curriculum", "variant", "global_batch_size", "lr", "seed", "state"]].copy()
     out["diverged"] = out["state"] == "DIVERGED"
     out["max_loss_ratio"] = out["run_id"].map(by_run.max())
     for name, edge in (("steps_above_1_2", 1.2), ("steps_above_1_5", 1.5)):
