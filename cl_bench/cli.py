@@ -10,6 +10,7 @@ _USAGE = """cl-bench COMMAND …
 
 commands:
   sweep …               train a grid or a run; the same as `python -m cl_bench.sweep …`
+  tune …                start length and T of a curriculum for a run, by short probes
   status [SWEEP|RUN]    state and progress; --watch follows, --json is for programs
   logs RUN              what a run printed; -f follows
   cancel SWEEP|RUN      stop runs; those in training save first
@@ -22,7 +23,20 @@ commands:
   compare BASE CL       the saving between two curves in CSV files
 
 `cl-bench COMMAND --help` tells more."""
-_COMMANDS = ("sweep", "status", "logs", "cancel", "retry", "prepare", "eval", "export", "report", "paper", "compare")
+_COMMANDS = (
+    "sweep",
+    "tune",
+    "status",
+    "logs",
+    "cancel",
+    "retry",
+    "prepare",
+    "eval",
+    "export",
+    "report",
+    "paper",
+    "compare",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     if command not in _COMMANDS:
         print(f"error: {command}: no such command; {did_you_mean(command, _COMMANDS)}", file=sys.stderr)
         return EXIT_USER_ERROR
-    if command == "sweep":
+    if command in ("sweep", "tune"):
         from cl_bench import sweep
 
-        return sweep.main(rest)
+        return sweep.main(rest) if command == "sweep" else sweep.tune(rest)
     if command in ("report", "paper", "compare"):
         from analysis.__main__ import main as analysis
 

@@ -90,6 +90,10 @@ def print_plan(plan: Plan, *, queued: bool = False) -> None:
         console.print(f"… and {len(plan.runs) - _MOST_ROWS} more, all in plan.csv")
 
 
+def print_nothing(plan: Plan) -> None:
+    """Instead of print_plan, for one who has said already what is about to be trained."""
+
+
 def _memory_line(largest: Planned) -> str:
     """What the run that needs most memory needs of it."""
     need = largest.memory

@@ -105,7 +105,7 @@ def curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumCo
 
 def variants(configs: Sequence[RunConfig]) -> list[str]:
     """For each run, the settings that differ within the grid besides curriculum, batch, learning rate and seed."""
-    flat = [_flatten(identity(c)) for c in configs]
+    flat = [flatten(identity(c)) for c in configs]
     expected = {"seed", "global_batch_size", "optim.lr"}
     keys = (
         [
@@ -125,10 +125,11 @@ def variants(configs: Sequence[RunConfig]) -> list[str]:
     return [", ".join(f"{k}={_short(f.get(k))}" for k in keys) for f in flat]
 
 
-def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups of keys as one, with dotted names."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 

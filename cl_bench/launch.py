@@ -23,13 +23,15 @@ def prepare(
     is_sweep: bool,
     print_plan: Callable[[Plan], None],
     check: Callable[[Plan], None],
+    corpora: plan.Corpora | None = None,
 ) -> Plan:
     """Plan a grid and print it; unless `launch.dry_run`, let `check` refuse it and write what jobs read.
 
-    Only a sweep leaves a folder below outputs/sweeps; a single run must not replace the manifest of a grid.
+    `corpora` are those already checked. Only a sweep leaves a folder below outputs/sweeps; a single run must not
+    replace the manifest of a grid.
     """
     plan.check_writable(launch.outputs)
-    corpora = plan.Corpora(_progress("checking"))
+    corpora = corpora or plan.Corpora(progress("checking"))
     planned = plan.build(configs, launch, corpora)
     print_plan(planned)
     if is_sweep:
@@ -44,7 +46,7 @@ def prepare(
             f"of this sweep's earlier grid {left_out} run{'s are' if left_out > 1 else ' is'} not in this one; "
             f"what was trained stays in {launch.outputs}/runs"
         )
-    plan.prepare_data(planned, corpora, _progress("preparing"))
+    plan.prepare_data(planned, corpora, progress("preparing"))
     return planned
 
 
@@ -82,7 +84,7 @@ def report(launch: config.LaunchConfig) -> None:
     display.console.print(f"again   python -m analysis report {folder}", soft_wrap=True)
 
 
-def _progress(verb: str) -> Any:
+def progress(verb: str) -> Any:
     """A line on a corpus large enough to wait for."""
     shown = [0.0]
 

@@ -23,7 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cl_bench import config, display, launch, local, slurm
+from cl_bench import config, display, launch, local, slurm, tune, tune_config
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.launch import RunsFailed
 
@@ -185,16 +185,32 @@ def _returned(loss: float | None) -> JobReturn:
     return result
 
 
-def train_composed(composed: DictConfig, launcher: str) -> None:
+def train_composed(composed: DictConfig, launcher: str) -> bool:
     """Train the one run of a composed config (a launch without -m), with the launcher of that name.
 
     Raises as train_grid or submit_grid, and UserError.
     """
-    plain = OmegaConf.to_container(composed, resolve=True)
-    if not isinstance(plain, dict):
-        raise UserError("the configuration is not a group of keys")
-    run, settings = split({str(k): v for k, v in plain.items()})
+    run, settings = split(_plain(composed))
     train = slurm.submit_grid if launcher == "slurm" else local.train_grid
     loss = train([run], settings, is_sweep=False)[0]
     if loss is not None:
         display.console.print(f"validation loss {loss:.4f}, perplexity {math.exp(loss):.4g}")
+    return True
+
+
+def tune_composed(composed: DictConfig, launcher: str) -> bool:
+    """Tune the curriculum of a composed config's run, with the launcher of that name; whether one was found.
+
+    Raises as train_grid or submit_grid, and UserError.
+    """
+    plain = _plain(composed)
+    asked = tune_config.from_dict(plain.pop("tune"))
+    run, settings = split(plain)
+    return tune.tune(run, settings, asked, slurm.submit_grid if launcher == "slurm" else local.train_grid)
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(composed, resolve=True)
+    if not isinstance(plain, dict):
+        raise UserError("the configuration is not a group of keys")
+    return {str(k): v for k, v in plain.items()}

@@ -30,13 +30,24 @@ _LOG_LINES = 8
 
 
 def train_grid(
-    configs: Sequence[config.RunConfig], settings: config.LaunchConfig, *, is_sweep: bool = True
+    configs: Sequence[config.RunConfig],
+    settings: config.LaunchConfig,
+    *,
+    is_sweep: bool = True,
+    corpora: plan.Corpora | None = None,
+    terse: bool = False,
 ) -> list[float | None]:
-    """Plan, print, and unless `settings.dry_run` train what is missing. Returns the final loss of each of `configs`."""
-    planned = launch.prepare(configs, settings, is_sweep=is_sweep, print_plan=display.print_plan, check=_check_machine)
+    """Plan, print, and unless `settings.dry_run` train what is missing. Returns the final loss of each of `configs`.
+
+    `terse`: only what is in training and what failed is shown.
+    """
+    print_plan = display.print_nothing if terse else display.print_plan
+    planned = launch.prepare(
+        configs, settings, is_sweep=is_sweep, print_plan=print_plan, check=_check_machine, corpora=corpora
+    )
     if settings.dry_run:
         return [None] * len(configs)
-    LocalQueue(planned).run()
+    LocalQueue(planned, terse=terse).run()
     return launch.final_losses(planned)
 
 
@@ -101,8 +112,9 @@ class _Running:
 class LocalQueue:
     """Starts the missing runs of a plan, `jobs` at a time, and watches their status files."""
 
-    def __init__(self, planned: Plan) -> None:
+    def __init__(self, planned: Plan, *, terse: bool = False) -> None:
         self.plan = planned
+        self.terse = terse
         self.outputs = planned.launch.outputs
         self.waiting = [(n, r) for n, r in enumerate(planned.runs, 1) if r.to_train]
         self.running: list[_Running] = []
@@ -192,9 +204,10 @@ class LocalQueue:
             if state.state in ("PENDING", "RUNNING"):
                 state = status.write(running.run, state, state="FAILED", error=_died(running))
             self.ended.append((running.planned, state))
-            display.console.print(
-                display.result_line(running.number, len(self.plan.runs), running.planned, state), soft_wrap=True
-            )
+            if not self.terse:
+                display.console.print(
+                    display.result_line(running.number, len(self.plan.runs), running.planned, state), soft_wrap=True
+                )
 
     def _heed_cancels(self) -> None:
         """Have runs save and leave that `cl-bench cancel` has marked."""
@@ -228,7 +241,8 @@ class LocalQueue:
         counts = {s: sum(state.state == s for _, state in self.ended) for s in ("DONE", "FAILED")}
         counts |= {s: n for s in ("DIVERGED", "PREEMPTED") if (n := sum(state.state == s for _, state in self.ended))}
         words = ", ".join(f"{n} {s.lower()}" for s, n in counts.items())
-        display.console.print(f"{words} in {display.clock(time.monotonic() - self.started)}")
+        if not self.terse:
+            display.console.print(f"{words} in {display.clock(time.monotonic() - self.started)}")
         for planned, state in failed:
             verb = "failed " if state.state == "FAILED" else "stopped"
             display.console.print(f"{verb} {planned.run_id}: {_last_line(state.error)}", soft_wrap=True)

@@ -171,6 +171,39 @@ class SweepDir:
         return self.root / "paper.md"
 
 
+class TuneDir:
+    """One search for a curriculum: `outputs/tune/<name>`."""
+
+    def __init__(self, outputs: str | Path, name: str) -> None:
+        self.root = Path(outputs) / "tune" / name
+        self.name = name
+
+    @property
+    def outputs(self) -> Path:
+        """The `outputs` folder this search lives in."""
+        return self.root.parent.parent
+
+    @property
+    def search(self) -> Path:
+        """Settings, probes, outcome and cost."""
+        return self.root / "search.json"
+
+    @property
+    def preset(self) -> Path:
+        """The curriculum found, for a conf/curriculum folder."""
+        return self.root / "curriculum" / f"{self.name}.yaml"
+
+    @property
+    def sweep(self) -> Path:
+        """The curriculum found against the baseline, for a sweeps/ folder."""
+        return self.root / "sweeps" / f"{self.name}.yaml"
+
+    @property
+    def page(self) -> Path:
+        """The page."""
+        return self.root / "tune.html"
+
+
 def slurm_folder(outputs: str | Path, name: str) -> Path:
     """Where one submission to Slurm keeps its batch script and what its jobs print before training takes over."""
     return Path(outputs) / "slurm" / name

@@ -64,9 +64,14 @@ _REMEDIES = (
 
 
 def submit_grid(
-    configs: Sequence[config.RunConfig], settings: config.LaunchConfig, *, is_sweep: bool = True
+    configs: Sequence[config.RunConfig],
+    settings: config.LaunchConfig,
+    *,
+    is_sweep: bool = True,
+    corpora: plan.Corpora | None = None,
+    terse: bool = False,
 ) -> list[float | None]:
-    """Plan, print, and unless `settings.dry_run` submit what is missing of a grid.
+    """Plan, print (not when `terse`), and unless `settings.dry_run` submit what is missing of a grid.
 
     Returns the final loss of each of `configs`; None for those that are not over, as most are unless `settings.wait`.
     Raises UserError before anything is submitted, RunsFailed (with `wait`) when all is over.
@@ -74,7 +79,14 @@ def submit_grid(
     plan.check_writable(settings.outputs)
     # Of two launches at once the second waits, and finds queued what the first has submitted.
     with contextlib.nullcontext() if settings.dry_run else lock.alone(submit_lock(settings.outputs), _say_waiting):
-        planned = launch.prepare(configs, settings, is_sweep=is_sweep, print_plan=_print_plan, check=_check_machine)
+        planned = launch.prepare(
+            configs,
+            settings,
+            is_sweep=is_sweep,
+            print_plan=display.print_nothing if terse else _print_plan,
+            check=_check_machine,
+            corpora=corpora,
+        )
         if settings.dry_run:
             return [None] * len(configs)
         submit(planned)

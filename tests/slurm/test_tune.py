@@ -1,0 +1,28 @@
+"""A search whose probes are jobs of a real Slurm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cl_bench import slurm, submission, tune
+from cl_bench.config import LaunchConfig
+from cl_bench.paths import TuneDir, all_runs
+from cl_bench.tune_config import TuneConfig
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import grid
+
+
+def test_probes_are_submitted_and_waited_for(
+    cluster: Cluster, tmp_path: Path, text: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = grid(text, token_budget=20_000)
+    asked = TuneConfig(name="t", starts=(8,), low=20, high=20, resolution=20, checks=0)
+    tune.tune(run, LaunchConfig(outputs=str(tmp_path)), asked, slurm.submit_grid)
+    search = json.loads(TuneDir(tmp_path, "t").search.read_text())
+    (probe,) = all_runs(tmp_path)
+    assert [p["run_id"] for p in search["probes"]] == [probe.run_id]
+    assert submission.read(probe).launcher == "slurm"  # type: ignore[union-attr]
+    assert "probe 1  start 8, T 20" in capfd.readouterr().out
