@@ -154,7 +154,8 @@ def write_presets(folder: TuneDir, found: RunConfig, words: Sequence[str]) -> No
     """Write the curriculum of `found` as a preset, and as a sweep that compares it with the baseline."""
     head = _comment(f"{' '.join(words)} Found by `cl-bench tune` for {_in_words(found)}.")
     write_atomic(folder.preset, head + yaml.safe_dump(_preset(found), sort_keys=False))
-    run = {k: v for k, v in to_dict(found).items() if k not in _NOT_OF_THE_RUN}
+    from_anywhere = dataclasses.replace(found, data=found.data.absolute())
+    run = {k: v for k, v in to_dict(from_anywhere).items() if k not in _NOT_OF_THE_RUN}
     run["data"].pop("fingerprint")
     question = "does the tuned curriculum save tokens?"
     cells = {"baseline": ["curriculum=baseline"], folder.name: overrides(found)}
