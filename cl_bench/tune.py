@@ -80,15 +80,22 @@ class _Prober:
         )
 
     def print_plan(self) -> None:
-        """What is searched, and what it costs at most."""
+        """What is searched, and what it costs where everything fluctuates: shorter values of T take more tokens."""
         space, asked = self.space, self.asked
-        largest = tune_probe.probe(self.run, asked, space.starts[-1], space.durations[0])
+        tokens: list[int] = []
+
+        def fluctuates(_: Purpose, start: int, duration: int) -> tune_probe.Judged:
+            tokens.append(tune_probe.probe(self.run, asked, start, duration).token_budget)
+            return tune_probe.Judged(False, False, asked.threshold, 0, diverged=False)
+
+        tune_search.search(space.starts, space.durations, fluctuates, asked.checks)
         most = tune_search.most_probes(len(space.starts), len(space.durations), asked.checks)
-        share = most * largest.token_budget / self.search.run_tokens
+        sizes = " to ".join(dict.fromkeys(map(display.si, (min(tokens), max(tokens)))))
         display.console.print(
             f"{asked.name}: start length of {_listed(space.starts)}, then T of {_listed(space.durations)} steps\n"
-            f"at most {most} probes of {display.si(largest.token_budget)} tokens each, {asked.warmups:g} LR warmups; "
-            f"in all at most {share:.0%} of the tokens of a whole run ({display.si(self.search.run_tokens)})",
+            f"at most {most} probes of {sizes} tokens, {asked.warmups:g} LR warmups "
+            f"each; in all at most about {sum(tokens) / self.search.run_tokens:.0%} of the tokens of a whole run "
+            f"({display.si(self.search.run_tokens)})",
             soft_wrap=True,
         )
 

@@ -209,7 +209,7 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path: Path, text: Path, capsys:
     assert launched(tmp_path, text, train, dry_run=True)
     assert train.trained == []
     assert not list(tmp_path.iterdir())
-    assert "at most 6 probes of 1.5K tokens each" in capsys.readouterr().out
+    assert "at most 6 probes of 1.5K tokens, 3 LR warmups each; in all at most about 44% of" in capsys.readouterr().out
 
 
 def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
