@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_nanogpts_folder(tmp_path: Path) -> None:
     (dataset,) = mixture(config).datasets
     assert dataset.train[0].tokens.tolist() == (np.arange(1000) % 200).tolist()
     assert data.validation_blocks(mixture(config), 9, 3)[:, 0].tolist() == [0, 27, 63]  # of 11: 0, 11/3, 22/3
+
+
+def test_tokens_that_changed_since_the_plan_are_noticed_by_the_rank_that_looks(tmp_path: Path) -> None:
+    config = nanogpt(tmp_path / "owt")
+    planned = dataclasses.replace(config, fingerprint=corpus.inspect(config).fingerprint)
+    assert corpus.mixture(planned, tmp_path) == corpus.mixture(planned, tmp_path, verify=False)
+    nanogpt(tmp_path / "owt", train=1001)
+    corpus.mixture(planned, tmp_path, verify=False)
+    with pytest.raises(ConfigError, match="the tokens of data=nanogpt changed since the run was planned"):
+        corpus.mixture(planned, tmp_path)
 
 
 def test_what_is_noted_beside_the_tokens_counts(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def sparse_nanogpt(folder: Path, train: int = PAPER_TOKENS, val: int = 8_000_000
     return folder
 
 
+@pytest.mark.train
 def test_the_papers_tokens_are_begun_on_without_being_read(tmp_path: Path) -> None:
     folder = sparse_nanogpt(tmp_path / "openwebtext")
     out = subprocess.run(
@@ -62,6 +63,7 @@ def test_the_papers_tokens_are_begun_on_without_being_read(tmp_path: Path) -> No
     assert sum(f.stat().st_blocks for f in folder.iterdir()) == 0
 
 
+@pytest.mark.train
 def test_a_plan_of_the_papers_size(tmp_path: Path) -> None:
     folder = sparse_nanogpt(tmp_path / "openwebtext")
     grid = ["model=gpt2_1558m", "data=nanogpt", f"data.path={folder}", f"token_budget={PAPER_TOKENS}"]
