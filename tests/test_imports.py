@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS: list[set[str]] = [
     {"errors"},
     {"validation"},
-    {"resources", "data_config"},
+    {"resources", "data_config", "curriculum_config"},
     {"config", "tune_config"},
     {"paths"},
     {"adaptive", "batch", "memory", "tokenizer", "tune_search", "tokens", "blend"},
