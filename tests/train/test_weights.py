@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
-from cl_bench import cli, data, job, paths, quality, records, weights
+from cl_bench import cli, corpus, data, job, quality, records, weights
 from cl_bench.paths import RunDir
 from tests.train.test_engine import TOLERANCE, train
 
@@ -28,8 +28,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory, text: Path) -> list[RunDir]
 def validation_loss(run: RunDir) -> float:
     """The loss of the loaded model on the blocks that training evaluated on."""
     config = job.load_config(run)
-    folder = paths.data_cache(run.outputs) / str(config.data.fingerprint)
-    blocks = torch.from_numpy(data.validation_blocks(folder, config.seqlen, config.evaluation.n_blocks))
+    mixture = corpus.mixture(config.data, run.outputs)
+    blocks = torch.from_numpy(data.validation_blocks(mixture, config.seqlen, config.evaluation.n_blocks))
     with torch.no_grad():
         logits = weights.load(run, config).model(blocks[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten()).item()
