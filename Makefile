@@ -16,7 +16,7 @@ test: setup-dev
 	$(BIN)/python -m pytest
 
 test-fast: setup-dev
-	$(BIN)/python -m pytest -m "not train and not browser and not slurm"
+	$(BIN)/python -m pytest -n 2 -m "not train and not browser and not slurm"
 
 lint: setup-dev
 	$(BIN)/ruff check .
