@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _on_runs(command: str, argv: list[str]) -> int:
-    from cl_bench import commands, prepare_command
+    from cl_bench import commands
     from cl_bench.launch import RunsFailed
 
     try:
@@ -69,7 +69,11 @@ def _on_runs(command: str, argv: list[str]) -> int:
             from cl_bench import quality  # needs torch, which takes a second
 
             return quality.evaluate(argv) if command == "eval" else quality.export(argv)
-        return int(getattr(prepare_command if command == "prepare" else commands, command)(argv))
+        if command == "prepare":
+            from cl_bench import prepare_command
+
+            return prepare_command.prepare(argv)
+        return int(getattr(commands, command)(argv))
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from cl_bench.status import FINISHED
 
 _REFRESH_S = 2.0
 _FOLLOW_S = 0.5
-_COMMAND_TIMEOUT_S = 120
 
 
 def find(name: str | None, outputs: str) -> list[RunDir]:
@@ -191,10 +189,7 @@ def _cancel_slurm(observed: Sequence[Observed]) -> int:
                 )
     ids = sorted(jobs)
     for i in range(0, len(ids), 500):  # a command line has an end
-        command = ["scancel", *ids[i : i + 500]]
-        out = subprocess.run(
-            command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, env=slurm_queue.environment()
-        )
+        out = slurm_queue.ask("scancel", *ids[i : i + 500])
         if out.returncode:
             raise UserError(f"scancel: {out.stderr.strip() or out.returncode}")
     for seen in observed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from cl_bench.plan import Plan, Planned
@@ -30,11 +31,9 @@ def of(planned: Plan) -> list[Job]:
     waiting = [r for r in planned.runs if r.to_train]
     small = [r for r in waiting if settings.pack > 1 and r.config.resources.ranks == 1]
     jobs = [Job((run,), False) for run in waiting if run not in small]
-    by_shape: dict[str, list[Planned]] = {}
-    for run in small:
-        by_shape.setdefault(shape(Job((run,), False)), []).append(run)
-    for alike in by_shape.values():
-        packs = [tuple(alike[i : i + settings.pack]) for i in range(0, len(alike), settings.pack)]
+    for alike in by_shape([Job((run,), False) for run in small]):
+        runs = [job.runs[0] for job in alike]
+        packs = [tuple(runs[i : i + settings.pack]) for i in range(0, len(runs), settings.pack)]
         jobs += [Job(pack, settings.side_by_side and len(pack) > 1) for pack in packs]
     return jobs
 
@@ -42,6 +41,14 @@ def of(planned: Plan) -> list[Job]:
 def shape(job: Job) -> str:
     """Jobs of one shape go into one array."""
     return repr(sorted(parameters(job).items()))
+
+
+def by_shape(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that ask for the same, together, in the order in which each shape first comes."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(shape(job), []).append(job)
+    return list(groups.values())
 
 
 def parameters(job: Job) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable
 
-_TIMEOUT_S = 60
+from cl_bench.errors import UserError
+
+_TIMEOUT_S = 120
 _OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
 _OVER |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "SUSPENDED"}
@@ -90,10 +91,19 @@ def _never(reason: str) -> tuple[str, str] | None:
     return next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, _plain(reason))), None)
 
 
-def environment() -> dict[str, str]:
-    """Variables for Slurm's commands: the user's filters (SQUEUE_PARTITION, SCANCEL_USER, …) would hide jobs."""
+def ask(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run one of Slurm's commands, whatever it returns. Raises UserError when it is not there or does not answer.
+
+    The user's own filters (SQUEUE_PARTITION, SCANCEL_USER, …) are left out: they would hide jobs.
+    """
     hiding = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SLURM_")
-    return {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(hiding)}
+    environment = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(hiding)}
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment)
+    except FileNotFoundError:
+        raise UserError(f"no {command[0]} on this machine") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} did not answer within {_TIMEOUT_S} s") from None
 
 
 class Queue:
@@ -108,15 +118,11 @@ class Queue:
         wanted = set(job_ids)
         if not wanted:
             return
-        if not shutil.which("squeue"):
-            self.problem = "no squeue on this machine"
-            return
         arrays = sorted({j.partition("_")[0] for j in wanted})
-        command = ["squeue", "-h", "-r", "-t", "all", "-j", ",".join(arrays), "-o", "%i|%T|%r|%N"]
         try:
-            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment())
-        except subprocess.TimeoutExpired:
-            self.problem = f"squeue did not answer within {_TIMEOUT_S} s"
+            out = ask("squeue", "-h", "-r", "-t", "all", "-j", ",".join(arrays), "-o", "%i|%T|%r|%N")
+        except UserError as error:
+            self.problem = str(error)
             return
         # Slurm says so of a single job that it has forgotten; of several it leaves out the forgotten.
         if out.returncode and "Invalid job id" not in out.stderr:
@@ -134,13 +140,12 @@ class Queue:
     def _ask_accounting(self, job_ids: set[str]) -> None:
         """How jobs ended that squeue has forgotten, where accounting is on."""
         forgotten = job_ids - self._jobs.keys()
-        if not forgotten or not shutil.which("sacct"):
+        if not forgotten:
             return
         arrays = sorted({j.partition("_")[0] for j in forgotten})
-        command = ["sacct", "-n", "-P", "-X", "-j", ",".join(arrays), "-o", "JobID,State,NodeList"]
         try:
-            out = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment())
-        except subprocess.TimeoutExpired:
+            out = ask("sacct", "-n", "-P", "-X", "-j", ",".join(arrays), "-o", "JobID,State,NodeList")
+        except UserError:
             return
         for line in out.stdout.splitlines() if out.returncode == 0 else ():
             job_id, state, nodes = line.split("|", 2)

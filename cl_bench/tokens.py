@@ -36,14 +36,15 @@ class Span:
     @functools.cached_property
     def tokens(self) -> np.ndarray:
         """The tokens (n,), memory-mapped: address space, not memory."""
-        return np.asarray(self._mapped)
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        return np.frombuffer(self._mapped, dtype, count=self.n, offset=self.offset)
 
     @functools.cached_property
-    def _mapped(self) -> np.memmap:
-        dtype = np.dtype(self.dtype).newbyteorder("<")
-        mapped = np.memmap(self.path, dtype, mode="r", offset=self.offset, shape=self.n)
+    def _mapped(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if self._is_large:
-            mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+            mapped.madvise(mmap.MADV_RANDOM)
         return mapped
 
     @property
@@ -56,7 +57,7 @@ class Span:
         if self._is_large:
             # The kernel keeps the pages as long as it likes; they no longer count as this process's memory, which
             # would grow to the size of the file.
-            self._mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+            self._mapped.madvise(mmap.MADV_DONTNEED)
         return tokens
 
     def check_ids(self, ids: np.ndarray, positions: np.ndarray, vocab_size: int) -> None:

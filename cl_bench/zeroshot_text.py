@@ -91,7 +91,7 @@ def detokenise_wikitext(text: str) -> str:
         text = text.replace(old, new)
     for left, right in _WIKITEXT_PAIRS:
         inside = rf"{re.escape(left)}\s*([^{re.escape(right)}]*?)\s*{re.escape(right)}"
-        text = re.sub(inside, lambda m, a=left, b=right: f"{a}{m[1]}{b}", text)  # type: ignore[misc]
+        text = re.sub(inside, rf"{left}\1{right}", text)
     for old, new in _WIKITEXT_LAST:
         text = text.replace(old, new)
     return text

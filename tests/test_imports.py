@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS: list[set[str]] = [
     {"errors"},
     {"validation"},
-    {"resources", "data_config", "curriculum_config"},
+    {"resources", "data_config", "curriculum_config", "launch_config"},
     {"config", "tune_config"},
     {"paths"},
     {"adaptive", "batch", "memory", "tokenizer", "tune_search", "tokens", "blend"},
@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
     {"plan"},
     {"display", "slurm_jobs"},
     {"launch"},
+    {"slurm_submit"},
     {"local", "slurm", "tune"},
     {"launchers"},
     {"sweep", "commands", "prepare_command"},

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from cl_bench import plan, provenance, rendezvous, slurm, slurm_jobs
+from cl_bench import plan, provenance, rendezvous, slurm_jobs, slurm_submit, submission
 from cl_bench.config import LaunchConfig, SweepConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir
 from cl_bench.plan import Plan
+from cl_bench.submission import Submission
 from tests.conftest import small
 
 
@@ -62,7 +63,7 @@ def test_a_type_of_gpu_and_switches(tmp_path: Path, text: Path) -> None:
     ],
 )
 def test_remedies(tmp_path: Path, text: Path, said: str, remedy: str) -> None:
-    assert remedy in slurm._refused(said, slurm_jobs.of(planned(tmp_path, text, {})))
+    assert remedy in slurm_submit._refused(said, slurm_jobs.of(planned(tmp_path, text, {})))
 
 
 @pytest.mark.parametrize(("minutes", "notice"), [(None, 90), (240, 90), (4, 60), (2, 30), (1, 15)])
@@ -85,6 +86,35 @@ def test_small_runs_share_jobs(tmp_path: Path, text: Path) -> None:
     assert "--kill-on-bad-exit=0" in asked[1]["srun_args"]
     in_turn = slurm_jobs.of(planned(tmp_path, text, *[gpu] * 4, pack=4))
     assert [slurm_jobs.parameters(job)["gpus_per_node"] for job in in_turn] == [1]
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("sbatch: error: no"), OSError(28, "No space left on device")])
+def test_what_was_queued_is_known_whatever_fails_next(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    grid = planned(tmp_path, text, {}, {"time_min": 9})
+    first, second = (RunDir(tmp_path, run.run_id) for run in grid.runs)
+    earlier = Submission(launcher="slurm", job_id="3")
+    submission.write(first, earlier)
+    asked: list[tuple[str, ...]] = []
+
+    def ask(*command: str) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def fail(*_: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(slurm_submit, "ask", ask)
+    monkeypatch.setattr(slurm_submit, "_executor", lambda *_: None)
+    monkeypatch.setattr(slurm_submit, "_ask_first", lambda *_: None)
+    monkeypatch.setattr(slurm_submit, "_submit_array", lambda group, *_: [(job, "7") for job in group])
+    monkeypatch.setattr(slurm_submit, "_write_down", fail)  # sbatch went well, and then the disk is full
+    with pytest.raises(OSError if isinstance(problem, OSError) else UserError):
+        slurm_submit.submit(grid)
+    assert ("scancel", "7") in asked
+    assert submission.read(first) == earlier
+    assert submission.read(second) is None
 
 
 # --- the copy of the code ---------------------------------------------------------------------------------------------

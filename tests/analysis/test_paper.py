@@ -28,13 +28,15 @@ REPLICA: dict[str, Any] = {"token_budget": 1_500_000}
 
 
 def cell_of(found: dict[str, Any], name: str) -> dict[str, Any]:
+    cell: dict[str, Any]
     (cell,) = [c for c in found["cells"] if c["name"] == name]
-    return cell  # type: ignore[no-any-return]
+    return cell
 
 
 def claim_of(found: dict[str, Any], version: str, at: str, what: str) -> list[dict[str, Any]]:
     (claim,) = [c for c in found["claims"] if (c["version"], c["at"], c["what"]) == (version, at, what)]
-    return claim["measured_here"]  # type: ignore[no-any-return]
+    measured: list[dict[str, Any]] = claim["measured_here"]
+    return measured
 
 
 def zeroshot(run: RunDir, *results: tuple[int, float, float], **how: Any) -> None:

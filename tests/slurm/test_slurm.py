@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cl_bench import cli, commands, lock, records, slurm, states, status, submission
+from cl_bench import cli, commands, lock, records, slurm_submit, states, status, submission
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir
 from tests.slurm.cluster import Cluster
@@ -124,7 +124,7 @@ def test_runs_of_one_sweep_have_resources_of_their_own(cluster: Cluster, tmp_pat
 def test_arrays_are_cut_to_the_clusters_largest(
     cluster: Cluster, tmp_path: Path, text: Path, monkeypatch: Environment
 ) -> None:
-    monkeypatch.setattr(slurm, "_largest_array", lambda: 2)
+    monkeypatch.setattr(slurm_submit, "_largest_array", lambda: 2)
     runs = submit(tmp_path, grid(text, *({"seed": s} for s in (1, 2, 3)), token_budget=10_000), array_parallelism=1)
     ids = [submission.read(run).job_id for run in runs]  # type: ignore[union-attr]
     assert ids[0].partition("_")[0] == ids[1].partition("_")[0] != ids[2]
@@ -356,7 +356,7 @@ def test_what_was_submitted_before_a_refusal_or_ctrl_c_is_taken_back(
     cluster: Cluster, tmp_path: Path, text: Path, monkeypatch: Environment, interrupted: bool
 ) -> None:
     before = {job for job, state in cluster.jobs().items() if state in ("PENDING", "RUNNING")}
-    submit_array, calls = slurm._submit_array, []
+    submit_array, calls = slurm_submit._submit_array, []
 
     def second_fails(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -367,7 +367,7 @@ def test_what_was_submitted_before_a_refusal_or_ctrl_c_is_taken_back(
                 raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
         return submit_array(*arguments)
 
-    monkeypatch.setattr(slurm, "_submit_array", second_fails)
+    monkeypatch.setattr(slurm_submit, "_submit_array", second_fails)
     held = {"sbatch": {"hold": True}}
     with pytest.raises(KeyboardInterrupt if interrupted else UserError):
         submit(tmp_path, grid(text, {"resources": held}, {"seed": 2, "resources": held | {"time_min": 9}}))
