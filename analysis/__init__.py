@@ -1,7 +1,8 @@
 """Curves -> targets -> savings and stability -> figures -> report."""
 
-from analysis.runs import Runs, load_runs
+from analysis.readers import load_runs
 from analysis.savings import cells, savings
+from analysis.schema import Runs
 from analysis.stability import stability
 from analysis.targets import Crossing, crossing
 

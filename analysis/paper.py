@@ -15,7 +15,8 @@ from analysis.paper_claims import claim
 from analysis.paper_match import Match, at_scale, base_of, match
 from analysis.paper_measure import Group
 from analysis.published import CLAIMS, EXPERIMENTS, GPT2_1558M, Cell, Experiment
-from analysis.runs import Runs, load_runs
+from analysis.readers import load_runs
+from analysis.schema import Runs
 from analysis.stability import stability
 from cl_bench.config import RunConfig
 from cl_bench.errors import UserError

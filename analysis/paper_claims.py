@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.paper_measure import Group, Saved, saved_at_validation, saved_at_zeroshot
 from analysis.published import Cell, Claim, Experiment
-from analysis.runs import Runs
+from analysis.schema import Runs
 from cl_bench.status import FINISHED
 
 Cells = Sequence[tuple[Experiment | None, Cell | None, Group]]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs import Runs
 from analysis.savings import compare_runs, summarise
+from analysis.schema import Runs
 from analysis.targets import saving
 from cl_bench.paths import RunDir, SweepDir
 

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from analysis import page
-from analysis.runs import Runs, load_runs
+from analysis.readers import load_runs
 from analysis.savings import savings
+from analysis.schema import Runs
 from analysis.stability import stability
 from analysis.verdict import verdict
 from cl_bench.errors import UserError
@@ -59,6 +60,7 @@ def write(folder: str | Path, target_ppl: float | None = None) -> Report:
             evals=runs.evals,
             savings=saved,
             stability=stable,
+            attempts=runs.attempts,
             generated=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
         )
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.runs import Runs
+from analysis.schema import Runs
 from analysis.targets import Crossing, Method, crossing, saving
 from cl_bench.errors import UserError
 

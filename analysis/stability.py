@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.runs import Runs
+from analysis.schema import Runs
 
 THRESHOLDS = {"steps_above_1_2": 1.2, "steps_above_1_5": 1.5}
 STABILITY_COLUMNS = (

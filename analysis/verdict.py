@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import Runs
 from analysis.savings import best_baseline_cell, cells
+from analysis.schema import Runs
 from cl_bench.identity import short_float
 
 _MOST_CURRICULA = 3

@@ -301,6 +301,8 @@
       const rows = data.flatMap((t) => t.x.map((x, i) => [plain(t.customdata[i][0]), t.name, x, ...t.customdata[i].slice(2)]));
       return [layout.meta?.columns ?? [], ...rows];
     }
+    // A figure may carry the table of what it draws.
+    if (layout.meta?.table) return [layout.meta.table.columns, ...layout.meta.table.rows];
     if (!layout.meta?.columns) return [];
     const columns = [...layout.meta.columns];
     columns[2] = `train_${layout.meta.time}`;

@@ -45,6 +45,7 @@ def make_report(
         evals=evals,
         savings=savings,
         stability=_stability(runs, train),
+        attempts=_attempts(runs),
     )
 
 
@@ -127,6 +128,9 @@ def _run(
         "final_ppl": float(np.exp(val[-1])),
         "best_ppl": float(np.exp(np.nanmin(val))),
         "tokens_per_second": float(tokens[-1] / seconds[-1]),
+        "hardware": "cpu",
+        "world_size": 1,
+        "precision": "fp32",
     }
     return row, train, evals
 
@@ -165,6 +169,11 @@ def _savings(runs: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _attempts(runs: pd.DataFrame) -> pd.DataFrame:
+    once = {"attempt": 0, "restored_step": 0, "world_size": 1, "host": "node1", "device": "cpu", "started": 0.0}
+    return pd.DataFrame([{"run_id": run_id, **once, "versions": "{}"} for run_id in runs["run_id"]])
 
 
 def _stability(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:

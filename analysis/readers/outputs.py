@@ -1,74 +1,20 @@
-"""Run folders -> tidy DataFrames."""
+"""Our own run folders -> tidy DataFrames: whole sweeps, partial and running ones too."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.schema import RUN_COLUMNS, NoRunsError, Runs, perplexity
 from cl_bench import identity, records, status
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.paths import RunDir, SweepDir, all_runs, read_manifest, read_yaml
-
-RUN_COLUMNS = (
-    "run_id",
-    "cell",
-    "role",
-    "curriculum",
-    "shape",
-    "variant",
-    "setting",
-    "model",
-    "global_batch_size",
-    "lr",
-    "seed",
-    "state",
-    "token_budget",
-    "max_seqlen",
-    "consumed_tokens",
-    "train_seconds",
-    "final_loss",
-    "final_ppl",
-    "best_ppl",
-    "tokens_per_second",
-    "named",
-    "last_step",
-    "planned_steps",
-)
-
-
-class NoRunsError(UserError):
-    """A folder that holds no runs, or none with an evaluation."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Runs:
-    """A sweep, or all runs of an outputs folder."""
-
-    name: str
-    question: str
-    folder: Path
-    runs: pd.DataFrame
-    """One row a run; RUN_COLUMNS."""
-    train: pd.DataFrame
-    """One row a step: run_id and records.TRAIN_COLUMNS."""
-    evals: pd.DataFrame
-    """One row an evaluation: run_id and records.EVAL_COLUMNS."""
-    notes: tuple[str, ...] = ()
-    """What was forgiven while reading: torn lines, runs left out."""
-    configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
-    """Resolved configuration of each run_id."""
-
-    def curve(self, run_id: str) -> pd.DataFrame:
-        """A run's evaluations, in order of tokens."""
-        return self.evals[self.evals["run_id"] == run_id].reset_index(drop=True)
 
 
 def load_runs(folder: str | Path) -> Runs:
@@ -108,6 +54,7 @@ def _collect(
     configs: list[RunConfig] = []
     trains: list[pd.DataFrame] = []
     evals: list[pd.DataFrame] = []
+    attempts: list[pd.DataFrame] = []
     notes: list[str] = []
     for run in found:
         try:
@@ -124,6 +71,7 @@ def _collect(
         configs.append(config)
         trains.append(record.train.assign(run_id=run.run_id))
         evals.append(record.evals.assign(run_id=run.run_id))
+        attempts.append(record.attempts.assign(run_id=run.run_id))
     if not rows:
         raise NoRunsError(f"{folder}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
     table = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
@@ -136,6 +84,7 @@ def _collect(
         table,
         pd.concat(trains, ignore_index=True),
         pd.concat(evals, ignore_index=True),
+        pd.concat(attempts, ignore_index=True),
         tuple(notes),
         {str(run_id): config for run_id, config in zip(table["run_id"], configs, strict=True)},
     )
@@ -162,7 +111,7 @@ def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
 
 
 def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str, Any]) -> dict[str, Any]:
-    train, evals = record.train, record.evals
+    train, evals, attempts = record.train, record.evals, record.attempts
     measured = evals[evals["consumed_tokens"] > 0]
     final = float(measured["val_loss"].iloc[-1]) if len(measured) else math.nan
     seconds = float(train["train_seconds"].iloc[-1]) if len(train) else 0.0
@@ -190,14 +139,13 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "consumed_tokens": tokens,
         "train_seconds": seconds,
         "final_loss": final,
-        "final_ppl": _ppl(final),
-        "best_ppl": _ppl(float(evals["val_loss"].min())) if len(evals) else math.nan,
+        "final_ppl": perplexity(final),
+        "best_ppl": perplexity(float(evals["val_loss"].min())) if len(evals) else math.nan,
         "tokens_per_second": tokens / seconds if seconds else math.nan,
         "named": "" if cell == default_cell else cell,
         "last_step": int(train["step"].iloc[-1]) if len(train) else 0,
         "planned_steps": known.steps,
+        "hardware": str(attempts["device"].iloc[-1]) if len(attempts) else "",
+        "world_size": int(attempts["world_size"].iloc[-1]) if len(attempts) else 0,
+        "precision": config.deepspeed.precision,
     }
-
-
-def _ppl(loss: float) -> float:
-    return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)

@@ -1,0 +1,76 @@
+"""The one tidy form of curves, wherever they were read from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from cl_bench.config import RunConfig
+from cl_bench.errors import UserError
+
+RUN_COLUMNS = (
+    "run_id",
+    "cell",
+    "role",
+    "curriculum",
+    "shape",
+    "variant",
+    "setting",
+    "model",
+    "global_batch_size",
+    "lr",
+    "seed",
+    "state",
+    "token_budget",
+    "max_seqlen",
+    "consumed_tokens",
+    "train_seconds",
+    "final_loss",
+    "final_ppl",
+    "best_ppl",
+    "tokens_per_second",
+    "named",
+    "last_step",
+    "planned_steps",
+    "hardware",
+    "world_size",
+    "precision",
+)
+
+
+class NoRunsError(UserError):
+    """A source that holds no runs, or none with an evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """A sweep, all runs of an outputs folder, or curves of other origin."""
+
+    name: str
+    question: str
+    folder: Path
+    runs: pd.DataFrame
+    """One row a run; RUN_COLUMNS."""
+    train: pd.DataFrame
+    """One row a step: run_id and records.TRAIN_COLUMNS. No rows where a source has evaluations only."""
+    evals: pd.DataFrame
+    """One row an evaluation: run_id and records.EVAL_COLUMNS."""
+    attempts: pd.DataFrame
+    """One row an attempt: run_id and records.ATTEMPT_COLUMNS. No rows where a source does not know them."""
+    notes: tuple[str, ...] = ()
+    """What was forgiven while reading: torn lines, runs left out."""
+    configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
+    """Resolved configuration of each run_id; empty where a source has none."""
+
+    def curve(self, run_id: str) -> pd.DataFrame:
+        """A run's evaluations, in order of tokens."""
+        return self.evals[self.evals["run_id"] == run_id].reset_index(drop=True)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite where that is too large for a float."""
+    return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
