@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, page_key, page_tables
+from analysis import figures, page_key, page_savings, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -59,10 +59,7 @@ class ReportData:
     command: str
     """The shell command that makes this page again."""
     verdict: Mapping[str, Any]
-    """sentence (str), caveats (list of str), target_ppl (float or None), target_kind ("given" or
-    "best_baseline_final"), cells: list of dicts with named, curriculum, variant, global_batch_size (sequences), lr,
-    run_ids, baseline_run_ids, reached (count), of (count), token_saving, time_saving and their _low/_high (fractions,
-    None where unknown), target_ppl, note."""
+    """What analysis.verdict.verdict gives."""
     runs: pd.DataFrame
     """One row a run: run_id, cell, named (the cell's name where the sweep gave it one, else empty), role, curriculum,
     shape, variant, model, global_batch_size, lr, seed, state, token_budget, max_seqlen, consumed_tokens, train_seconds
@@ -77,6 +74,8 @@ class ReportData:
     global_batch_size, lr, seed, target_ppl, reached, tokens_to_target, seconds_to_target, baseline_tokens,
     baseline_seconds, token_saving, time_saving, token_saving_bound, vs_best_target_ppl, vs_best_reached,
     vs_best_token_saving, vs_best_time_saving (fractions, NaN where never reached), note."""
+    targets: pd.DataFrame
+    """One row a target and cell (analysis.over_targets.TARGET_COLUMNS)."""
     stability: pd.DataFrame
     """One row a run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
     steps_above_1_2, steps_above_1_5, steps (counts)."""
@@ -126,8 +125,7 @@ def _document(report: ReportData, max_points: int) -> str:
         "evals_left_out": _left_out(drawn["validation"]),
         "train_left_out": _left_out(drawn["training"]),
         "key": page_key.key(report.runs),
-        "cells_table": page_tables.cells_table(report.verdict["cells"]),
-        "savings_table": page_tables.savings_table(report.savings, unit),
+        "savings_section": page_savings.section(report.verdict, report.savings, report.targets, unit),
         "maps": "\n".join(_map_figure(i, method) for i, method in enumerate(maps)),
         "stability_table": page_tables.stability_table(report.stability),
         "stability_runs_table": page_tables.stability_runs_table(report.stability),
@@ -171,7 +169,7 @@ def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, F
         "validation": figures.validation_curves(
             runs, report.evals, train, target_ppl=report.verdict["target_ppl"], unit=unit, max_points=max_points
         ),
-        "savings": figures.savings_intervals(report.verdict["cells"], report.savings, colors),
+        **page_savings.drawn(report.verdict, report.savings, report.targets, colors),
         "training": figures.training_curves(runs, train, unit=unit, max_points=max_points),
         "schedule": figures.length_schedule(runs, train, unit=unit),
     }

@@ -97,7 +97,9 @@
       const next = themed(layout, width);
       // A narrow plot's legend takes three lines.
       if (name === "savings" && width < 620) next.margin = { ...next.margin, t: 110 };
-      await Plotly.react(plot, data.map((trace) => inTheme(trace, next.font.color)), next, CONFIG);
+      // Lines that the key can hide say what they are of; a mark of no seed of its own stays with any seed.
+      const lines = data.map((trace) => ({ ...inTheme(trace, next.font.color), visible: !trace.meta?.method || shown(trace) }));
+      await Plotly.react(plot, lines, next, CONFIG);
       return;
     }
     const { lines, layout, labelled } = curveFigure(name, width);
@@ -340,7 +342,7 @@
       const key = `${box.dataset.field}\n${box.value}`;
       if (box.checked) state.hidden.delete(key);
       else state.hidden.add(key);
-      drawCurves();
+      drawAll();
       explore();
     });
   }
