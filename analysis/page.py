@@ -29,13 +29,21 @@ DEFAULT_METHODS = (
     "settings equal. Its target is what that baseline finally reached, at its last evaluation; or, where a target was "
     "given, that perplexity for all runs.",
     "Tokens to target: the first crossing. Loss is interpolated linearly over tokens between the two evaluations "
-    "around it, and time is read at the same place.",
+    "around it, and time is read at the same place. Two other ways to read it are in a table beside it.",
     "Saving = 1 − (the curriculum run's tokens to target ÷ its baseline's tokens to the same target), and the same "
-    "with training time. Negative values are a cost.",
-    "A run that never reaches the target has no saving, and neither has its cell, which is counted as “k of n” "
-    "reached. Such a run saved at most 1 − (the tokens it was trained on ÷ its baseline's tokens to target).",
+    "with training time and with GPU-hours (time × ranks). Negative values are a cost.",
+    "A run that never reaches the target took more than it was trained on: its ratio is bounded, and with it the cell's "
+    "mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is dropped.",
     "Over several seeds, a cell's saving is 1 − the geometric mean of the seeds' ratios, with a 95% interval of "
-    "Student's t on the log ratio. A cell with a single seed has no interval.",
+    "Student's t on the log ratio (from 30 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
+    "a bound is all there is, the end of the interval on its side is given.",
+    "A difference is called where the p-value of the t test of a ratio of 1, adjusted by Holm over all cells with an "
+    "interval, is below 0.05.",
+    "At every target: from 2% of a baseline's tokens to the deepest loss that every run of the cell reached; all "
+    "seeds of a cell at the same target. Where a saving is small, this is the figure to read: at a baseline's own "
+    "last loss it is luck whether a run arrives.",
+    "Best against best: for each seed, the baseline cell with the lowest mean final loss and the curriculum cell with "
+    "the fewest tokens to it, both chosen on the other seeds.",
     "“Against the best baseline” compares with the batch size and learning rate whose finished baselines have the "
     "lowest mean final loss over seeds, at the same seed; the target is that baseline's final perplexity, unless one "
     "was given.",

@@ -192,13 +192,9 @@ def _tally(grid: list[dict[str, Any]]) -> str:
     """How many cells can be told apart from no difference, over all that were looked at; ranges with one seed."""
     called = Counter(c["difference"] or "silent" for c in grid)
     if called.total() > called["silent"]:
-        words = {
-            "saved": "saved tokens",
-            "cost": "cost more",
-            "undecided": "undecided",
-            "silent": "without an interval",
-        }
-        told = [f"{called[kind] or 'none'} {what}" for kind, what in words.items() if called[kind] or kind == "cost"]
+        told = [f"{called['saved'] or 'none'} saved tokens", f"{called['cost'] or 'none'} cost more"]
+        told += [f"{called['undecided']} undecided"] if called["undecided"] else []
+        told += [f"{called['silent']} without an interval"] if called["silent"] else []
         return f" Of {len(grid)} cells {', '.join(told)} (at 95% over all of them, Holm)."
     points = [c["token_saving"] for c in grid if c["token_saving"] is not None]
     if not points:
