@@ -32,7 +32,7 @@ DEFAULT_METHODS = (
     "around it, and time is read at the same place. Two other ways to read it are in a table beside it.",
     "Saving = 1 − (the curriculum run's tokens to target ÷ its baseline's tokens to the same target), and the same "
     "with training time and with GPU-hours (time × ranks). Negative values are a cost.",
-    "A run that never reaches the target took more than it was trained on: its ratio is bounded, and with it the cell's "
+    "A run that never reaches the target took more than it was trained on: its ratio is bounded, and so is the cell's "
     "mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is dropped.",
     "Over several seeds, a cell's saving is 1 − the geometric mean of the seeds' ratios, with a 95% interval of "
     "Student's t on the log ratio (from 30 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
