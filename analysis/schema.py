@@ -60,7 +60,7 @@ class Runs:
     evals: pd.DataFrame
     """One row an evaluation: run_id and records.EVAL_COLUMNS."""
     attempts: pd.DataFrame
-    """One row an attempt: run_id and records.ATTEMPT_COLUMNS. No rows where a source does not know them."""
+    """One row an attempt: run_id, records.ATTEMPT_COLUMNS and SPENT_COLUMNS. No rows where a source knows none."""
     notes: tuple[str, ...] = ()
     """What was forgiven while reading: torn lines, runs left out."""
     configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
