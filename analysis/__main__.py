@@ -23,6 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
     page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
     page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
+    page.add_argument("--price", type=float, metavar="MONEY", help="price of a GPU-hour, in any currency")
+    page.add_argument("--tuning", default="", metavar="NAME[,NAME]", help="count these searches of outputs/tune, too")
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
     beside.add_argument("--json", action="store_true", help="print JSON")
@@ -39,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            written = report.write(args.folder, args.target)
+            searches = [name for name in args.tuning.split(",") if name]
+            written = report.write(args.folder, args.target, args.price, searches)
             print(textwrap.fill(written.verdict["sentence"], _WIDTH))
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, page_key, page_tables
+from analysis import cost, figures, page_cost, page_key, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -84,6 +84,8 @@ class ReportData:
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
     methods: Sequence[str] = DEFAULT_METHODS
     """How the numbers were computed, one paragraph each."""
+    cost: cost.Cost | None = None
+    """What the runs cost; None: the runs alone, without tuning."""
 
 
 SIZE_LIMIT_BYTES = 5_900_000
@@ -95,20 +97,22 @@ _POINTS_A_CURVE = (400, 150, 60, 24)
 def render(report: ReportData) -> str:
     """The whole page as one HTML document."""
     page = ""
+    spent = report.cost or cost.cost(report.runs, report.train, report.attempts, report.savings)
     for max_points in _POINTS_A_CURVE:
-        page = _document(report, max_points)
+        page = _document(report, spent, max_points)
         if len(page.encode()) <= SIZE_LIMIT_BYTES:
             break
     return page
 
 
-def _document(report: ReportData, max_points: int) -> str:
+def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
     from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
 
     unit = figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
     maps = figures.stability_maps(report.stability)
     drawn = _figures(report, unit, max_points) | {f"stability-{i}": figure for i, figure in enumerate(maps.values())}
     plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
+    drawn |= page_cost.figures_of(spent, report.runs)
     page_js = _asset("page.js")
     target = report.verdict["target_ppl"]
     values = {
@@ -128,6 +132,7 @@ def _document(report: ReportData, max_points: int) -> str:
         "key": page_key.key(report.runs),
         "cells_table": page_tables.cells_table(report.verdict["cells"]),
         "savings_table": page_tables.savings_table(report.savings, unit),
+        "cost_section": page_cost.section(spent),
         "maps": "\n".join(_map_figure(i, method) for i, method in enumerate(maps)),
         "stability_table": page_tables.stability_table(report.stability),
         "stability_runs_table": page_tables.stability_runs_table(report.stability),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import clocks
 from analysis.savings import best_baseline_cell, cells
 from analysis.schema import Runs
 from cl_bench.identity import short_float
@@ -27,7 +28,7 @@ def verdict(runs: Runs, savings: pd.DataFrame, stability: pd.DataFrame, target_p
     common = target_ppl if target_ppl is not None else _final_ppl(baselines, best)
     return {
         "sentence": sentence(runs, grid, stability, best, target_ppl),
-        "caveats": caveats(runs, grid),
+        "caveats": caveats(runs, grid) + clocks.warnings(runs.runs, savings),
         "target_ppl": common,
         "target_kind": _target_kind(baselines, target_ppl),
         "cells": grid,

@@ -97,6 +97,7 @@
       const next = themed(layout, width);
       // A narrow plot's legend takes three lines.
       if (name === "savings" && width < 620) next.margin = { ...next.margin, t: 110 };
+      if (layout.meta?.narrow_top && width < 620) next.margin = { ...next.margin, t: layout.meta.narrow_top };
       await Plotly.react(plot, data.map((trace) => inTheme(trace, next.font.color)), next, CONFIG);
       return;
     }
