@@ -127,7 +127,8 @@ def run_costs(
     table = runs.merge(_by_run(attempts), how="left", left_on="run_id", right_index=True)
     unknown = table["attempts"].isna()
     ranks = table["world_size"].where(table["world_size"] > 0).astype("float64")
-    table["rank_hours"] = table["rank_hours"].where(~unknown, table["train_seconds"] * ranks / 3600)
+    trained = (table["train_seconds"] * ranks / 3600).where(table["train_seconds"] > 0, 0.0)
+    table["rank_hours"] = table["rank_hours"].where(~unknown, trained)
     counts = ["attempts", "lost_rank_hours", "eval_rank_hours"]
     table[counts] = table[counts].fillna(0.0)
     table["attempts"] = table["attempts"].astype("int64")

@@ -41,6 +41,10 @@ DEFAULT_METHODS = (
     "was given.",
     "Training time counts training steps only: no evaluation, no saving of checkpoints, no queue, and no work that was "
     "rolled back after a restart.",
+    "Hours of a run are the seconds of each attempt times its ranks. The second figure of “Clocks and cost” charges "
+    "either side all training that it rolled back, and a curriculum run the whole search (`cl-bench tune`) that its "
+    "start length and T came from in the same setting: the probes' training and evaluations. Seconds of runs on other "
+    "hardware, numbers of ranks or precision are compared only with a warning.",
     "Loss ratio = a step's training loss ÷ the smallest training loss before it; 1 or less means that the loss never "
     "rose above its best. Max is over all steps of a run, and over the seeds of a cell in the map.",
 )

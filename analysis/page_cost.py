@@ -51,11 +51,14 @@ def clocks_in_words(runs: pd.DataFrame) -> str:
     """What the runs ran on: 'All runs: 1 rank on NVIDIA H100, bf16.', or how many on which."""
     trained = runs[runs["rank_hours"] != 0]  # NaN: trained, on nobody knows how many ranks
     if trained.empty:
-        return "No run has trained yet."
+        return "No run has started yet."
     clocks = trained[["world_size", "hardware", "precision"]].value_counts(sort=True)
     words = [_clock(*key) for key in clocks.index]
     if len(words) == 1:
-        return f"All {len(trained)} runs that have trained: {words[0]}."
+        which = (
+            f"All {len(trained)} runs" if len(trained) == len(runs) else f"The {len(trained)} runs that have started"
+        )
+        return f"{which if len(trained) > 1 else 'The run that has started'}: {words[0]}."
     counted = [f"{n} on {word}" for n, word in zip(clocks, words, strict=True)]
     return f"Runs by clock: {'; '.join(counted)}. Seconds of unlike runs measure the machines as well."
 

@@ -148,23 +148,19 @@ def _spent(train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame) -> 
     earlier row tells that, the attempt's first step is not counted.
     """
     number, step, clock = (train[c].to_numpy() for c in ("attempt", "step", "train_seconds"))
-    evaluated = evals.groupby("attempt")["eval_seconds"].sum() if len(evals) else pd.Series(dtype="float64")
-    restored = dict(zip(attempts["attempt"].tolist(), attempts["restored_step"].tolist(), strict=True))
-    trained, lost = [], []
-    for attempt, begins in restored.items():
+    evaluated, took = (evals[c].to_numpy() for c in ("attempt", "eval_seconds"))
+    restored = list(zip(attempts["attempt"].tolist(), attempts["restored_step"].tolist(), strict=True))
+    spent = np.zeros((len(attempts), len(SPENT_COLUMNS)))
+    for row, (attempt, begins) in zip(spent, restored, strict=True):
+        row[2] = np.nansum(took[evaluated == attempt])
         own = np.flatnonzero(number == attempt)
-        if not len(own):
-            trained.append(0.0)
-            lost.append(0.0)
-            continue
-        before = np.flatnonzero((number < attempt) & (step == begins))
-        start = 0.0 if begins == 0 else clock[before[-1]] if len(before) else clock[own[0]]
-        kept = own[step[own] <= min((r for a, r in restored.items() if a > attempt), default=math.inf)]
-        trained.append(float(clock[own[-1]] - start))
-        lost.append(float(clock[own[-1]] - (clock[kept[-1]] if len(kept) else start)))
-    evaluating = attempts["attempt"].map(evaluated).fillna(0.0)
-    spent = attempts.assign(trained_seconds=trained, lost_seconds=lost, eval_seconds=evaluating)
-    return spent.astype(SPENT_COLUMNS)
+        if len(own):
+            before = np.flatnonzero((number < attempt) & (step == begins))
+            start = 0.0 if begins == 0 else clock[before[-1]] if len(before) else clock[own[0]]
+            kept = own[step[own] <= min((r for a, r in restored if a > attempt), default=math.inf)]
+            row[0] = clock[own[-1]] - start
+            row[1] = clock[own[-1]] - (clock[kept[-1]] if len(kept) else start)
+    return pd.concat([attempts, pd.DataFrame(spent, attempts.index, list(SPENT_COLUMNS))], axis=1)
 
 
 class Record:

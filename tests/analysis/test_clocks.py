@@ -216,6 +216,17 @@ def test_hours_are_named_by_what_they_are(tmp_path: Path, hardware: list[str], w
     assert found.unit.hour_word == word
 
 
+def test_a_run_that_has_not_started_has_no_clock(tmp_path: Path) -> None:
+    base = make_run(tmp_path, [5, 2], train_losses=[2.0] * 36, curriculum=BASELINE)
+    pending = make_run(tmp_path, [5], curriculum=LINEAR, state="PENDING")
+    pending.attempt(0).unlink()
+    found = cost_of(load_runs(make_sweep(tmp_path, [base, pending])))
+    assert found.runs["rank_hours"].tolist() == [pytest.approx(0.01), 0.0]
+    assert found.runs["unlike"].tolist() == ["", ""]
+    assert page_cost.clocks_in_words(found.runs) == "The run that has started: 1 rank of cpu, fp32."
+    assert page_cost.clocks_in_words(found.runs.iloc[1:]) == "No run has started yet."
+
+
 # --- tuning -----------------------------------------------------------------------------------------------------------
 
 ASKED = TuneConfig(name="mine", starts=(8, 16), low=10, high=40, resolution=2)
