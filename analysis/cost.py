@@ -55,7 +55,7 @@ class ClockUnit(NamedTuple):
 
     word: str
     suffix: str
-    """Its short form, for heads of tables."""
+    """Its short form, for heads of tables; it does not break."""
     per_hour: float
     hour_word: str
     """The word for an hour, which a price is given for."""
@@ -250,7 +250,7 @@ def _unit(table: pd.DataFrame) -> ClockUnit:
     what = "GPU" if on_gpus else "rank"
     longest = table["rank_hours"].max()
     word, suffix, per_hour = ("minutes", "min", 60.0) if longest < 0.5 else ("hours", "h", 1.0)
-    return ClockUnit(f"{what}-{word}", f"{what}-{suffix}", per_hour, f"{what}-hour")
+    return ClockUnit(f"{what}-{word}", f"{what}\N{NON-BREAKING HYPHEN}{suffix}", per_hour, f"{what}-hour")
 
 
 def _notes(table: pd.DataFrame, attempts: pd.DataFrame, charges: Charges) -> list[str]:

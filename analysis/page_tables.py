@@ -144,11 +144,15 @@ def cost_cells_table(found: Cost) -> str:
             _Column("runs to pay it back", [_runs(c["break_even"]) for c in found.cells], number=True),
         ]
     if found.price is not None:
-        for words in ("alone", "counted"):
-            hours = [c["saved_rank_hours" if words == "alone" else "saved_rank_hours_counted"] for c in found.cells]
-            saved = [None if h is None else h * found.price for h in hours]
-            head = f"money saved a run, {words}"
-            columns.append(_Column(head, _numbers(saved, _decimals(saved), sign=True), number=True))
+        alone, counted = (
+            [None if c[k] is None else c[k] * found.price for c in found.cells]
+            for k in ("saved_rank_hours", "saved_rank_hours_counted")
+        )
+        decimals = _decimals([*alone, *counted])
+        columns += [
+            _Column("money saved a run, alone", _numbers(alone, decimals, sign=True), number=True),
+            _Column("everything counted", _numbers(counted, decimals, sign=True), number=True),
+        ]
     columns += [
         _Column("reached", [f"{c['reached']} of {c['of']}" for c in found.cells], number=True),
         *_column_if_any("unlike clocks", [c["unlike"] for c in found.cells]),
@@ -175,7 +179,7 @@ def cost_runs_table(found: Cost) -> str:
         _Column("hardware", _texts(runs["hardware"])),
         _Column("run", _texts(runs["run_id"])),
     ]
-    return _table("What every run took", columns, "Nothing has been trained yet.")
+    return _table("Hours by run", columns, "Nothing has been trained yet.")
 
 
 def throughput_table(throughput: pd.DataFrame) -> str:

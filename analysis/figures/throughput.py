@@ -23,7 +23,6 @@ from analysis.figures.thinning import significant
 
 _MOST_MARKED = 24
 _TABLE = ("curriculum", "variant", "model", "hardware", "world_size", "global_batch_size", "seqlen", "steps", "tokens")
-_NARROW_TOP = 96
 _PARTS = {"training": "", "evaluation": ".", "lost": "x", "tuning": "/"}
 _PART_WORDS = {"lost": "rolled back or failed", "training": "training that was kept"}
 
@@ -45,11 +44,13 @@ def throughput_by_length(
     strokes = {b: DASHES[i % len(DASHES)] for i, b in enumerate(batches)} | dict(dashes or {})
     keys = ["method", "model", "hardware", "world_size", "global_batch_size"]
     several = [k for k in keys[1:4] if rows[k].nunique() > 1]
+    clocks = [tuple(c) for c in rows[["hardware", "world_size"]].drop_duplicates().to_numpy().tolist()]
     traces = []
     for key, line in rows.groupby(keys, sort=False, dropna=False):
         values: dict[str, Any] = dict(zip(keys, key, strict=True))
         stroke = strokes[values["global_batch_size"]]
         traces.append(_line(line, values, several, hues[str(values["method"])], stroke))
+        traces[-1]["opacity"] = max(0.4, 1 - 0.3 * clocks.index((values["hardware"], values["world_size"])))
     seen: set[str] = set()
     for trace in traces:
         trace["showlegend"] = trace["name"] not in seen
@@ -58,18 +59,14 @@ def throughput_by_length(
     powers = [2**p for p in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
     span = [math.log10(0.85 * low), math.log10(1.18 * high)]
     table = rows[[*_TABLE]].assign(seconds=rows["seconds"].round(4), tps=rows["tokens_per_second"].round(1))
-    meta = {
-        "table": {"columns": [*_TABLE, "seconds", "tokens_per_second"], "rows": _plain(table)},
-        "narrow_top": _NARROW_TOP,
-    }
+    columns = [*_TABLE, "seconds", "tokens_per_second"]
     layout = styled_layout(
         340,
         styled_axis("sequence length (tokens)", type="log", tickvals=powers, range=span, fixedrange=True),
         styled_axis("tokens a second", rangemode="tozero", tickformat="~s", fixedrange=True),
-        meta=meta,
+        meta={"table": {"columns": columns, "rows": _plain(table)}},
     )
-    layout |= _legend()
-    return {"data": traces, "layout": layout}
+    return _with_legend({"data": traces, "layout": layout})
 
 
 def _line(line: pd.DataFrame, values: Mapping[str, Any], several: list[str], color: str, dash: str) -> Trace:
@@ -78,9 +75,8 @@ def _line(line: pd.DataFrame, values: Mapping[str, Any], several: list[str], col
     what = f"{name}, batch {int(values['global_batch_size'])}"
     units = {"world_size": "{} ranks"}
     for key in several:
-        what += ", " + escape(
-            units.get(key, "{}").format(values[key]) if values[key] else f"unknown {key}", quote=False
-        )
+        more = escape(units.get(key, "{}").format(values[key]) if values[key] else f"unknown {key}", quote=False)
+        what, name = f"{what}, {more}", f"{name}, {more}"
     alone = len(line) == 1
     return {
         "type": "scatter",
@@ -148,16 +144,22 @@ def hours_spent(
                 "columns": ["method", *(f"{p}_rank_hours" for p in _PARTS)],
                 "rows": _plain(totals[columns].round(6)),
             },
-            "narrow_top": _NARROW_TOP,
         },
     )
-    layout |= _legend()
-    return {"data": traces, "layout": layout}
+    return _with_legend({"data": traces, "layout": layout})
 
 
-def _legend() -> dict[str, Any]:
+def _with_legend(figure: Figure) -> Figure:
+    """The figure with its legend above, with room for it; `layout.meta.narrow_top` is that of one entry a line."""
+    names = [str(trace["name"]) for trace in figure["data"] if trace["showlegend"]]
+    wide = math.ceil(sum(7 * len(name) + 50 for name in names) / 1050)  # an estimate, at 7 px a letter
+    room = 26 * len(names) + 20
     place = {"orientation": "h", "xref": "container", "x": 0, "yref": "container", "y": 1, "yanchor": "top"}
-    return {"showlegend": True, "legend": place, "margin": {"l": 56, "r": 24, "t": 48, "b": 48}}
+    layout = figure["layout"]
+    layout |= {"showlegend": True, "legend": place | {"maxheight": room}}
+    layout["margin"] |= {"t": 26 + 22 * wide}
+    layout["meta"] |= {"narrow_top": room}
+    return figure
 
 
 def _plain(table: pd.DataFrame) -> list[list[Any]]:
