@@ -33,11 +33,10 @@ class Search:
 
     def found(self, config: RunConfig) -> bool:
         """Whether a run trains with the curriculum that this search found: same start and T, in the same setting."""
-        if self.duration is None:
+        curriculum = config.curriculum
+        if self.duration is None or (curriculum.min_difficulty, curriculum.duration) != (self.start, self.duration):
             return False
         run = json.loads(json.dumps(identity.flatten(identity.identity(config))))
-        if (run["curriculum.min_difficulty"], run["curriculum.duration"]) != (self.start, self.duration):
-            return False
         # Keys that only one side knows are of another version of the tool.
         compared = [k for k in run if k in self.settings and k not in _FREE and not k.startswith("batch_warmup.")]
         return all(run[k] == self.settings[k] for k in compared)
