@@ -281,11 +281,11 @@ def caveats(found: Cost) -> list[str]:
     if not fell:
         return []
     worst = max(fell, key=lambda c: float(c["saving_alone"] - c["saving_counted"]))
-    hours = found.unit.hour_word + "s"
+    hours, named = found.unit.hour_word + "s", f" ({worst['named']})" if worst["named"] else ""
     text = (
         f"With rolled-back attempts and tuning counted, {worst['curriculum']} at batch {worst['global_batch_size']}, "
-        f"LR {short_float(worst['lr'])} saved {_percent(worst['saving_counted'])} of the {hours}, not "
-        f"{_percent(worst['saving_alone'])}"
+        f"LR {short_float(worst['lr'])}{named} saved {_percent(worst['saving_counted'])} of the {hours}, "
+        f"not {_percent(worst['saving_alone'])}"
     )
     if worst["break_even"] is not None:
         runs = worst["break_even"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import cost, figures, page_cost, page_key, page_tables
+from analysis import cost, figures, page_cost, page_key, page_savings, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -63,10 +63,7 @@ class ReportData:
     command: str
     """The shell command that makes this page again."""
     verdict: Mapping[str, Any]
-    """sentence (str), caveats (list of str), target_ppl (float or None), target_kind ("given" or
-    "best_baseline_final"), cells: list of dicts with named, curriculum, variant, global_batch_size (sequences), lr,
-    run_ids, baseline_run_ids, reached (count), of (count), token_saving, time_saving and their _low/_high (fractions,
-    None where unknown), target_ppl, note."""
+    """What analysis.verdict.verdict gives."""
     runs: pd.DataFrame
     """One row a run: run_id, cell, named (the cell's name where the sweep gave it one, else empty), role, curriculum,
     shape, variant, model, global_batch_size, lr, seed, state, token_budget, max_seqlen, consumed_tokens, train_seconds
@@ -81,6 +78,8 @@ class ReportData:
     global_batch_size, lr, seed, target_ppl, reached, tokens_to_target, seconds_to_target, baseline_tokens,
     baseline_seconds, token_saving, time_saving, token_saving_bound, vs_best_target_ppl, vs_best_reached,
     vs_best_token_saving, vs_best_time_saving (fractions, NaN where never reached), note."""
+    targets: pd.DataFrame
+    """One row a target and cell (analysis.over_targets.TARGET_COLUMNS)."""
     stability: pd.DataFrame
     """One row a run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
     steps_above_1_2, steps_above_1_5, steps (counts)."""
@@ -95,7 +94,7 @@ class ReportData:
 SIZE_LIMIT_BYTES = 5_900_000
 """Larger than this and curves are thinned further; plotly.js alone is about 4.8 MB."""
 
-_POINTS_A_CURVE = (400, 150, 60, 24)
+_POINTS_A_CURVE = (400, 150, 60, 24, 16)
 
 
 def render(report: ReportData) -> str:
@@ -116,7 +115,7 @@ def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
     maps = figures.stability_maps(report.stability)
     drawn = _figures(report, unit, max_points) | {f"stability-{i}": figure for i, figure in enumerate(maps.values())}
     plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
-    drawn |= page_cost.figures_of(spent, report.runs)
+    drawn |= page_cost.drawn(spent, report.runs)
     page_js = _asset("page.js")
     target = report.verdict["target_ppl"]
     values = {
@@ -134,8 +133,7 @@ def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
         "evals_left_out": _left_out(drawn["validation"]),
         "train_left_out": _left_out(drawn["training"]),
         "key": page_key.key(report.runs),
-        "cells_table": page_tables.cells_table(report.verdict["cells"]),
-        "savings_table": page_tables.savings_table(report.savings, unit),
+        "savings_section": page_savings.section(report.verdict, report.savings, report.targets, unit),
         "cost_section": page_cost.section(spent),
         "maps": "\n".join(_map_figure(i, method) for i, method in enumerate(maps)),
         "stability_table": page_tables.stability_table(report.stability),
@@ -180,7 +178,7 @@ def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, F
         "validation": figures.validation_curves(
             runs, report.evals, train, target_ppl=report.verdict["target_ppl"], unit=unit, max_points=max_points
         ),
-        "savings": figures.savings_intervals(report.verdict["cells"], report.savings, colors),
+        **page_savings.drawn(report.verdict, report.savings, report.targets, colors),
         "training": figures.training_curves(runs, train, unit=unit, max_points=max_points),
         "schedule": figures.length_schedule(runs, train, unit=unit),
     }

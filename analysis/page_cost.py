@@ -18,7 +18,7 @@ _BREAK_EVEN = (
 )
 
 
-def figures_of(found: Cost, runs: pd.DataFrame) -> dict[str, Figure]:
+def drawn(found: Cost, runs: pd.DataFrame) -> dict[str, Figure]:
     """The section's figures by the ids of their places in it."""
     styles = figures.run_styles(runs)
     colors, dashes = (dict(zip(styles[k], styles[v], strict=True)) for k, v in (("method", "color"), ("batch", "dash")))

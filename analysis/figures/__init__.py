@@ -11,6 +11,7 @@ tokens and time, and a point can be named in a hover, without a second copy of t
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
+from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
 from analysis.figures.style import (
     BASELINE_GREY,
     Figure,
@@ -26,6 +27,7 @@ from analysis.figures.throughput import hours_spent, throughput_by_length
 
 __all__ = [
     "BASELINE_GREY",
+    "MAX_BANDS",
     "POINT_COLUMNS",
     "RATIO_SCALE_TOP",
     "Figure",
@@ -36,6 +38,7 @@ __all__ = [
     "length_schedule",
     "method_names",
     "run_styles",
+    "saving_over_targets",
     "savings_intervals",
     "stability_maps",
     "thin_minmax",

@@ -22,7 +22,6 @@ from analysis.figures.style import (
 from analysis.figures.thinning import significant
 
 _MOST_MARKED = 24
-_TABLE = ("curriculum", "variant", "model", "hardware", "world_size", "global_batch_size", "seqlen", "steps", "tokens")
 _PARTS = {"training": "", "evaluation": ".", "lost": "x", "tuning": "/"}
 _PART_WORDS = {"lost": "rolled back or failed", "training": "training that was kept"}
 
@@ -58,8 +57,8 @@ def throughput_by_length(
     low, high = (float(f(rows["seqlen"])) for f in (min, max))
     powers = [2**p for p in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
     span = [math.log10(0.85 * low), math.log10(1.18 * high)]
-    table = rows[[*_TABLE]].assign(seconds=rows["seconds"].round(4), tps=rows["tokens_per_second"].round(1))
-    columns = [*_TABLE, "seconds", "tokens_per_second"]
+    columns = ["curriculum", *several, "global_batch_size", "seqlen", "steps", "tokens_per_second"]
+    table = rows.assign(curriculum=rows["method"], tokens_per_second=rows["tokens_per_second"].round(1))[columns]
     layout = styled_layout(
         340,
         styled_axis("sequence length (tokens)", type="log", tickvals=powers, range=span, fixedrange=True),
@@ -85,11 +84,10 @@ def _line(line: pd.DataFrame, values: Mapping[str, Any], several: list[str], col
         "legendgroup": name,
         "x": line["seqlen"].astype(int).tolist(),
         "y": significant(line["tokens_per_second"]),
-        "customdata": [[what, int(steps)] for steps in line["steps"]],
+        "customdata": line["steps"].astype(int).tolist(),
         "line": {"color": color, "width": 2, "dash": dash},
         "marker": {"color": color, "size": 10 if alone else 5, "symbol": "diamond" if alone else "circle"},
-        "hovertemplate": "%{customdata[0]}<br>length %{x}: %{y:,.0f} tokens/s<br>%{customdata[1]:,} steps"
-        "<extra></extra>",
+        "hovertemplate": f"{what}<br>length %{{x}}: %{{y:,.0f}} tokens/s<br>%{{customdata:,}} steps<extra></extra>",
     }
 
 

@@ -102,7 +102,14 @@
         next.height += layout.meta.narrow_top - layout.margin.t;
         next.margin = { ...next.margin, t: layout.meta.narrow_top };
       }
-      await Plotly.react(plot, data.map((trace) => inTheme(trace, next.font.color)), next, CONFIG);
+      // On a phone the ends of lines have no room for names: touch says them, and the key above.
+      if (name === "over-targets" && width < 620) {
+        next.annotations = [];
+        next.margin = { ...next.margin, r: 12 };
+      }
+      // Lines that the key can hide say what they are of; a mark of no seed of its own stays with any seed.
+      const lines = data.map((trace) => ({ ...inTheme(trace, next.font.color), visible: !trace.meta?.method || shown(trace) }));
+      await Plotly.react(plot, lines, next, CONFIG);
       return;
     }
     const { lines, layout, labelled } = curveFigure(name, width);
@@ -345,7 +352,7 @@
       const key = `${box.dataset.field}\n${box.value}`;
       if (box.checked) state.hidden.delete(key);
       else state.hidden.add(key);
-      drawCurves();
+      drawAll();
       explore();
     });
   }
