@@ -30,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
         default="interpolate",
         help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
     )
+    page.add_argument("--price", type=float, metavar="MONEY", help="price of a GPU-hour, in any currency")
+    page.add_argument("--tuning", default="", metavar="NAME[,NAME]", help="count these searches of outputs/tune, too")
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
     beside.add_argument("--json", action="store_true", help="print JSON")
@@ -46,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            written = report.write(args.folder, args.target, args.crossing)
+            searches = [name for name in args.tuning.split(",") if name]
+            written = report.write(args.folder, args.target, args.crossing, args.price, searches)
             for words in (written.verdict["sentence"], written.verdict["best_sentence"]):
                 print(textwrap.fill(words, _WIDTH), end="\n" if words else "")
             for caveat in written.verdict["caveats"]:

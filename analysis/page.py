@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, page_key, page_savings, page_tables
+from analysis import cost, figures, page_cost, page_key, page_savings, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -49,6 +49,10 @@ DEFAULT_METHODS = (
     "was given.",
     "Training time counts training steps only: no evaluation, no saving of checkpoints, no queue, and no work that was "
     "rolled back after a restart.",
+    "Hours of a run are the seconds of each attempt times its ranks. The second figure of “Clocks and cost” charges "
+    "either side all training that it rolled back, and a curriculum run the whole search (`cl-bench tune`) that its "
+    "start length and T came from in the same setting: the probes' training and evaluations. Seconds of runs on other "
+    "hardware, numbers of ranks or precision are compared only with a warning.",
     "Loss ratio = a step's training loss ÷ the smallest training loss before it; 1 or less means that the loss never "
     "rose above its best. Max is over all steps of a run, and over the seeds of a cell in the map.",
 )
@@ -91,31 +95,35 @@ class ReportData:
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
     methods: Sequence[str] = DEFAULT_METHODS
     """How the numbers were computed, one paragraph each."""
+    cost: cost.Cost | None = None
+    """What the runs cost; None: the runs alone, without tuning."""
 
 
 SIZE_LIMIT_BYTES = 5_900_000
 """Larger than this and curves are thinned further; plotly.js alone is about 4.8 MB."""
 
-_POINTS_A_CURVE = (400, 150, 60, 24)
+_POINTS_A_CURVE = (400, 150, 60, 24, 16)
 
 
 def render(report: ReportData) -> str:
     """The whole page as one HTML document."""
     page = ""
+    spent = report.cost or cost.cost(report.runs, report.train, report.attempts, report.savings)
     for max_points in _POINTS_A_CURVE:
-        page = _document(report, max_points)
+        page = _document(report, spent, max_points)
         if len(page.encode()) <= SIZE_LIMIT_BYTES:
             break
     return page
 
 
-def _document(report: ReportData, max_points: int) -> str:
+def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
     from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
 
     unit = figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
     maps = figures.stability_maps(report.stability)
     drawn = _figures(report, unit, max_points) | {f"stability-{i}": figure for i, figure in enumerate(maps.values())}
     plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
+    drawn |= page_cost.drawn(spent, report.runs)
     page_js = _asset("page.js")
     target = report.verdict["target_ppl"]
     values = {
@@ -134,6 +142,7 @@ def _document(report: ReportData, max_points: int) -> str:
         "train_left_out": _left_out(drawn["training"]),
         "key": page_key.key(report.runs),
         "savings_section": page_savings.section(report.verdict, report.savings, report.targets, unit),
+        "cost_section": page_cost.section(spent),
         "maps": "\n".join(_map_figure(i, method) for i, method in enumerate(maps)),
         "stability_table": page_tables.stability_table(report.stability),
         "stability_runs_table": page_tables.stability_runs_table(report.stability),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import best
+from analysis import best, clocks
 from analysis.best import Best
 from analysis.over_targets import deepest
 from analysis.savings import best_baseline_cell, cells
@@ -50,7 +50,7 @@ def verdict(
     return {
         "sentence": sentence(runs, grid, stability, best_cell, target_ppl),
         "best_sentence": best_sentence(champions),
-        "caveats": caveats(runs, grid, champions),
+        "caveats": caveats(runs, grid, champions) + clocks.warnings(runs.runs, savings),
         "target_ppl": common,
         "target_kind": _target_kind(baselines, target_ppl),
         "crossing": method,
@@ -205,8 +205,10 @@ def _tally(grid: list[dict[str, Any]]) -> str:
 
 
 def _where(cell: dict[str, Any]) -> str:
-    """A cell's batch and learning rate, and its variant."""
+    """A cell's batch and learning rate, and what else is special about it, which the sweep's name for it says best."""
     special = f", {cell['variant']}" if cell["variant"] else ""
+    if special and cell["named"]:
+        special = f" ({cell['named']})"
     return f"batch {cell['global_batch_size']}, LR {short_float(cell['lr'])}{special}"
 
 

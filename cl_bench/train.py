@@ -252,6 +252,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Open the attempt's record and evaluate the untrained model."""
+        from cl_bench import hardware
+
         node = self.rank.node or socket.gethostname()
         row = {
             "restored_step": self.state.step,
@@ -260,6 +262,7 @@ class Trainer:
             "device": self.rank.device,
             "started": time.time(),
             "versions": _versions(self.run),
+            "hardware": hardware.name(self.rank.device),
         }
         if self.writer:
             self.writer.write("attempt", row)

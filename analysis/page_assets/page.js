@@ -97,6 +97,11 @@
       const next = themed(layout, width);
       // A narrow plot's legend takes three lines.
       if (name === "savings" && width < 620) next.margin = { ...next.margin, t: 110 };
+      // Some figures say how much room their legend takes there; the plot itself keeps its height.
+      if (layout.meta?.narrow_top && width < 620) {
+        next.height += layout.meta.narrow_top - layout.margin.t;
+        next.margin = { ...next.margin, t: layout.meta.narrow_top };
+      }
       // On a phone the ends of lines have no room for names: touch says them, and the key above.
       if (name === "over-targets" && width < 620) {
         next.annotations = [];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,6 @@ from analysis.report import analyse
 from analysis.savings import cells
 from analysis.verdict import disagree, percent
 from cl_bench.paths import RunDir
-from cl_bench.records import RecordWriter
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
 
 ROOT = {"name": "fixed_root", "schedule": "fixed_root", "min_difficulty": 8, "duration": 0.4, "root_degree": 2}
@@ -106,11 +106,10 @@ def test_a_diverged_baseline_takes_its_cells_figure_away(tmp_path: Path) -> None
 
 
 def test_gpu_hours_count_the_ranks(tmp_path: Path) -> None:
-    made = pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1])
-    writer = RecordWriter(made[1], 1)  # the curriculum went on with two ranks
-    writer.write("attempt", {"restored_step": 99, "world_size": 2, "host": "h", "device": "cpu", "started": 0.0})
-    writer.close()
-    (row,) = savings(load_runs(make_sweep(tmp_path, made))).to_dict("records")
+    runs = load_runs(make_sweep(tmp_path, pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1])))
+    ranks = runs.runs["role"].map({"baseline": 1, "curriculum": 2})
+    runs = dataclasses.replace(runs, runs=runs.runs.assign(world_size=ranks), attempts=runs.attempts.iloc[:0])
+    (row,) = savings(runs).to_dict("records")
     assert row["time_saving"] == pytest.approx(1 / 3)
     assert row["gpu_hour_saving"] == pytest.approx(1 - 2 * 2 / 3)
     assert row["gpu_hours_to_target"] == pytest.approx(2 * 20 / 3600)
