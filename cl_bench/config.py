@@ -205,8 +205,8 @@ class RunConfig:
     micro_batch_size: Positive | None = None
     """Sequences per rank in one forward pass at every length; null: the most that hold at most micro_batch_tokens."""
     micro_batch_tokens: Positive = 16384
-    """Upper bound of an automatic micro-batch, in tokens at the step's length: shorter sequences come in larger
-    micro-batches, so that the device stays as full."""
+    """Upper bound of an automatic micro-batch, in tokens at the step's length, padding included (one sequence at
+    least): shorter sequences come in larger micro-batches, so that the device stays as full."""
     max_seqlen: Positive | None = None
     """Tokens per sequence; null: the model's n_positions."""
     batch_warmup: BatchWarmupConfig = dataclasses.field(default_factory=BatchWarmupConfig)
@@ -330,7 +330,7 @@ class RunConfig:
         return self.evaluation.interval_tokens or max(1, self.token_budget // 40)
 
     def micro_batch(self, world_size: int, batch: int | None = None, seqlen: int | None = None) -> int:
-        """Sequences per rank in one forward pass of a step of `batch` sequences of `seqlen` tokens.
+        """Sequences per rank in one forward pass of a step of `batch` sequences that take `seqlen` tokens each.
 
         The largest divisor of the rank's share that holds at most micro_batch_tokens; both default to the full size.
         """

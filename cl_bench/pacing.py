@@ -284,6 +284,21 @@ def buckets(config: RunConfig) -> dict[int, int]:
     return {length: next(end for end in ends if end >= length) for length in lengths}
 
 
+def tokens_on_device(config: RunConfig, seqlen: int, padded: int) -> int:
+    """Tokens, padding included, that a block takes in a step of `seqlen` whose sequences are padded to `padded`."""
+    pieces = -(-config.seqlen // seqlen) if config.curriculum.mode == "reshape" else 1
+    return pieces * padded
+
+
+def most_shapes(config: RunConfig) -> int:
+    """Upper bound of the distinct (sequences, length) of a training run's forward passes."""
+    padded, warmup = buckets(config), config.batch_warmup
+    # Truncated blocks come in as many rows at every length of a bucket; reshaped ones in more rows the shorter it is.
+    lengths = len(padded) if config.curriculum.mode == "reshape" else len(set(padded.values()))
+    sizes = 1 if warmup.start is None else (config.global_batch_size - warmup.start) // warmup.increment + 1
+    return lengths * sizes
+
+
 def custom_fingerprint(config: RunConfig) -> str | None:
     """SHA-256 of the lengths of a custom schedule up to the token budget, None for the others.
 

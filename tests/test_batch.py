@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from cl_bench import adaptive, batch, pacing, schedule
+from cl_bench import adaptive, batch, data, pacing, schedule
 from cl_bench.config import from_dict
 from cl_bench.validation import ConfigError
 from tests.conftest import LINEAR, run_config, small
@@ -156,3 +157,35 @@ def test_buckets_bound_the_lengths() -> None:
     padded = pacing.buckets(run_config(curriculum=LINEAR, deepspeed={"length_buckets": 3}))
     assert padded == {8: 24, 16: 24, 24: 24, 32: 48, 40: 48, 48: 48, 56: 64, 64: 64}
     assert set(pacing.buckets(run_config(curriculum=LINEAR, deepspeed={"length_buckets": 1})).values()) == {64}
+
+
+@pytest.mark.parametrize("mode", ["truncate", "reshape"])
+@pytest.mark.parametrize("ramp", [{}, RAMP | {"start": 16, "increment": 16, "duration": 600}])
+@pytest.mark.parametrize("most", [None, 2, 3])
+def test_a_micro_batch_holds_no_more_than_its_budget_and_shapes_are_bounded(
+    mode: str, ramp: dict[str, Any], most: int | None
+) -> None:
+    config = run_config(
+        curriculum=LINEAR | {"mode": mode},
+        batch_warmup=ramp,
+        deepspeed={"length_buckets": most},
+        global_batch_size=64,
+        micro_batch_tokens=1024,
+        token_budget=200_000,
+    )
+    pace, sizes, padded_to = pacing.of(config), batch.of(config), pacing.buckets(config)
+    step = samples = tokens = 0
+    shapes = set()
+    while tokens < config.token_budget:
+        step += 1
+        size, length = sizes.at(step, samples, tokens), pace.seqlen(step)
+        padded = padded_to[length]
+        micro_batch = config.micro_batch(1, size, pacing.tokens_on_device(config, length, padded))
+        block = np.zeros((micro_batch, config.seqlen + 1), np.int64)
+        inputs, _ = data.pad(*data.to_length(block, length, mode), padded)
+        assert inputs.size <= 1024
+        shapes.add(inputs.shape)
+        samples, tokens = samples + size, tokens + pacing.tokens_per_step(config, length, size)
+    assert len(shapes) <= pacing.most_shapes(config)
+    if mode == "truncate" and not ramp:
+        assert len(shapes) == (most or 8)
