@@ -23,9 +23,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     try:
         meta = json.loads(path.read_text())
-        known = {"dtype": str(np.dtype(meta["dtype"])), "vocab_size": int(meta["vocab_size"])}
-        if np.dtype(known["dtype"]).kind not in "iu" or known["vocab_size"] < 1:
-            raise ValueError(f"{known['dtype']} tokens below {known['vocab_size']}")
+        dtype, vocab_size = np.dtype(meta["dtype"]), int(meta["vocab_size"])
+        if dtype.kind not in "iu" or vocab_size < 1:
+            raise ValueError(f"{dtype} tokens below {vocab_size}")
         if not all(isinstance(meta.get(part, {}), dict) for part in ("train", "validation")):
             raise TypeError("its counts are no groups of keys")
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: not a note of `cl-bench prepare` ({error}); delete it to read the files as uint16"
         ) from None
-    return {**meta, **known}
+    return {**meta, "dtype": str(dtype), "vocab_size": vocab_size}
 
 
 def nanogpt(path: str) -> Dataset:
