@@ -241,6 +241,11 @@ class RunConfig:
                 f"curriculum.min_difficulty = {cur.min_difficulty} is above curriculum.max_difficulty = "
                 f"{self.max_difficulty}; a curriculum grows from the smaller to the larger"
             )
+        if cur.schedule == "adaptive" and cur.signal == "adam_var_max" and not self.telemetry.adam_variance_interval:
+            raise ValueError(
+                "curriculum.signal = adam_var_max is never measured with telemetry.adam_variance_interval = 0, and the "
+                "length would never grow; raise the interval, e.g. to 10, or set curriculum.signal=val_loss"
+            )
         ranks = self.resources.ranks
         if self.global_batch_size % ranks:
             raise ValueError(

@@ -203,6 +203,8 @@ class Extent:
     """(length, sequences trained at that length), in the same order."""
     is_least: bool = False
     """Whether the run may take more steps: an adaptive one is planned as if it never had to wait."""
+    last_batch: int = 0
+    """Sequences of the last step."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -213,7 +215,7 @@ def _extent(pacing: Pacing, sizes: batch.BatchSize, fixed: int, budget: int) -> 
     """
     steps: dict[int, int] = {}
     sequences: dict[int, int] = {}
-    step = samples = tokens = 0
+    step = samples = tokens = size = 0
     while tokens < budget:
         length = pacing.seqlen(step + 1)
         size = sizes.at(step + 1, samples, tokens)
@@ -223,7 +225,7 @@ def _extent(pacing: Pacing, sizes: batch.BatchSize, fixed: int, budget: int) -> 
         steps[length] = steps.get(length, 0) + n
         sequences[length] = sequences.get(length, 0) + n * size
         step, samples, tokens = step + n, samples + n * size, tokens + n * per_step
-    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()))
+    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()), last_batch=size)
 
 
 def extent(config: RunConfig) -> Extent:
@@ -239,7 +241,7 @@ def _least(config: RunConfig) -> Extent:
     interval, length = config.eval_interval_tokens, adaptive.Adaptive(config).first().length
     steps: dict[int, int] = {}
     sequences: dict[int, int] = {}
-    step = samples = tokens = 0
+    step = samples = tokens = size = 0
     while tokens < config.token_budget:
         step += 1
         size = sizes.at(step, samples, tokens)
@@ -249,7 +251,18 @@ def _least(config: RunConfig) -> Extent:
         looked = config.curriculum.signal != "val_loss" or (tokens + consumed) // interval > tokens // interval
         samples, tokens = samples + size, tokens + consumed
         length = rule.longer(length) if looked and length < rule.high else length
-    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()), is_least=True)
+    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()), is_least=True, last_batch=size)
+
+
+def check_batch_warmup(config: RunConfig) -> None:
+    """Raise ConfigError when the run is over before its batch warmup is."""
+    last, warmup = extent(config).last_batch, config.batch_warmup
+    if last < config.global_batch_size:
+        raise ConfigError(
+            f"batch_warmup.duration = {warmup.duration:g} {warmup.duration_unit}: the run ends at token_budget = "
+            f"{config.token_budget:,} with a batch of {last}, and never reaches global_batch_size = "
+            f"{config.global_batch_size}; shorten the warmup, or lengthen the run"
+        )
 
 
 def _fixed(config: RunConfig) -> int:

@@ -74,6 +74,13 @@ def test_ramp_and_curriculum_together_end_where_counting_does(unit: str, mode: s
             {"batch_warmup": RAMP | {"start": 3, "increment": 1}, "resources": {"tasks_per_node": 2}},
             "batch_warmup.start = 3 does not divide over 2 ranks",
         ),
+        (
+            {
+                "curriculum": {"name": "a", "schedule": "adaptive", "signal": "adam_var_max"},
+                "telemetry": {"adam_variance_interval": 0},
+            },
+            "curriculum.signal = adam_var_max is never measured with telemetry.adam_variance_interval = 0",
+        ),
         ({"optim": {"decay_steps": 10}}, "optim.decay_steps = 10 is ignored by optim.decay = tokens"),
         ({"deepspeed": {"offload_optimizer": True}}, "needs deepspeed.zero_stage = 1, 2 or 3"),
         ({"deepspeed": {"offload_parameters": True, "zero_stage": 2}}, "needs deepspeed.zero_stage = 3, not 2"),
@@ -83,6 +90,19 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         from_dict(small(**changes))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens", "steps"])
+def test_a_ramp_that_the_run_is_too_short_for_is_refused(unit: str) -> None:
+    # 20,000 tokens of length 64 are 312 samples, and at batches 2, 4 and 6 in equal parts 78 steps.
+    longest = {"samples": 290, "tokens": 19_000, "steps": 78}[unit]
+    ramp = RAMP | {"duration": longest, "duration_unit": unit}
+    pacing.check_batch_warmup(run_config(batch_warmup=ramp))
+    with pytest.raises(
+        ConfigError, match=r"duration = 1e\+09 .*: the run ends at token_budget = 20,000 with a batch of 2"
+    ):
+        pacing.check_batch_warmup(run_config(batch_warmup=ramp | {"duration": 1e9}))
+    pacing.check_batch_warmup(run_config())
 
 
 # --- decay by steps ---------------------------------------------------------------------------------------------------
