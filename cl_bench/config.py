@@ -123,8 +123,8 @@ class DeepSpeedConfig:
     compile: bool = False
     """Compile the model with torch.compile; a compiler is needed on CPU. Set length_buckets with a curriculum."""
     length_buckets: Positive | None = None
-    """At most so many distinct lengths reach the device: others are padded up to the next, padding not counted.
-    null: every length as it is."""
+    """At most so many distinct lengths reach the device: others are padded up to the next, padding not counted. With
+    curriculum.mode=reshape each length still has its own number of sequences. null: every length as it is."""
 
     def __post_init__(self) -> None:
         if self.offload_optimizer and self.zero_stage == 0:
