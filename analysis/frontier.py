@@ -12,6 +12,7 @@ tested: where the largest value is stable the edge is "at least" that, where the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -130,6 +131,7 @@ def cell_stability(runs: pd.DataFrame, stability: pd.DataFrame, max_loss_ratio: 
     return cells[list(CELL_COLUMNS)]
 
 
+@functools.cache
 def proportion(count: int, of: int) -> tuple[float, float, float]:
     """(share, low, high) with the exact 95% interval; NaN where nothing was counted."""
     if of == 0:
