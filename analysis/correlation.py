@@ -158,24 +158,27 @@ def _half_width(points: Floats, coefficient: Coefficient) -> Floats:
 # --- over a sweep ----------------------------------------------------------------------------------------------------
 
 
-def measured(train: pd.DataFrame, measures: Sequence[str] = tuple(MEASURES)) -> Iterator[tuple[str, Floats]]:
-    """(run_id, values) of each run: `values` (1 + measures, n) are its loss ratios and measures, in order of its rows.
+def measured(
+    train: pd.DataFrame, measures: Sequence[str] = tuple(MEASURES), also: Sequence[str] = ()
+) -> Iterator[tuple[str, Floats]]:
+    """(run_id, values) of each run: its loss ratios, measures and the columns `also`, one row each, in time.
 
-    Only rows with a finite loss ratio and a measure count: Adam's state is measured every so many steps.
+    Only steps with a finite loss ratio and a measure count: Adam's state is measured every so many steps.
     """
-    columns = [train[c].to_numpy(dtype=float) if c in train else None for c in ("loss_ratio", *measures)]
-    if columns[0] is None or not len(train):
+    names = ("loss_ratio", *measures, *also)
+    columns = [train[c].to_numpy(dtype=float) if c in train else None for c in names]
+    known = [np.isfinite(c) for c in columns[1 : 1 + len(measures)] if c is not None]
+    if columns[0] is None or not known or not len(train):
         return
-    known = [c for c in columns[1:] if c is not None]
-    both = np.isfinite(columns[0]) & np.logical_or.reduce([np.isfinite(c) for c in known] or [np.array(False)])
+    both = np.isfinite(columns[0]) & np.logical_or.reduce(known)
     rows = np.flatnonzero(both)
-    codes, names = pd.factorize(train["run_id"].iloc[rows])
+    codes, run_ids = pd.factorize(train["run_id"].iloc[rows])
     order = np.argsort(codes, kind="stable")  # a run's rows usually lie together, and the sort has nothing to do
     rows, codes = rows[order], codes[order]
     values = np.stack([np.full(rows.size, np.nan) if c is None else c[rows] for c in columns])
-    ends = np.searchsorted(codes, np.arange(len(names) + 1))
-    for name, start, stop in zip(names, ends[:-1], ends[1:], strict=True):
-        yield str(name), values[:, start:stop]
+    ends = np.searchsorted(codes, np.arange(len(run_ids) + 1))
+    for run_id, start, stop in zip(run_ids, ends[:-1], ends[1:], strict=True):
+        yield str(run_id), values[:, start:stop]
 
 
 def correlations(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:

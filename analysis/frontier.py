@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import pandas as pd
@@ -155,14 +155,14 @@ def edge(values: Sequence[float], statuses: Sequence[Status], name: str = "LR") 
     if not stable:
         if not tested or open_values:
             return Edge("undecided", None, min(unstable, default=None), None, _waiting(open_values))
-        return Edge("below", None, min(unstable), None, f"no smaller {name} was tested")
+        return Edge("below", None, min(unstable), None, f"no smaller {name} tested")
     largest = max(stable)
     above = [v for v in unstable if v > largest]
     holes = [v for v in unstable if v < largest]
     broken = min((v for v, s in tested if s != "stable"), default=math.inf)
     notes = []
     if not any(v > largest for v in values):
-        notes.append(f"no larger {name} was tested")
+        notes.append(f"no larger {name} tested")
     if holes:
         notes.append(f"unstable at {_listed(holes)} although {short(largest)} is stable")
     notes.append(_waiting(open_values))
@@ -201,7 +201,7 @@ def _ratio(over: float | None, under: float | None) -> float | None:
 def frontier(
     runs: pd.DataFrame, stability: pd.DataFrame, along: Along = "lr", max_loss_ratio: float | None = None
 ) -> pd.DataFrame:
-    """The edge of stability along learning rates (or batch sizes): FRONTIER_COLUMNS, baselines first.
+    """The edge of stability along learning rates (or batch sizes): FRONTIER_COLUMNS.
 
     One row for each curriculum, variant and setting and each value (`at`) of the other axis. `multiple` sets it against
     the baseline of the same setting at the same `at`; it is empty where both edges lie beyond what was tested.
@@ -213,9 +213,8 @@ def frontier(
     fixed = "global_batch_size" if along == "lr" else "lr"
     edges: dict[tuple[Any, ...], Edge] = {}
     rows: list[dict[str, Any]] = []
-    ordered = cells.sort_values([fixed, along])
-    ordered["rank"] = (ordered["role"] != "baseline").astype(int)
-    for key, line in ordered.sort_values("rank", kind="stable").groupby([*_LINE, fixed], sort=False):
+    ordered = cells.assign(rank=cells["role"] != "baseline").sort_values([fixed, "rank", along], kind="stable")
+    for key, line in ordered.groupby([*_LINE, fixed], sort=False):
         role, _, _, setting, at = cast(tuple[str, str, str, str, float], key)
         values = [float(v) for v in line[along]]
         own = edge(values, line["status"].tolist(), _NAMES[along])
@@ -234,7 +233,7 @@ def frontier(
             row |= {"multiple_relation": times.relation, "multiple": times.value}
             row |= {"multiple_above": times.above, "multiple_below": times.below}
             if own.kind == "at_least" and base.kind == "at_least":
-                row["note"] += "; the baseline's edge is not reached either: no multiple"
+                row["note"] += "; nor is the baseline's edge reached"
         else:
             row["note"] = "; ".join(n for n in (own.note, "no baseline to compare with") if n)
         rows.append(row)
@@ -276,7 +275,7 @@ def sentence(table: pd.DataFrame) -> str:
     waiting = int(rows["unfinished"].sum())
     reached = f"None of {count} runs" if count > 1 else "The one run has not"
     text = f"{reached} diverged" + (f" so far ({waiting} not finished)" if waiting else "")
-    text += ": the edge of stability lies beyond this grid"
+    text += "; the edge of stability is not reached yet" if waiting else ": the edge of stability lies beyond this grid"
     calm = select(table, spikes=True)
     if not calm["kind"].isin(["exact", "below"]).any():
         return f"{text}."
@@ -311,7 +310,7 @@ def _words(row: dict[str, Any]) -> str:
     return f"{name} {edge_words(row)}" + (f" ({times})" if times else "")
 
 
-def edge_words(row: dict[str, Any]) -> str:
+def edge_words(row: Mapping[str, Any]) -> str:
     """ "8e-3", "at least 8e-3", "below 2e-3" or "undecided"; where a smaller value is unstable, that too."""
     largest, beyond = row["largest_stable"], row["unstable_from"]
     if row["kind"] == "undecided":

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, page_key, page_tables
+from analysis import figures, page_key, page_stability, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -41,8 +41,7 @@ DEFAULT_METHODS = (
     "was given.",
     "Training time counts training steps only: no evaluation, no saving of checkpoints, no queue, and no work that was "
     "rolled back after a restart.",
-    "Loss ratio = a step's training loss ÷ the smallest training loss before it; 1 or less means that the loss never "
-    "rose above its best. Max is over all steps of a run, and over the seeds of a cell in the map.",
+    *page_stability.METHODS,
 )
 
 
@@ -80,6 +79,10 @@ class ReportData:
     stability: pd.DataFrame
     """One row a run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
     steps_above_1_2, steps_above_1_5, steps (counts)."""
+    frontier: pd.DataFrame
+    """analysis.frontier.frontiers() of the runs."""
+    correlation: pd.DataFrame
+    """analysis.correlation.correlations() of the runs."""
     attempts: pd.DataFrame
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
     methods: Sequence[str] = DEFAULT_METHODS
@@ -106,8 +109,7 @@ def _document(report: ReportData, max_points: int) -> str:
     from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
 
     unit = figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
-    maps = figures.stability_maps(report.stability)
-    drawn = _figures(report, unit, max_points) | {f"stability-{i}": figure for i, figure in enumerate(maps.values())}
+    drawn = _figures(report, unit, max_points)
     plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
     page_js = _asset("page.js")
     target = report.verdict["target_ppl"]
@@ -121,20 +123,15 @@ def _document(report: ReportData, max_points: int) -> str:
         "time_word": unit.word,
         "target": "" if target is None else f"{target:.4g}",
         "target_words": escape(_target_words(report)),
-        "max_points": str(max_points),
         "evals_note": _evals_note(report, max_points),
         "evals_left_out": _left_out(drawn["validation"]),
-        "train_left_out": _left_out(drawn["training"]),
         "key": page_key.key(report.runs),
         "cells_table": page_tables.cells_table(report.verdict["cells"]),
         "savings_table": page_tables.savings_table(report.savings, unit),
-        "maps": "\n".join(_map_figure(i, method) for i, method in enumerate(maps)),
-        "stability_table": page_tables.stability_table(report.stability),
-        "stability_runs_table": page_tables.stability_runs_table(report.stability),
+        "stability_section": page_stability.section(report, drawn, unit, max_points),
         "runs_table": page_tables.runs_table(report.runs, unit),
         "methods": _list(report.methods, "methods"),
         "command": escape(report.command),
-        "ratio_top": f"{figures.RATIO_SCALE_TOP:g}",
         "css": _asset("style.css"),
         "data": script_json(_payload(report, drawn)),
         "plotly_js": plotly_js,
@@ -172,7 +169,7 @@ def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, F
             runs, report.evals, train, target_ppl=report.verdict["target_ppl"], unit=unit, max_points=max_points
         ),
         "savings": figures.savings_intervals(report.verdict["cells"], report.savings, colors),
-        "training": figures.training_curves(runs, train, unit=unit, max_points=max_points),
+        **page_stability.drawn(report, colors, unit, max_points),
         "schedule": figures.length_schedule(runs, train, unit=unit),
     }
 
@@ -223,11 +220,3 @@ def _evals_note(report: ReportData, max_points: int) -> str:
 
 def _left_out(figure: Figure) -> str:
     return escape(figure["layout"].get("meta", {}).get("left_out", ""))
-
-
-def _map_figure(index: int, method: str) -> str:
-    words = escape(f"Largest loss ratio by batch size and learning rate, {method}; the table below has the numbers.")
-    return (
-        f'<figure class="map"><h4>{escape(method)}</h4>'
-        f'<div class="plot" id="stability-{index}" role="img" aria-label="{words}"></div></figure>'
-    )

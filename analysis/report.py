@@ -1,4 +1,4 @@
-"""Write a sweep's report: the page, two tables and the verdict."""
+"""Write a sweep's report: the page, four tables and the verdict."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 
 from analysis import page
+from analysis.correlation import correlations
+from analysis.frontier import frontiers
 from analysis.readers import load_runs
 from analysis.savings import savings
 from analysis.schema import Runs
@@ -42,11 +44,12 @@ def analyse(runs: Runs, target_ppl: float | None = None) -> tuple[pd.DataFrame, 
 
 
 def write(folder: str | Path, target_ppl: float | None = None) -> Report:
-    """Analyse a sweep's folder and write report.html, savings.csv, stability.csv and verdict.json into it."""
+    """Analyse a sweep's folder and write report.html, four tables (CSV) and verdict.json into it."""
     runs = load_runs(folder)
     if runs.evals.empty:
         raise UserError(f"{folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
     saved, stable, words = analyse(runs, target_ppl)
+    edges, correlated = frontiers(runs.runs, stable), correlations(runs.runs, runs.train)
     out = SweepDir.at(folder)
     command = f"python -m analysis report {folder}" + (f" --target {target_ppl:g}" if target_ppl is not None else "")
     html = page.render(
@@ -60,12 +63,16 @@ def write(folder: str | Path, target_ppl: float | None = None) -> Report:
             evals=runs.evals,
             savings=saved,
             stability=stable,
+            frontier=edges,
+            correlation=correlated,
             attempts=runs.attempts,
             generated=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
         )
     )
     write_atomic(out.savings, saved.to_csv(index=False))
     write_atomic(out.stability, stable.to_csv(index=False))
+    write_atomic(out.frontier, edges.to_csv(index=False))
+    write_atomic(out.correlation, correlated.to_csv(index=False))
     write_atomic(out.verdict, json.dumps(words, indent=1, allow_nan=False))
     write_atomic(out.report, html)
     return Report(runs, saved, stable, words, out.report)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import frontier
 from analysis.savings import best_baseline_cell, cells
 from analysis.schema import Runs
 from cl_bench.identity import short_float
@@ -15,7 +16,7 @@ _MOST_CURRICULA = 3
 
 
 def verdict(runs: Runs, savings: pd.DataFrame, stability: pd.DataFrame, target_ppl: float | None) -> dict[str, Any]:
-    """`sentence`, `caveats`, `target_ppl`, `target_kind` and `cells`, plain values that JSON can hold.
+    """`sentence`, `caveats`, `target_ppl`, `target_kind`, `cells`, `stability_sentence`, `frontier`: plain values.
 
     `target_ppl` is the given one, else the perplexity that the best baseline of the grid finally reached (geometric
     mean over its seeds), None where the grid holds several settings; each cell has its own where none was given.
@@ -25,12 +26,15 @@ def verdict(runs: Runs, savings: pd.DataFrame, stability: pd.DataFrame, target_p
     # Runs of several settings (models, texts) have no best baseline in common.
     best = best_baseline_cell(baselines) if baselines["setting"].nunique() == 1 else None
     common = target_ppl if target_ppl is not None else _final_ppl(baselines, best)
+    edges = frontier.frontiers(runs.runs, stability)
     return {
         "sentence": sentence(runs, grid, stability, best, target_ppl),
         "caveats": caveats(runs, grid),
         "target_ppl": common,
         "target_kind": _target_kind(baselines, target_ppl),
         "cells": grid,
+        "stability_sentence": frontier.sentence(edges),
+        "frontier": frontier.plain_rows(edges),
     }
 
 

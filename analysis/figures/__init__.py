@@ -9,6 +9,7 @@ tokens and time, and a point can be named in a hover, without a second copy of t
 """
 
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
+from analysis.figures.frontier import stability_frontier
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
 from analysis.figures.style import (
@@ -22,6 +23,7 @@ from analysis.figures.style import (
     time_unit,
 )
 from analysis.figures.thinning import thin_minmax
+from analysis.figures.variance import variance_scatter
 
 __all__ = [
     "BASELINE_GREY",
@@ -35,9 +37,11 @@ __all__ = [
     "method_names",
     "run_styles",
     "savings_intervals",
+    "stability_frontier",
     "stability_maps",
     "thin_minmax",
     "time_unit",
     "training_curves",
     "validation_curves",
+    "variance_scatter",
 ]

@@ -8,6 +8,7 @@
   const LABEL_GAP = 14;
   const PRINT_WIDTH = 680; // A4 less its margins, in CSS pixels
   const PRINT_MAP_WIDTH = 210;
+  const PRINT_HALF_WIDTH = 330;
   const CONFIG = {
     displaylogo: false,
     // Named one by one: the default bar has a button that leads to another host.
@@ -52,7 +53,7 @@
   }
 
   function widthOf(plot) {
-    if (state.printing) return plot.closest(".map") ? PRINT_MAP_WIDTH : PRINT_WIDTH;
+    if (state.printing) return plot.closest(".map") ? PRINT_MAP_WIDTH : plot.closest(".half") ? PRINT_HALF_WIDTH : PRINT_WIDTH;
     return plot.clientWidth;
   }
 
@@ -96,8 +97,10 @@
       const { data, layout } = report.figures[name];
       const next = themed(layout, width);
       // A narrow plot's legend takes three lines.
-      if (name === "savings" && width < 620) next.margin = { ...next.margin, t: 110 };
-      await Plotly.react(plot, data.map((trace) => inTheme(trace, next.font.color)), next, CONFIG);
+      if (layout.legend && width < 620) next.margin = { ...next.margin, t: 110 };
+      // Words beside marks would cover each other there, too; they stand in the hover and the table.
+      const bare = (trace) => (width < 620 && trace.mode === "markers+text" ? { ...trace, mode: "markers" } : trace);
+      await Plotly.react(plot, data.map((trace) => inTheme(bare(trace), next.font.color)), next, CONFIG);
       return;
     }
     const { lines, layout, labelled } = curveFigure(name, width);
@@ -294,7 +297,7 @@
     if (name === "stability") {
       const maps = Object.keys(report.figures).filter((key) => key.startsWith("stability-"));
       const rows = maps.flatMap((key) => mapRows(key));
-      return [["curriculum", "global_batch_size", "lr", "max_loss_ratio", "runs", "diverged"], ...rows];
+      return [["curriculum", ...(report.figures[maps[0]]?.layout.meta.columns ?? [])], ...rows];
     }
     const { data, layout } = report.figures[name];
     if (name === "savings") {
@@ -303,6 +306,9 @@
     }
     // A figure may carry the table of what it draws.
     if (layout.meta?.table) return [layout.meta.table.columns, ...layout.meta.table.rows];
+    if (layout.meta?.points) {
+      return [layout.meta.points, ...data.flatMap((t) => t.x.map((x, i) => [t.meta.run_id, t.customdata[i], x, t.y[i]]))];
+    }
     if (!layout.meta?.columns) return [];
     const columns = [...layout.meta.columns];
     columns[2] = `train_${layout.meta.time}`;

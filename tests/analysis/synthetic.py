@@ -8,6 +8,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from analysis.correlation import correlations
+from analysis.frontier import frontiers
 from analysis.page import ReportData
 from analysis.savings import cells
 
@@ -26,6 +28,7 @@ def make_report(
     train = pd.concat([t for _, t, _ in made], ignore_index=True)
     evals = pd.concat([e for _, _, e in made], ignore_index=True)
     savings = _savings(runs)
+    stable = _stability(runs, train)
     target = float(runs.loc[runs["role"] == "baseline", "final_ppl"].min())
     return ReportData(
         title="demo",
@@ -44,7 +47,9 @@ def make_report(
         train=train,
         evals=evals,
         savings=savings,
-        stability=_stability(runs, train),
+        stability=stable,
+        frontier=frontiers(runs, stable),
+        correlation=correlations(runs, train),
         attempts=_attempts(runs),
     )
 
@@ -86,7 +91,7 @@ def _run(
             "loss": loss,
             "loss_ratio": ratio,
             "grad_norm": np.abs(rng.normal(1, 0.2, len(steps))),
-            "adam_var_max": np.nan,
+            **_adam_variance(ratio, rng),
             "train_seconds": seconds,
             "tokens_per_second": 80_000.0,
         }
@@ -133,6 +138,18 @@ def _run(
         "precision": "fp32",
     }
     return row, train, evals
+
+
+def _adam_variance(ratio: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Larger where the loss ratio was, and measured at every tenth step."""
+    size = np.exp(np.nan_to_num(ratio, nan=1.0, posinf=9.0).clip(0, 9) + rng.normal(0, 0.02, len(ratio)))
+    size[np.arange(len(ratio)) % 10 != 0] = np.nan
+    return {
+        "adam_var_l1": 20 * size,
+        "adam_var_max": 1e-3 * size,
+        "adam_var_sqrt_l1": np.sqrt(900 * size),
+        "adam_var_sqrt_max": np.sqrt(1e-3 * size),
+    }
 
 
 def _savings(runs: pd.DataFrame) -> pd.DataFrame:

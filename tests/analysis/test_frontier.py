@@ -59,10 +59,10 @@ OK, LOST, MIXED, OPEN = ("DONE", "DONE"), ("DIVERGED", "DIVERGED"), ("DONE", "DI
     ("statuses", "expected"),
     [
         ("s s u u", Edge("exact", 2, 3, 2, "")),
-        ("s s s s", Edge("at_least", 4, None, 4, "no larger LR was tested")),
-        ("u u u u", Edge("below", None, 1, None, "no smaller LR was tested")),
+        ("s s s s", Edge("at_least", 4, None, 4, "no larger LR tested")),
+        ("u u u u", Edge("below", None, 1, None, "no smaller LR tested")),
         ("s u s u", Edge("exact", 3, 4, 1, "unstable at 2 although 3 is stable")),
-        ("s u u s", Edge("at_least", 4, None, 1, "no larger LR was tested; unstable at 2 and 3 although 4 is stable")),
+        ("s u u s", Edge("at_least", 4, None, 1, "no larger LR tested; unstable at 2 and 3 although 4 is stable")),
         ("s s ? u", Edge("at_least", 2, 4, 2, "3 not decided yet")),
         ("s ? s u", Edge("exact", 3, 4, 1, "2 not decided yet")),
         ("u s u u", Edge("exact", 2, 3, None, "unstable at 1 although 2 is stable")),
@@ -77,8 +77,8 @@ def test_edge_along_four_values(statuses: str, expected: Edge) -> None:
 
 def test_edge_of_nothing_and_of_one() -> None:
     assert edge([], []).kind == "undecided"
-    assert edge([2e-3], ["stable"]) == Edge("at_least", 2e-3, None, 2e-3, "no larger LR was tested")
-    assert edge([2e-3], ["unstable"]) == Edge("below", None, 2e-3, None, "no smaller LR was tested")
+    assert edge([2e-3], ["stable"]) == Edge("at_least", 2e-3, None, 2e-3, "no larger LR tested")
+    assert edge([2e-3], ["unstable"]) == Edge("below", None, 2e-3, None, "no smaller LR tested")
 
 
 def made(kind: Kind, largest: float | None, beyond: float | None) -> Edge:
@@ -170,8 +170,8 @@ def test_frontier_along_learning_rates() -> None:
     assert (base["tested"], base["runs"], base["diverged"]) == ("2e-3 8e-3", 4, 1)
     small = rows["fixed_linear", 8]
     assert small["multiple"] is None
-    assert small["note"] == "no larger LR was tested; the baseline's edge is not reached either: no multiple"
-    assert table["role"].tolist() == ["baseline", "baseline", "curriculum", "curriculum"]
+    assert small["note"] == "no larger LR tested; nor is the baseline's edge reached"
+    assert table["role"].tolist() == ["baseline", "curriculum", "baseline", "curriculum"]
 
 
 def test_frontier_along_batches() -> None:
@@ -184,7 +184,7 @@ def test_frontier_along_batches() -> None:
         "at least",
         8.0,
     )
-    assert ours["note"] == "no larger batch was tested"
+    assert ours["note"] == "no larger batch tested"
 
 
 def test_settings_are_not_compared_with_each_other() -> None:
@@ -192,7 +192,7 @@ def test_settings_are_not_compared_with_each_other() -> None:
     runs.loc[runs["role"] == "curriculum", "setting"] = "1"
     (row,) = (r for r in plain_rows(frontier(runs, stability)) if r["role"] == "curriculum")
     assert row["multiple"] is None
-    assert row["note"] == "no larger LR was tested; no baseline to compare with"
+    assert row["note"] == "no larger LR tested; no baseline to compare with"
 
 
 def test_what_a_report_writes_is_plain_and_holds_both_criteria() -> None:
@@ -234,7 +234,7 @@ def test_the_sentence_of_a_grid_where_nothing_diverged() -> None:
         "within 1.2 at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(("baseline", 8, 2e-3, ("RUNNING",))) == (
-        "The one run has not diverged so far (1 not finished): the edge of stability lies beyond this grid."
+        "The one run has not diverged so far (1 not finished); the edge of stability is not reached yet."
     )
 
 
