@@ -211,7 +211,7 @@ def frontier(
     """
     cells = cell_stability(runs, stability, max_loss_ratio)
     fixed = "global_batch_size" if along == "lr" else "lr"
-    edges: dict[tuple[Any, ...], Edge] = {}
+    bases: dict[tuple[Any, ...], tuple[Edge, int]] = {}
     rows: list[dict[str, Any]] = []
     ordered = cells.assign(rank=cells["role"] != "baseline").sort_values([fixed, "rank", along], kind="stable")
     for key, line in ordered.groupby([*_LINE, fixed], sort=False):
@@ -226,14 +226,17 @@ def frontier(
         row |= {name: int(line[name].sum()) for name in ("runs", "diverged", "unfinished")}
         row |= {"multiple_relation": "", "note": own.note}
         if role == "baseline":
-            edges.setdefault((setting, at), own)
-        elif (base := edges.get((setting, at))) is not None:
+            bases.setdefault((setting, at), (own, row["seeds"]))
+        elif (setting, at) in bases:
+            base, seeds = bases[setting, at]
             times = multiple(own, base)
             row |= {"baseline_kind": base.kind, "baseline_largest_stable": base.largest}
             row |= {"multiple_relation": times.relation, "multiple": times.value}
             row |= {"multiple_above": times.above, "multiple_below": times.below}
             if own.kind == "at_least" and base.kind == "at_least":
                 row["note"] += "; nor is the baseline's edge reached"
+            if row["seeds"] < seeds:
+                row["note"] += f"{'; ' * bool(row['note'])}fewer seeds than the baseline's {seeds}"
         else:
             row["note"] = "; ".join(n for n in (own.note, "no baseline to compare with") if n)
         rows.append(row)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from analysis.__main__ import main
 from analysis.frontier import (
     Edge,
     Kind,
@@ -22,6 +24,8 @@ from analysis.frontier import (
     select,
     sentence,
 )
+from cl_bench.paths import SweepDir
+from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 
 Cell = tuple[str, int, float, Sequence[str]]
 
@@ -195,6 +199,13 @@ def test_settings_are_not_compared_with_each_other() -> None:
     assert row["note"] == "no larger LR tested; no baseline to compare with"
 
 
+def test_fewer_seeds_than_the_baseline_are_said() -> None:
+    cells: list[Cell] = [("baseline", 8, 1e-3, OK), ("baseline", 8, 2e-3, LOST)]
+    cells += [("fixed_linear", 8, 1e-3, ("DONE",)), ("fixed_linear", 8, 2e-3, ("DIVERGED",))]
+    _, row = plain_rows(frontier(*grid(*cells)))
+    assert (row["multiple"], row["note"]) == (1.0, "fewer seeds than the baseline's 2")
+
+
 def test_what_a_report_writes_is_plain_and_holds_both_criteria() -> None:
     runs, stability = grid(*PUBLISHED, ratios={("fixed_linear", 64, 8e-3): 1.5})
     table = frontiers(runs, stability)
@@ -248,3 +259,30 @@ def test_the_sentence_says_worse_holes_and_what_is_undecided() -> None:
         "Largest stable LR at batch 8: baseline at least 4e-3, worse 1e-3 (0.25x or less), holed at least 4e-3 (not "
         "at every value below), open undecided. The table has 2 more curricula."
     )
+
+
+# --- from run folders to files ---------------------------------------------------------------------------------------
+
+
+def test_a_report_writes_frontier_correlation_and_sentence(tmp_path: Path) -> None:
+    calm = {"train_losses": [4, 3, 2], "global_batch_size": 8}
+    made = [
+        make_run(tmp_path, [5, 2], curriculum=BASELINE, **calm),
+        make_run(tmp_path, [5, 9], curriculum=BASELINE, optim={"lr": 8e-3}, state="DIVERGED", **calm),
+        make_run(tmp_path, [5, 2], curriculum=LINEAR, **calm),
+        make_run(tmp_path, [5, 2], curriculum=LINEAR, optim={"lr": 8e-3}, **calm),
+    ]
+    folder = make_sweep(tmp_path, made)
+    assert main(["report", str(folder)]) == 0
+    out = SweepDir.at(folder)
+    answer = json.loads(out.verdict.read_text())
+    said = "Largest stable LR at batch 8: baseline 2e-3, fixed_linear at least 8e-3 (4x or more)."
+    assert answer["stability_sentence"] == said
+    assert said in out.report.read_text()
+    table = pd.read_csv(out.frontier)
+    ours = table[(table["curriculum"] == "fixed_linear") & (table["along"] == "lr")]
+    assert ours["multiple"].tolist() == pytest.approx([4.0, 4.0])
+    assert len(answer["frontier"]) == len(table)
+    correlated = pd.read_csv(out.correlation)
+    assert set(correlated["note"]) == {"no step has both a loss ratio and Adam's variance"}
+    assert set(correlated["level"]) == {"sweep", "curriculum", "cell", "run"}
