@@ -100,6 +100,7 @@ def test_unrelated_series_are_called_related_in_five_of_a_hundred() -> None:
     naive = {r["phi"]: r["naive_share"] for r in unrelated if r["points"] == 100 and r["coefficient"] == "pearson"}
     assert naive[0.9] > 0.4
     assert naive[0.5] > 0.09
+    assert all(0.9 <= r["covered"] <= 0.98 for r in rows), rows
     power = {r["phi"]: r["share"] for r in rows if r["true_r"] == 0.5 and r["coefficient"] == "pearson"}
     assert power[0.0] > 0.99
     assert power[0.5] > 0.95
