@@ -268,7 +268,7 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """The answer in a sentence, from :func:`frontiers`: the batch where most can be said; the rest is in the table."""
+    """The answer in a sentence, from :func:`frontiers`: the setting and batch where most can be said."""
     rows = select(table)
     if rows.empty:
         return ""
@@ -288,8 +288,10 @@ def sentence(table: pd.DataFrame) -> str:
 
 def _at_one_batch(rows: pd.DataFrame) -> str:
     """ "at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more)." and what else there is."""
-    own = rows[rows["setting"] == rows["setting"].iloc[0]]
-    told = own.assign(told=own["multiple"].notna()).groupby("at")["told"].sum()
+    rows = rows.assign(told=rows["multiple"].notna())
+    by_setting = rows.groupby("setting", sort=False)["told"].agg(["sum", "size"])
+    own = rows[rows["setting"] == max(by_setting.index, key=lambda s: tuple(by_setting.loc[s]))]
+    told = own.groupby("at")["told"].sum()
     batch = max(told.index, key=lambda b: (told[b], b))
     here = own[own["at"] == batch]
     base = here[here["role"] == "baseline"][:1]

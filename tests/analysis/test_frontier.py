@@ -237,6 +237,15 @@ def test_the_sentence_names_the_batch_where_most_can_be_said() -> None:
     )
 
 
+def test_the_sentence_is_about_the_setting_that_compares() -> None:
+    runs, stability = grid(("other", 4, 1e-3, OK), *PUBLISHED)
+    runs.loc[runs["curriculum"] == "other", "setting"] = "another model"
+    assert sentence(frontiers(runs, stability)) == (
+        "Largest stable LR at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more). "
+        "The table has 1 more batch size and 1 more setting."
+    )
+
+
 def test_the_sentence_of_a_grid_where_nothing_diverged() -> None:
     calm = (("baseline", 8, 2e-3, OK), ("fixed_linear", 8, 2e-3, OK))
     assert said(*calm) == "None of 4 runs diverged: the edge of stability lies beyond this grid."
