@@ -67,6 +67,7 @@ FRONTIER_COLUMNS = (
     "note",
 )
 _MOST_CURRICULA = 3
+_MOST_BATCHES = 2
 _NAMES: dict[Along, str] = {"lr": "LR", "global_batch_size": "batch"}
 
 
@@ -268,12 +269,12 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """The answer in a sentence, from :func:`frontiers`: the setting and batch where most can be said."""
+    """The answer in a sentence, from :func:`frontiers`: the setting and batches where most can be said."""
     rows = select(table)
     if rows.empty:
         return ""
     if rows["diverged"].sum():
-        return "Largest stable LR " + _at_one_batch(rows)
+        return "Largest stable LR " + _at_batches(rows)
     count = int(rows["runs"].sum())
     waiting = int(rows["unfinished"].sum())
     reached = f"None of {count} runs" if count > 1 else "The one run has not"
@@ -283,30 +284,34 @@ def sentence(table: pd.DataFrame) -> str:
     if not calm["kind"].isin(["exact", "below"]).any():
         return f"{text}."
     ratio = float(calm["max_loss_ratio_allowed"].iloc[0])
-    return f"{text}. Largest LR whose loss ratio stays within {ratio:g} {_at_one_batch(calm)}"
+    return f"{text}. Largest LR whose loss ratio stays within {ratio:g} {_at_batches(calm)}"
 
 
-def _at_one_batch(rows: pd.DataFrame) -> str:
+def _at_batches(rows: pd.DataFrame) -> str:
     """ "at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more)." and what else there is."""
     rows = rows.assign(told=rows["multiple"].notna())
     by_setting = rows.groupby("setting", sort=False)["told"].agg(["sum", "size"])
     own = rows[rows["setting"] == max(by_setting.index, key=lambda s: tuple(by_setting.loc[s]))]
     told = own.groupby("at")["told"].sum()
-    batch = max(told.index, key=lambda b: (told[b], b))
-    here = own[own["at"] == batch]
-    base = here[here["role"] == "baseline"][:1]
-    curricula = here[here["role"] != "baseline"]
-    named = pd.concat([base, curricula[:_MOST_CURRICULA]])
-    text = f"at batch {int(batch)}: " + ", ".join(_words(row) for row in plain_rows(named)) + "."
+    # Two batches where both say something: to show one would be to choose.
+    best = sorted(told.index, key=lambda b: (told[b], b), reverse=True)[:_MOST_BATCHES]
+    shown = sorted(b for b in best if told[b] or b == best[0])
+    text = "; ".join(f"at batch {int(b)}: {_line_words(own[own['at'] == b])}" for b in shown) + "."
     more = []
-    if (n := len(curricula) - _MOST_CURRICULA) > 0:
+    distinct = own[own["role"] != "baseline"][["curriculum", "variant"]].drop_duplicates()
+    if (n := len(distinct) - _MOST_CURRICULA) > 0:
         more.append(f"{n} more curricul{'a' if n > 1 else 'um'}")
-    if (n := own["at"].nunique() - 1) > 0:
+    if (n := own["at"].nunique() - len(shown)) > 0:
         more.append(f"{n} more batch size{'s' * (n > 1)}")
     if (n := rows["setting"].nunique() - 1) > 0:
         more.append(f"{n} more setting{'s' * (n > 1)}")
     listed = f"{', '.join(more[:-1])} and {more[-1]}" if len(more) > 1 else "".join(more)
     return f"{text} The table has {listed}." if more else text
+
+
+def _line_words(here: pd.DataFrame) -> str:
+    base, curricula = here[here["role"] == "baseline"][:1], here[here["role"] != "baseline"]
+    return ", ".join(_words(row) for row in plain_rows(pd.concat([base, curricula[:_MOST_CURRICULA]])))
 
 
 def _words(row: dict[str, Any]) -> str:

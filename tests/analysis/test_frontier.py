@@ -230,10 +230,20 @@ def said(*cells: Cell, ratios: dict[tuple[str, int, float], float] | None = None
     return sentence(frontiers(*grid(*cells, ratios=ratios)))
 
 
-def test_the_sentence_names_the_batch_where_most_can_be_said() -> None:
+def test_the_sentence_names_the_batches_where_something_can_be_said() -> None:
     assert said(*PUBLISHED) == (
         "Largest stable LR at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more). "
         "The table has 1 more batch size."
+    )
+
+
+def test_the_sentence_shows_two_batches_rather_than_the_better_one() -> None:
+    cells: list[Cell] = [(m, b, 1e-3, OK) for b in (8, 16, 32) for m in ("baseline", "linear")]
+    cells += [("baseline", b, 4e-3, LOST) for b in (8, 16, 32)]
+    cells += [("linear", 8, 4e-3, OK), ("linear", 16, 4e-3, OK), ("linear", 32, 4e-3, LOST)]
+    assert said(*cells) == (
+        "Largest stable LR at batch 16: baseline 1e-3, linear at least 4e-3 (4x or more); at batch 32: baseline 1e-3, "
+        "linear 1e-3 (1x). The table has 1 more batch size."
     )
 
 
