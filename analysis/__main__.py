@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare as curves
 from analysis import paper, paper_text, report
+from analysis.targets import METHODS
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.paths import SweepDir
 
@@ -23,6 +24,12 @@ def _parser() -> argparse.ArgumentParser:
     page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
     page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
     page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
+    page.add_argument(
+        "--crossing",
+        choices=METHODS,
+        default="interpolate",
+        help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
+    )
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
     beside.add_argument("--json", action="store_true", help="print JSON")
@@ -39,8 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            written = report.write(args.folder, args.target)
-            print(textwrap.fill(written.verdict["sentence"], _WIDTH))
+            written = report.write(args.folder, args.target, args.crossing)
+            for words in (written.verdict["sentence"], written.verdict["best_sentence"]):
+                print(textwrap.fill(words, _WIDTH), end="\n" if words else "")
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))
             print(f"report  {written.path}")

@@ -1,4 +1,4 @@
-"""Several tests at once: p-values adjusted for how many were looked at."""
+"""Many comparisons at once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import numpy as np
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Scandinavian Journal of Statistics 6, 1979), in the order given.
+    """Holm's adjusted p-values, in the order given: at most `alpha` of families hold a false call at `alpha`.
 
-    An adjusted value at or below 0.05 is significant at a family-wise error of 5%, whatever the tests' dependence. The
-    i-th smallest of m is multiplied by m - i + 1, never below an earlier one, at most 1.
+    Sorted, the k-th of m is multiplied by m - k + 1, never falls below the one before it, and is at most 1 (S. Holm,
+    Scandinavian Journal of Statistics 6, 1979). NaN stays NaN and is not counted.
     """
     p = np.asarray(p_values, dtype=float)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p-values lie between 0 and 1, and only tests that were made count: {p.tolist()}")
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty(p.size)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [float(value) for value in adjusted]
+    adjusted = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(a) for a in adjusted]

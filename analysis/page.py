@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, page_key, page_stability, page_tables
+from analysis import figures, page_key, page_savings, page_stability, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -29,13 +29,22 @@ DEFAULT_METHODS = (
     "settings equal. Its target is what that baseline finally reached, at its last evaluation; or, where a target was "
     "given, that perplexity for all runs.",
     "Tokens to target: the first crossing. Loss is interpolated linearly over tokens between the two evaluations "
-    "around it, and time is read at the same place.",
+    "around it, and time is read at the same place. Two other ways to read it are in a table beside it.",
     "Saving = 1 − (the curriculum run's tokens to target ÷ its baseline's tokens to the same target), and the same "
-    "with training time. Negative values are a cost.",
-    "A run that never reaches the target has no saving, and neither has its cell, which is counted as “k of n” "
-    "reached. Such a run saved at most 1 − (the tokens it was trained on ÷ its baseline's tokens to target).",
+    "with training time and with GPU-hours (time × ranks). Negative values are a cost.",
+    "A run that never reaches the target took more than it was trained on: its ratio is bounded, and with it the "
+    "cell's mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is "
+    "dropped.",
     "Over several seeds, a cell's saving is 1 − the geometric mean of the seeds' ratios, with a 95% interval of "
-    "Student's t on the log ratio. A cell with a single seed has no interval.",
+    "Student's t on the log ratio (from 30 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
+    "a bound is all there is, the end of the interval on its side is given.",
+    "A difference is called where the p-value of the t test of a ratio of 1, adjusted by Holm over all cells with an "
+    "interval, is below 0.05.",
+    "At every target: from 2% of a baseline's tokens to the deepest loss that every run of the cell reached; all "
+    "seeds of a cell at the same target. Where a saving is small, this is the figure to read: at a baseline's own "
+    "last loss it is luck whether a run arrives.",
+    "Best against best: for each seed, the baseline cell with the lowest mean final loss and the curriculum cell with "
+    "the fewest tokens to it, both chosen on the other seeds.",
     "“Against the best baseline” compares with the batch size and learning rate whose finished baselines have the "
     "lowest mean final loss over seeds, at the same seed; the target is that baseline's final perplexity, unless one "
     "was given.",
@@ -58,10 +67,7 @@ class ReportData:
     command: str
     """The shell command that makes this page again."""
     verdict: Mapping[str, Any]
-    """sentence (str), caveats (list of str), target_ppl (float or None), target_kind ("given" or
-    "best_baseline_final"), cells: list of dicts with named, curriculum, variant, global_batch_size (sequences), lr,
-    run_ids, baseline_run_ids, reached (count), of (count), token_saving, time_saving and their _low/_high (fractions,
-    None where unknown), target_ppl, note."""
+    """What analysis.verdict.verdict gives."""
     runs: pd.DataFrame
     """One row a run: run_id, cell, named (the cell's name where the sweep gave it one, else empty), role, curriculum,
     shape, variant, model, global_batch_size, lr, seed, state, token_budget, max_seqlen, consumed_tokens, train_seconds
@@ -76,6 +82,8 @@ class ReportData:
     global_batch_size, lr, seed, target_ppl, reached, tokens_to_target, seconds_to_target, baseline_tokens,
     baseline_seconds, token_saving, time_saving, token_saving_bound, vs_best_target_ppl, vs_best_reached,
     vs_best_token_saving, vs_best_time_saving (fractions, NaN where never reached), note."""
+    targets: pd.DataFrame
+    """One row a target and cell (analysis.over_targets.TARGET_COLUMNS)."""
     stability: pd.DataFrame
     """One row a run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
     steps_above_1_2, steps_above_1_5, steps (counts)."""
@@ -126,8 +134,7 @@ def _document(report: ReportData, max_points: int) -> str:
         "evals_note": _evals_note(report, max_points),
         "evals_left_out": _left_out(drawn["validation"]),
         "key": page_key.key(report.runs),
-        "cells_table": page_tables.cells_table(report.verdict["cells"]),
-        "savings_table": page_tables.savings_table(report.savings, unit),
+        "savings_section": page_savings.section(report.verdict, report.savings, report.targets, unit),
         "stability_section": page_stability.section(report, drawn, unit, max_points),
         "runs_table": page_tables.runs_table(report.runs, unit),
         "methods": _list(report.methods, "methods"),
@@ -168,7 +175,7 @@ def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, F
         "validation": figures.validation_curves(
             runs, report.evals, train, target_ppl=report.verdict["target_ppl"], unit=unit, max_points=max_points
         ),
-        "savings": figures.savings_intervals(report.verdict["cells"], report.savings, colors),
+        **page_savings.drawn(report.verdict, report.savings, report.targets, colors),
         **page_stability.drawn(report, colors, unit, max_points),
         "schedule": figures.length_schedule(runs, train, unit=unit),
     }
@@ -180,8 +187,17 @@ def _payload(report: ReportData, drawn: Mapping[str, Figure]) -> dict[str, objec
         "title": report.title,
         "target": report.verdict["target_ppl"],
         "pairs": {str(run): base for run, base in pairs if isinstance(base, str) and base},
-        "figures": {name: _without_x(figure) for name, figure in drawn.items()},
+        "figures": {name: _said_once(_without_x(figure)) for name, figure in drawn.items()},
     }
+
+
+def _said_once(figure: Figure) -> Mapping[str, object]:
+    """What all traces of a figure have in common goes into ``shared``: with 200 runs it is a tenth of the page."""
+    traces = figure["data"]
+    shared = (
+        {k: v for k, v in traces[0].items() if all(k in t and t[k] == v for t in traces)} if len(traces) > 1 else {}
+    )
+    return {**figure, "data": [{k: v for k, v in t.items() if k not in shared} for t in traces], "shared": shared}
 
 
 def _without_x(figure: Figure) -> Figure:

@@ -14,23 +14,68 @@ from analysis import figures
 from analysis.correlation import MEASURES
 from analysis.figures import TimeUnit
 from analysis.frontier import Along, edge_words, multiple_words, plain_rows, proportion, select, short
+from analysis.intervals import METHOD_WORDS
+from analysis.verdict import DISAGREE, disagree
+
+_SIDES = {"at_most": "≤", "at_least": "≥"}
+_CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
 
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
     """Savings of each cell of the verdict, seeds put together."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
+    hours_differ = any(c["gpu_hour_saving"] != c["time_saving"] for c in cells)
     columns = [
         *_where(rows, seed=False),
-        _percents("tokens saved", (c["token_saving"] for c in cells)),
+        _saved("tokens saved", cells, "token_saving"),
         _interval(cells, "token_saving"),
-        _percents("time saved", (c["time_saving"] for c in cells)),
+        _Column("called", [_CALLED.get(c["difference"] or "", "–") for c in cells]),
+        _Column("p (Holm)", [_p(c["token_p_holm"]) for c in cells], number=True),
+        _saved("time saved", cells, "time_saving"),
         _interval(cells, "time_saving"),
-        _Column("reached", [f"{c['reached']} of {c['of']}" for c in cells], number=True),
+        *([_saved("GPU-hours saved", cells, "gpu_hour_saving")] if hours_differ else []),
+        *([_interval(cells, "gpu_hour_saving")] if hours_differ else []),
+        _Column("arrived", [f"{c['reached']} of {c['of']}" for c in cells], number=True),
         _perplexities("target ppl", (c["target_ppl"] for c in cells)),
         _percents("tokens saved against the best baseline", (c["vs_best_token_saving"] for c in cells)),
         *_notes(c["note"] for c in cells),
     ]
-    return _table("Savings by cell, over seeds", columns, "No curriculum run has a baseline to be compared with yet.")
+    methods = sorted({METHOD_WORDS[c["interval_method"]] for c in cells if c["interval_method"]})
+    how = f"; intervals: {', '.join(methods)}" if methods else ""
+    return _table(
+        f"Savings by cell, over seeds{how}", columns, "No curriculum run has a baseline to be compared with yet."
+    )
+
+
+def deepest_table(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Savings of each cell at the deepest target that all its runs reached."""
+    known = [c for c in cells if c["deepest"]]
+    rows = pd.DataFrame(known, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
+    deepest = [c["deepest"] for c in known]
+    columns = [
+        *_where(rows, seed=False),
+        _perplexities("deepest ppl", (d["target_ppl"] for d in deepest)),
+        _percents("tokens saved", (d["token_saving"] for d in deepest)),
+        _interval(deepest, "token_saving"),
+        _percents("time saved", (d["time_saving"] for d in deepest)),
+        _interval(deepest, "time_saving"),
+        _Column("seeds", [str(d["n"]) for d in deepest], number=True),
+    ]
+    words = "At the deepest perplexity that all runs of a cell reached: nothing is censored here"
+    return _table(words, columns, "No target that all runs of a cell reached.")
+
+
+def crossings_table(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Each cell's token saving by how a crossing is read, and where that matters."""
+    rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
+    columns = [
+        *_where(rows, seed=False),
+        _percents("first evaluation at the target", (c["token_saving_first"] for c in cells)),
+        _percents("first crossing, interpolated", (c["token_saving_interpolate"] for c in cells)),
+        _percents("last crossing, interpolated", (c["token_saving_sustained"] for c in cells)),
+        _Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if disagree(c) else "" for c in cells]),
+    ]
+    return _table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
 
 
 def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> str:
@@ -41,7 +86,16 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> str:
         _tokens("tokens to target", savings["tokens_to_target"], over=savings["baseline_tokens"]),
         _tokens("baseline tokens", savings["baseline_tokens"]),
         _percents("tokens saved", savings["token_saving"]),
-        _percents("at most", savings["token_saving_bound"]),
+        _Column(
+            "bound (%)",
+            [
+                "–" if c not in _SIDES else f"{_SIDES[c]} {n}"
+                for c, n in zip(
+                    savings["censored"], _numbers(savings["token_saving_bound"], 1, 100, sign=True), strict=True
+                )
+            ],
+            number=True,
+        ),
         _times("time to target", savings["seconds_to_target"], unit),
         _times("baseline time", savings["baseline_seconds"], unit),
         _percents("time saved", savings["time_saving"]),
@@ -293,8 +347,33 @@ def _percents(head: str, values: Iterable[Any]) -> _Column:
     return _Column(f"{head} (%)", _numbers(values, 1, 100, sign=True), number=True)
 
 
+def _saved(head: str, cells: Sequence[Mapping[str, Any]], name: str) -> _Column:
+    """Savings in percent; a bound where not every run arrived."""
+    points = _numbers((c[name] for c in cells), 1, 100, sign=True)
+    bounds = _numbers((c[f"{name}_bound"] for c in cells), 1, 100, sign=True)
+    texts = [
+        f"{_SIDES[c['censored']]} {bound}" if point == "–" and bound != "–" and c["censored"] in _SIDES else point
+        for c, point, bound in zip(cells, points, bounds, strict=True)
+    ]
+    return _Column(f"{head} (%)", texts, number=True)
+
+
 def _interval(cells: Sequence[Mapping[str, Any]], name: str) -> _Column:
     lows = _numbers((c[f"{name}_low"] for c in cells), 1, 100, sign=True)
     highs = _numbers((c[f"{name}_high"] for c in cells), 1, 100, sign=True)
-    spans = ["–" if "–" in (low, high) else f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
-    return _Column("interval (%)", spans, number=True)
+    spans = [_span(low, high) for low, high in zip(lows, highs, strict=True)]
+    return _Column("95% interval (%)", spans, number=True)
+
+
+def _span(low: str, high: str) -> str:
+    if low == high == "–":
+        return "–"
+    if "–" in (low, high):
+        return f"≤ {high}" if low == "–" else f"≥ {low}"
+    return f"{low} to {high}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

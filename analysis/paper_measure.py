@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.savings import compare_runs, summarise
+from analysis.intervals import summarise
+from analysis.savings import compare_runs
 from analysis.schema import Runs
 from analysis.targets import saving
 from cl_bench.paths import RunDir, SweepDir

@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.schema import Runs
-from analysis.targets import Crossing, Method, crossing, saving
+from analysis.curves import Curve, curves
+from analysis.intervals import Censored, Estimate, Pair, estimate, pair
+from analysis.multiple import holm
+from analysis.schema import Row, Runs, rows_of
+from analysis.targets import METHODS, Crossing, Method, saving
 from cl_bench.errors import UserError
 
 SAVING_COLUMNS = (
@@ -29,21 +31,32 @@ SAVING_COLUMNS = (
     "target_loss",
     "target_ppl",
     "reached",
+    "censored",
     "tokens_to_target",
     "seconds_to_target",
+    "gpu_hours_to_target",
     "baseline_tokens",
     "baseline_seconds",
+    "baseline_gpu_hours",
     "token_saving",
     "time_saving",
+    "gpu_hour_saving",
     "token_saving_bound",
+    "time_saving_bound",
+    "gpu_hour_saving_bound",
+    *(f"token_saving_{method}" for method in METHODS),
     "vs_best_target_ppl",
     "vs_best_reached",
     "vs_best_token_saving",
     "vs_best_time_saving",
+    "waiting",
     "note",
 )
-_CELL = ["curriculum", "variant", "setting", "global_batch_size", "lr"]
-CONFIDENCE = 0.95
+CELL = ["curriculum", "variant", "setting", "global_batch_size", "lr"]
+"""What a cell's runs share: all but the seed."""
+MEASURES = ("token", "time", "gpu_hour")
+"""What a saving is measured in; GPU-hours are training hours times ranks."""
+_OPEN = ("PENDING", "RUNNING", "PREEMPTED", "LOST", "FAILED")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +68,14 @@ class Comparison:
     curriculum: Crossing | None = None
     baseline: Crossing | None = None
     note: str = ""
+    waiting: bool = False
+    """Whether there is nothing to compare yet, or nothing to compare with: no outcome of either run."""
+    ranks: tuple[int, int] = (1, 1)
+    """Of the curriculum run and of the baseline."""
 
     @property
     def reached(self) -> bool:
+        """Whether both arrived."""
         return bool(self.curriculum and self.curriculum.reached and self.baseline and self.baseline.reached)
 
     def saved(self, what: str) -> float:
@@ -67,12 +85,15 @@ class Comparison:
         value = saving(getattr(self.curriculum, what), getattr(self.baseline, what))
         return math.nan if value is None else value
 
-    @property
-    def bound(self) -> float:
-        """Where the curriculum never arrived: it saved at most this share of the tokens."""
-        if not self.curriculum or not self.baseline or self.curriculum.reached or not self.baseline.tokens:
-            return math.nan
-        return 1 - self.curriculum.tokens_bound / self.baseline.tokens
+    def pair(self, measure: str) -> Pair:
+        """The pair's log ratio in one of MEASURES, or its bound."""
+        if not self.curriculum or not self.baseline:
+            return Pair(math.nan, "unbounded")
+        what = "tokens" if measure == "token" else "seconds"
+        ranks = self.ranks if measure == "gpu_hour" else (1, 1)
+        ours, theirs = (_amount(c, what) * n for c, n in zip((self.curriculum, self.baseline), ranks, strict=True))
+        bounds = (getattr(c, f"{what}_bound") * n for c, n in zip((self.curriculum, self.baseline), ranks, strict=True))
+        return pair(ours, theirs, *bounds)
 
 
 def savings(runs: Runs, target_ppl: float | None = None, method: Method = "interpolate") -> pd.DataFrame:
@@ -80,34 +101,57 @@ def savings(runs: Runs, target_ppl: float | None = None, method: Method = "inter
 
     The baseline of the same batch, learning rate, seed and setting; and the best baseline of the grid: the batch and
     learning rate whose finished baselines end lowest on average, at the same seed (columns vs_best_*). The target is
-    `target_ppl`, or what that baseline finally reached. Savings are shares (0.37 is 37% less), negative for a cost.
+    `target_ppl`, or what that baseline finally reached. Savings are shares (0.37 is 37% less), negative for a cost;
+    NaN where a run never arrived, and then *_bound is what it saved at most (or, as `censored` says, at least).
     Raises UserError when a given target is reached by no baseline.
     """
     target_loss = None if target_ppl is None else math.log(target_ppl)
     table = runs.runs
-    curves = {str(run_id): curve for run_id, curve in runs.evals.groupby("run_id", sort=False)}
+    known = curves(runs.evals)
     if target_ppl is not None:
-        _check_target(table, curves, target_ppl)
+        _check_target(table, target_ppl)
+    baselines = Baselines(table)
     rows = []
-    for _, run in table[table["role"] == "curriculum"].iterrows():
-        baselines = table[(table["role"] == "baseline") & (table["setting"] == run["setting"])]
-        same_seed = baselines[baselines["seed"] == run["seed"]]
-        same = same_seed[(same_seed["global_batch_size"] == run["global_batch_size"]) & (same_seed["lr"] == run["lr"])]
-        best_cell = best_baseline_cell(baselines)
-        best = same_seed.iloc[0:0]
-        if best_cell is not None:
-            best = same_seed[(same_seed["global_batch_size"] == best_cell[0]) & (same_seed["lr"] == best_cell[1])]
-        paired = _compare(run, same, curves, target_loss, method)
-        against_best = _compare(run, best, curves, target_loss, method)
-        rows.append(_row(run, paired, against_best))
+    for run in rows_of(table[table["role"] == "curriculum"]):
+        paired, best = (
+            compare(run, baseline, known, target_loss, method) for baseline in (baselines.of(run), baselines.best(run))
+        )
+        by_method = {m: _recrossed(paired, str(run["run_id"]), known, m) for m in METHODS}
+        rows.append(_row(run, paired, best, by_method))
     return pd.DataFrame(rows, columns=list(SAVING_COLUMNS))
+
+
+class Baselines:
+    """The baselines of a table of runs, found by what they must share with a curriculum run."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._table = table[table["role"] == "baseline"]
+        self._of: dict[tuple[Any, ...], Row] = {}
+        for run in rows_of(self._table):
+            self._of.setdefault(self._key(run, run["global_batch_size"], run["lr"]), run)
+        groups = self._table.groupby("setting", sort=False)
+        self._best = {setting: best_baseline_cell(group) for setting, group in groups}
+
+    @staticmethod
+    def _key(run: Row, batch: int, lr: float) -> tuple[Any, ...]:
+        return run["setting"], batch, lr, run["seed"]
+
+    def of(self, run: Row) -> Row | None:
+        """The baseline of the run's own batch, learning rate, seed and setting."""
+        return self._of.get(self._key(run, run["global_batch_size"], run["lr"]))
+
+    def best(self, run: Row) -> Row | None:
+        """The run's seed in the best baseline cell of its setting."""
+        cell = self._best.get(run["setting"])
+        return self._of.get(self._key(run, *cell)) if cell else None
 
 
 def compare_runs(runs: Runs, run_id: str, baseline_run_id: str, method: Method = "interpolate") -> Comparison:
     """One run against another, at the perplexity that the second finally reached, whatever their batches."""
-    run, baseline = (runs.runs[runs.runs["run_id"] == i] for i in (run_id, baseline_run_id))
-    curves = {i: curve for i in (run_id, baseline_run_id) if len(curve := runs.curve(i))}
-    return _compare(run.iloc[0], baseline, curves, None, method)
+    table = runs.runs
+    run, baseline = (rows_of(table[table["run_id"] == i])[0] for i in (run_id, baseline_run_id))
+    known = curves(runs.evals[runs.evals["run_id"].isin([run_id, baseline_run_id])])
+    return compare(run, baseline, known, None, method)
 
 
 def best_baseline_cell(baselines: pd.DataFrame) -> tuple[int, float] | None:
@@ -126,7 +170,7 @@ def best_baseline_cell(baselines: pd.DataFrame) -> tuple[int, float] | None:
     return int(batch), float(lr)
 
 
-def _check_target(table: pd.DataFrame, curves: dict[str, pd.DataFrame], target_ppl: float) -> None:
+def _check_target(table: pd.DataFrame, target_ppl: float) -> None:
     baselines = table[table["role"] == "baseline"]
     if baselines.empty or (baselines["best_ppl"] <= target_ppl).any():
         return
@@ -142,76 +186,86 @@ def round_up(value: float) -> float:
     return float(f"{math.ceil(value / unit) * unit:.6g}")
 
 
-def _compare(
-    run: pd.Series[Any],
-    baselines: pd.DataFrame,
-    curves: dict[str, pd.DataFrame],
+def compare(
+    run: Row,
+    baseline: Row | None,
+    known: dict[str, Curve],
     target_loss: float | None,
     method: Method,
 ) -> Comparison:
-    if baselines.empty:
-        return Comparison(note="no baseline of the same batch, learning rate and seed")
-    baseline = baselines.iloc[0]
+    """One curriculum run against one baseline (rows of Runs.runs), at `target_loss` or where the baseline ended."""
+    if baseline is None:
+        return Comparison(note="no baseline of the same batch, learning rate and seed", waiting=True)
     baseline_id = str(baseline["run_id"])
     if target_loss is None:
         if baseline["state"] == "DIVERGED":
             return Comparison(baseline_id, note="the baseline diverged: it has no final perplexity to compare at")
         if baseline["state"] != "DONE":
-            return Comparison(baseline_id, note=f"the baseline is not finished ({baseline['state']})")
+            return Comparison(baseline_id, note=f"the baseline is not finished ({baseline['state']})", waiting=True)
         target = float(baseline["final_loss"])
     else:
         target = target_loss
-    if str(run["run_id"]) not in curves or baseline_id not in curves or math.isnan(target):
-        return Comparison(baseline_id, note="no evaluation yet")
-    ours, theirs = (_crossing(curves[i], target, method) for i in (str(run["run_id"]), baseline_id))
+    if str(run["run_id"]) not in known or baseline_id not in known or math.isnan(target):
+        return Comparison(baseline_id, note="no evaluation yet", waiting=True)
+    ours, theirs = (known[i].crossing(target, method) for i in (str(run["run_id"]), baseline_id))
     note = ""
     if not theirs.reached:
         note = "the baseline never reached the target"
+        if baseline["state"] in _OPEN:
+            note = f"the baseline is not there yet ({baseline['state']})"
     elif theirs.tokens == 0:
         note = "the baseline is at the target before training"
     elif not ours.reached:
-        unfinished = run["state"] not in ("DONE", "DIVERGED")
-        note = f"not there yet ({run['state']})" if unfinished else "never reached the target"
+        note = f"not there yet ({run['state']})" if run["state"] in _OPEN else "never reached the target"
         note += "; the run diverged" if run["state"] == "DIVERGED" else ""
-    return Comparison(baseline_id, target, ours, theirs, note)
+    ranks = tuple(max(1, int(r["world_size"])) for r in (run, baseline))
+    return Comparison(baseline_id, target, ours, theirs, note, ranks=cast(tuple[int, int], ranks))
 
 
-def _crossing(curve: pd.DataFrame, target_loss: float, method: Method) -> Crossing:
-    return crossing(
-        curve["consumed_tokens"].to_numpy(),
-        curve["train_seconds"].to_numpy(),
-        curve["val_loss"].to_numpy(),
-        target_loss,
-        method,
-    )
+def _recrossed(found: Comparison, run_id: str, known: dict[str, Curve], method: Method) -> float:
+    """The token saving of a comparison with crossings read off by another method."""
+    if found.curriculum is None or found.baseline_run_id is None:
+        return math.nan
+    ours, theirs = (known[i].crossing(found.target_loss, method) for i in (run_id, found.baseline_run_id))
+    value = saving(ours.tokens, theirs.tokens)
+    return math.nan if value is None else value
 
 
-def _row(run: pd.Series[Any], paired: Comparison, best: Comparison) -> dict[str, Any]:
-    def amount(c: Crossing | None, what: str) -> float:
-        value = getattr(c, what) if c else None
-        return math.nan if value is None else float(value)
+def _amount(c: Crossing | None, what: str) -> float:
+    value = getattr(c, what) if c else None
+    return math.nan if value is None else float(value)
 
+
+def _row(run: Row, paired: Comparison, best: Comparison, by_method: dict[Method, float]) -> dict[str, Any]:
+    pairs = {measure: paired.pair(measure) for measure in MEASURES}
+    savings = {m: -math.expm1(p.log_ratio) if not p.censored else math.nan for m, p in pairs.items()}
+    bounds = {
+        m: -math.expm1(p.log_ratio) if p.censored in ("at_most", "at_least") else math.nan for m, p in pairs.items()
+    }
+    ours, theirs = (_amount(c, "seconds") for c in (paired.curriculum, paired.baseline))
+    keys = ("run_id", "named", "curriculum", "variant", "setting", "global_batch_size", "lr", "seed")
     return {
-        **{
-            k: run[k]
-            for k in ("run_id", "named", "curriculum", "variant", "setting", "global_batch_size", "lr", "seed")
-        },
+        **{k: run[k] for k in keys},
         "baseline_run_id": paired.baseline_run_id,
         "best_baseline_run_id": best.baseline_run_id,
         "target_loss": paired.target_loss,
         "target_ppl": math.exp(paired.target_loss),
         "reached": paired.reached,
-        "tokens_to_target": amount(paired.curriculum, "tokens"),
-        "seconds_to_target": amount(paired.curriculum, "seconds"),
-        "baseline_tokens": amount(paired.baseline, "tokens"),
-        "baseline_seconds": amount(paired.baseline, "seconds"),
-        "token_saving": paired.saved("tokens"),
-        "time_saving": paired.saved("seconds"),
-        "token_saving_bound": paired.bound,
+        "censored": pairs["token"].censored,
+        "tokens_to_target": _amount(paired.curriculum, "tokens"),
+        "seconds_to_target": ours,
+        "gpu_hours_to_target": ours * paired.ranks[0] / 3600,
+        "baseline_tokens": _amount(paired.baseline, "tokens"),
+        "baseline_seconds": theirs,
+        "baseline_gpu_hours": theirs * paired.ranks[1] / 3600,
+        **{f"{m}_saving": s for m, s in savings.items()},
+        **{f"{m}_saving_bound": b for m, b in bounds.items()},
+        **{f"token_saving_{m}": s for m, s in by_method.items()},
         "vs_best_target_ppl": math.exp(best.target_loss),
         "vs_best_reached": best.reached,
         "vs_best_token_saving": best.saved("tokens"),
         "vs_best_time_saving": best.saved("seconds"),
+        "waiting": paired.waiting,
         "note": paired.note,
     }
 
@@ -219,56 +273,83 @@ def _row(run: pd.Series[Any], paired: Comparison, best: Comparison) -> dict[str,
 def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The cells of the grid from the rows of `savings`: seeds put together, None where there is nothing to say.
 
-    A cell's saving is 1 minus the geometric mean of its seeds' ratios, and only given when every seed reached the
-    target: dropping those that did not would flatter the curriculum. With two seeds or more there is a 95% interval.
+    A cell's saving is 1 minus the geometric mean of its seeds' ratios. It has a point and, with two seeds or more, a
+    95% interval only when every seed arrived; else it has a bound, since dropping those that did not arrive would
+    flatter the curriculum. Seeds that have nothing to be compared with yet are left out and counted in `waiting`.
+    `difference` says what can be told apart from nothing at 5% over all cells looked at (Holm): "saved", "cost", or
+    "undecided"; None where there is no interval.
     """
-    result = []
-    for key, group in table.groupby(_CELL, sort=False, dropna=False):
-        tokens, seconds, best_tokens, best_seconds = (
-            summarise(group[c].tolist()) if group[c].notna().all() else (None, None, None)
-            for c in ("token_saving", "time_saving", "vs_best_token_saving", "vs_best_time_saving")
-        )
-        targets = [float(t) for t in group["target_ppl"] if not math.isnan(t)]
-        bounds = [float(b) for b in group["token_saving_bound"] if not math.isnan(b)]
-        curriculum, variant, setting, batch, lr = cast(tuple[str, str, str, int, float], key)
-        result.append(
-            {
-                "named": ", ".join(dict.fromkeys(str(n) for n in group["named"] if n)),
-                "curriculum": str(curriculum),
-                "variant": str(variant),
-                "setting": str(setting),
-                "global_batch_size": int(batch),
-                "lr": float(lr),
-                "run_ids": [str(r) for r in group["run_id"]],
-                "baseline_run_ids": [r for r in group["baseline_run_id"] if isinstance(r, str)],
-                "target_ppl": math.exp(float(np.mean(np.log(targets)))) if targets else None,
-                "reached": int(group["reached"].sum()),
-                "of": len(group),
-                "token_saving": tokens[0],
-                "token_saving_low": tokens[1],
-                "token_saving_high": tokens[2],
-                "time_saving": seconds[0],
-                "time_saving_low": seconds[1],
-                "time_saving_high": seconds[2],
-                "token_saving_bound": max(bounds) if bounds else None,
-                "vs_best_reached": int(group["vs_best_reached"].sum()),
-                "vs_best_token_saving": best_tokens[0],
-                "vs_best_time_saving": best_seconds[0],
-                "note": "; ".join(dict.fromkeys(n for n in group["note"] if n)),
-            }
-        )
+    result = [_cell(key, group) for key, group in table.groupby(CELL, sort=False, dropna=False)]
+    tested = [math.nan if c["token_p"] is None else c["token_p"] for c in result]
+    for cell, adjusted in zip(result, holm(tested), strict=True):
+        known = not math.isnan(adjusted)
+        cell["token_p_holm"] = adjusted if known else None
+        cell["cells_tested"] = sum(not math.isnan(p) for p in tested)
+        if known:
+            cell["difference"] = "undecided" if adjusted >= 0.05 else "saved" if cell["token_saving"] > 0 else "cost"
     return result
 
 
-def summarise(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """(point, low, high) of savings over seeds: Student's t on the log of the ratios 1 - saving.
+def _cell(key: Any, group: pd.DataFrame) -> dict[str, Any]:
+    curriculum, variant, setting, batch, lr = cast(tuple[str, str, str, int, float], key)
+    here = group[~group["waiting"]]
+    found = {measure: _estimate(here, measure) for measure in MEASURES}
+    tokens = found["token"]
+    targets = here["target_loss"].dropna()
+    vs_best = {m: _plain(here[f"vs_best_{m}_saving"]) for m in ("token", "time")}
+    return {
+        "named": ", ".join(dict.fromkeys(str(n) for n in group["named"] if n)),
+        "curriculum": str(curriculum),
+        "variant": str(variant),
+        "setting": str(setting),
+        "global_batch_size": int(batch),
+        "lr": float(lr),
+        "run_ids": [str(r) for r in group["run_id"]],
+        "baseline_run_ids": [r for r in group["baseline_run_id"] if isinstance(r, str)],
+        "target_ppl": math.exp(float(targets.mean())) if len(targets) else None,
+        "reached": int(group["reached"].sum()),
+        "of": len(group),
+        "waiting": int(group["waiting"].sum()),
+        **{k: v for measure, e in found.items() for k, v in _plain_estimate(measure, e).items()},
+        "interval_method": tokens.method,
+        "censored": tokens.censored if len(here) else "",
+        "token_p": tokens.p_value,
+        "token_p_holm": None,
+        "cells_tested": 0,
+        "difference": None,
+        **{f"token_saving_{m}": _plain(here[f"token_saving_{m}"]) for m in METHODS},
+        "vs_best_reached": int(group["vs_best_reached"].sum()),
+        "vs_best_token_saving": vs_best["token"],
+        "vs_best_time_saving": vs_best["time"],
+        "note": "; ".join(dict.fromkeys(n for n in group["note"] if n)),
+    }
 
-    A ratio of two token counts is positive and skewed, so its mean and interval are taken on the log. One seed: no
-    interval (None).
-    """
-    logs = np.log1p(-np.asarray(values, dtype=float))
-    mean = float(logs.mean())
-    if len(logs) < 2:
-        return 1 - math.exp(mean), None, None
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1) * stats.sem(logs))
-    return 1 - math.exp(mean), 1 - math.exp(mean + half), 1 - math.exp(mean - half)
+
+def _plain_estimate(measure: str, found: Estimate) -> dict[str, float | None]:
+    name = f"{measure}_saving"
+    return {name: found.point, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_bound": found.bound}
+
+
+def _estimate(rows: pd.DataFrame, measure: str) -> Estimate:
+    return estimate(
+        [
+            _pair_of(s, b, c)
+            for s, b, c in zip(
+                rows[f"{measure}_saving"], rows[f"{measure}_saving_bound"], rows["censored"], strict=True
+            )
+        ]
+    )
+
+
+def _pair_of(saved: float, bound: float, censored: Censored) -> Pair:
+    if not math.isnan(saved):
+        return Pair(math.log1p(-saved)) if saved < 1 else Pair(math.nan, "unbounded")
+    return Pair(math.log1p(-bound), censored) if not math.isnan(bound) else Pair(math.nan, "unbounded")
+
+
+def _plain(savings: Sequence[float] | pd.Series[float]) -> float | None:
+    """One minus the geometric mean of the ratios of seeds that all have one; else None."""
+    values = np.asarray(savings, dtype=float)
+    if not len(values) or np.isnan(values).any() or (values >= 1).any():
+        return None
+    return -math.expm1(float(np.log1p(-values).mean()))

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 
@@ -42,6 +43,10 @@ RUN_COLUMNS = (
 )
 
 
+Row = dict[str, Any]
+"""One row of a frame, by column."""
+
+
 class NoRunsError(UserError):
     """A source that holds no runs, or none with an evaluation."""
 
@@ -74,3 +79,8 @@ class Runs:
 def perplexity(loss: float) -> float:
     """exp(loss), infinite where that is too large for a float."""
     return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
+
+
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    """A frame's rows: what a loop over a table of a thousand runs can afford."""
+    return cast(list[Row], frame.to_dict("records"))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-Method = Literal["interpolate", "first"]
+Method = Literal["interpolate", "first", "sustained"]
+"""How a crossing is read off a curve of evaluations:
+
+- interpolate: the first time that the line through the evaluations meets the target;
+- first: the first evaluation at or below the target;
+- sustained: as interpolate, but from where on no evaluation is above the target again.
+"""
+METHODS: tuple[Method, ...] = get_args(Method)
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,29 +45,46 @@ def crossing(
     target_loss: float,
     method: Method = "interpolate",
 ) -> Crossing:
-    """First time the loss is at or below `target_loss`.
+    """When the loss is at or below `target_loss`, by `method`.
 
-    `tokens` (non-decreasing), `seconds` and `loss` hold one value an evaluation. "first" takes that evaluation;
-    "interpolate" goes back to where the straight line from the evaluation before it meets the target: loss over tokens,
-    and seconds in the same proportion. An evaluation that is not a number is never at the target.
+    `tokens` (non-decreasing), `seconds` and `loss` hold one value an evaluation. Between two evaluations the loss is a
+    straight line over tokens, and seconds go in the same proportion. An evaluation that is not a number is never at
+    the target. Raises ValueError for arrays of different length or without a value.
     """
     t, s, y = (np.asarray(a, dtype=float) for a in (tokens, seconds, loss))
     if not len(t) == len(s) == len(y) or not len(t):
         raise ValueError(f"tokens, seconds and loss must be equally long and not empty: {len(t)}, {len(s)}, {len(y)}")
-    below = np.flatnonzero(y <= target_loss)
-    if not len(below):
-        return Crossing(None, None, float(t[-1]), float(s[-1]))
-    i = int(below[0])
-    share = 1.0
-    if method == "interpolate" and i > 0 and np.isfinite(y[i - 1]):
-        share = (y[i - 1] - target_loss) / (y[i - 1] - y[i])
-    before = max(i - 1, 0)
-    return Crossing(
-        float(t[before] + share * (t[i] - t[before])),
-        float(s[before] + share * (s[i] - s[before])),
-        float(t[-1]),
-        float(s[-1]),
-    )
+    at_tokens, at_seconds = crossings(t, s, y, np.array([target_loss], dtype=float), method)
+    bounds = float(t[-1]), float(s[-1])
+    if np.isnan(at_tokens[0]):
+        return Crossing(None, None, *bounds)
+    return Crossing(float(at_tokens[0]), float(at_seconds[0]), *bounds)
+
+
+def crossings(
+    tokens: Floats, seconds: Floats, loss: Floats, targets: Floats, method: Method = "interpolate"
+) -> tuple[Floats, Floats]:
+    """Tokens and seconds to each of `targets` (losses), NaN where one is never reached; as :func:`crossing`.
+
+    `tokens`, `seconds` and `loss` have shape (evaluations,), `targets` and both results (targets,).
+    """
+    height = np.where(np.isnan(loss), np.inf, loss)
+    # The highest loss from here on, or the lowest so far: both fall, so that the first place at or below a target is
+    # found by bisection.
+    highest_to_come, lowest = np.maximum.accumulate(height[::-1])[::-1], np.minimum.accumulate(height)
+    envelope = highest_to_come if method == "sustained" else lowest
+    at = np.searchsorted(-envelope, -targets, side="left")
+    reached = at < len(loss)
+    at = np.minimum(at, len(loss) - 1)
+    before = np.maximum(at - 1, 0)
+    share = np.ones(len(targets))
+    if method != "first":
+        sloped = (at > 0) & reached & np.isfinite(height[before])
+        drop = np.subtract(height[before], height[at], out=np.zeros(len(targets)), where=sloped)
+        np.divide(height[before] - targets, drop, out=share, where=drop > 0)
+    at_tokens = tokens[before] + share * (tokens[at] - tokens[before])
+    at_seconds = seconds[before] + share * (seconds[at] - seconds[before])
+    return np.where(reached, at_tokens, np.nan), np.where(reached, at_seconds, np.nan)
 
 
 def saving(curriculum: float | None, baseline: float | None) -> float | None:

@@ -3,39 +3,71 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis import frontier
+from analysis import best, frontier
+from analysis.best import Best
+from analysis.over_targets import deepest
 from analysis.savings import best_baseline_cell, cells
 from analysis.schema import Runs
+from analysis.targets import Method
 from cl_bench.identity import short_float
 
 _MOST_CURRICULA = 3
+_FEW_CELLS = 4
+"""With more cells than this the sentence counts them instead of naming the extremes."""
+DISAGREE = 0.05
+"""Savings that differ by more than this with how a crossing is read are named."""
 
 
-def verdict(runs: Runs, savings: pd.DataFrame, stability: pd.DataFrame, target_ppl: float | None) -> dict[str, Any]:
-    """`sentence`, `caveats`, `target_ppl`, `target_kind`, `cells`, `stability_sentence`, `frontier`: plain values.
+def verdict(
+    runs: Runs,
+    savings: pd.DataFrame,
+    stability: pd.DataFrame,
+    target_ppl: float | None,
+    targets: pd.DataFrame | None = None,
+    method: Method = "interpolate",
+) -> dict[str, Any]:
+    """`sentence`, `best_sentence`, `caveats`, `target_ppl`, `target_kind`, `cells` and more; values that JSON can hold.
 
     `target_ppl` is the given one, else the perplexity that the best baseline of the grid finally reached (geometric
     mean over its seeds), None where the grid holds several settings; each cell has its own where none was given.
+    `targets` are the rows of `over_targets`: each cell's `deepest` is its last. `stability_sentence` and `frontier` say
+    where the edge of stability lies.
     """
     grid = cells(savings)
+    last = deepest(targets) if targets is not None else {}
+    for number, cell in enumerate(grid):
+        cell["deepest"] = _deepest(last.get(number))
     baselines = runs.runs[runs.runs["role"] == "baseline"]
     # Runs of several settings (models, texts) have no best baseline in common.
-    best = best_baseline_cell(baselines) if baselines["setting"].nunique() == 1 else None
-    common = target_ppl if target_ppl is not None else _final_ppl(baselines, best)
+    best_cell = best_baseline_cell(baselines) if baselines["setting"].nunique() == 1 else None
+    common = target_ppl if target_ppl is not None else _final_ppl(baselines, best_cell)
+    champions = best.best_against_best(runs, method)
     edges = frontier.frontiers(runs.runs, stability)
     return {
-        "sentence": sentence(runs, grid, stability, best, target_ppl),
-        "caveats": caveats(runs, grid),
+        "sentence": sentence(runs, grid, stability, best_cell, target_ppl),
+        "best_sentence": best_sentence(champions),
+        "caveats": caveats(runs, grid, champions),
         "target_ppl": common,
         "target_kind": _target_kind(baselines, target_ppl),
+        "crossing": method,
+        "cells_tested": max((c["cells_tested"] for c in grid), default=0),
+        "best_against_best": [best.plain(b) for b in champions],
         "cells": grid,
         "stability_sentence": frontier.sentence(edges),
         "frontier": frontier.plain_rows(edges),
     }
+
+
+def _deepest(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The saving at the deepest target that every run of a cell reached."""
+    names = ("target_ppl", "n", *(f"{m}_saving{e}" for m in ("token", "time") for e in ("", "_low", "_high")))
+    return None if row is None else {name: row[name] for name in names}
 
 
 def _target_kind(baselines: pd.DataFrame, target_ppl: float | None) -> str:
@@ -44,42 +76,104 @@ def _target_kind(baselines: pd.DataFrame, target_ppl: float | None) -> str:
     return "best_baseline_final" if baselines["setting"].nunique() <= 1 else "per_cell"
 
 
-def _final_ppl(baselines: pd.DataFrame, best: tuple[int, float] | None) -> float | None:
-    if best is None:
+def _final_ppl(baselines: pd.DataFrame, best_cell: tuple[int, float] | None) -> float | None:
+    if best_cell is None:
         return None
     cell = baselines[
-        (baselines["global_batch_size"] == best[0]) & (baselines["lr"] == best[1]) & (baselines["state"] == "DONE")
+        (baselines["global_batch_size"] == best_cell[0])
+        & (baselines["lr"] == best_cell[1])
+        & (baselines["state"] == "DONE")
     ]
     return math.exp(float(cell["final_loss"].mean()))
+
+
+# --- the sentence -----------------------------------------------------------------------------------------------------
 
 
 def sentence(
     runs: Runs,
     grid: list[dict[str, Any]],
     stability: pd.DataFrame,
-    best: tuple[int, float] | None,
+    best_cell: tuple[int, float] | None,
     target_ppl: float | None,
 ) -> str:
-    """The verdict: each curriculum in the cell of the best baseline, the range over the others, the largest spikes."""
+    """The verdict: each curriculum in the cell of the best baseline, the others in a range or count, the spikes."""
     if not grid:
         return "There is no curriculum run here to compare with a baseline. " + _spikes(runs, stability)
     if target_ppl is None and not ((runs.runs["role"] == "baseline") & (runs.runs["state"] == "DONE")).any():
         none = "There is no baseline in this grid" if not (runs.runs["role"] == "baseline").any() else None
         return f"{none or 'No baseline has finished yet'}: nothing to compare with. " + _spikes(runs, stability)
     at = f"At perplexity {target_ppl:.4g}" if target_ppl is not None else "At the baseline's final perplexity"
-    names = list(dict.fromkeys(c["curriculum"] for c in grid))
-    parts = [_curriculum(name, [c for c in grid if c["curriculum"] == name], best) for name in names[:_MOST_CURRICULA]]
-    text = f"{at} " + "; ".join(parts) + "."
-    if len(names) > _MOST_CURRICULA:
-        text += f" {len(names) - _MOST_CURRICULA} more curricula are in the table."
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for cell in grid:
+        groups.setdefault(cell["curriculum"], []).append(cell)
+    heads = [_head(own, best_cell) for own in groups.values()]
+    if len(heads) == 1:
+        (head,) = heads
+        text = f"{at} {head['curriculum']} {_needed(head)} at {_where(head)}{_against_best(head)}"
+        text += _elsewhere([c for c in grid if c is not head]) if len(grid) <= _FEW_CELLS else ""
+    else:
+        text = f"{at} {_side_by_side(heads[:_MOST_CURRICULA])}"
+    text += "."
+    if len(heads) > _MOST_CURRICULA:
+        text += f" {len(heads) - _MOST_CURRICULA} more curricula are in the table."
+    if len(grid) > _FEW_CELLS or len(heads) > 1:
+        text += _tally(grid)
     return f"{text} {_spikes(runs, stability)}".strip()
 
 
-def _curriculum(name: str, own: list[dict[str, Any]], best: tuple[int, float] | None) -> str:
-    """One curriculum: the headline cell, then the others."""
-    head = next((c for c in own if best == (c["global_batch_size"], c["lr"])), own[0])
-    text = f"{name} {_needed(head)} at {_where(head)}{_against_best(head)}"
-    others = [c for c in own if c is not head]
+def _side_by_side(heads: list[dict[str, Any]]) -> str:
+    """Several curricula, those of one place together; tokens only, time is in the table."""
+    places: dict[str, list[str]] = {}
+    for i, head in enumerate(heads):
+        places.setdefault(_where(head), []).append(f"{head['curriculum']} {_needed(head, first=i == 0, time=False)}")
+    return "; ".join(f"{' and '.join(parts)} at {where}" for where, parts in places.items())
+
+
+def _head(own: list[dict[str, Any]], best_cell: tuple[int, float] | None) -> dict[str, Any]:
+    """The cell that speaks for a curriculum: that of the best baseline, whatever it says."""
+    return next((c for c in own if best_cell == (c["global_batch_size"], c["lr"])), own[0])
+
+
+def _needed(cell: dict[str, Any], *, first: bool = True, time: bool = True) -> str:
+    """What a cell needed; the `first` of several says what its interval is."""
+    if cell["token_saving"] is None:
+        return _bounded(cell)
+    interval = ""
+    if cell["token_saving_low"] is not None:
+        low, high = percent(cell["token_saving_low"]), percent(cell["token_saving_high"])
+        interval = f" (95% interval {low} to {high} saved)" if first else f" ({low} to {high})"
+    text = f"needed {amount(cell['token_saving'], 'tokens')}{interval}"
+    if time and cell["time_saving"] is not None:
+        text += f" and {amount(cell['time_saving'], 'time')}"
+    return text
+
+
+def _bounded(cell: dict[str, Any]) -> str:
+    """A cell in which not every run arrived."""
+    arrived = f"{cell['reached']} of {cell['of'] - cell['waiting']} seeds arrived"
+    bound = cell["token_saving_bound"]
+    if cell["censored"] == "at_most" and bound is not None:
+        if not cell["reached"]:
+            return "never reached it"
+        return f"saved at most {percent(bound)} of the tokens ({arrived})"
+    if cell["censored"] == "at_least" and bound is not None:
+        return f"saved at least {percent(bound)} of the tokens ({arrived}; a baseline did not)"
+    if cell["reached"]:
+        return f"reached it with {cell['reached']} of {cell['of']} seeds"
+    return f"cannot be judged ({cell['note']})"
+
+
+def _against_best(cell: dict[str, Any]) -> str:
+    """What a cell needed to the best baseline's perplexity, where the baseline of its own batch gives no target."""
+    if cell["token_saving"] is not None or cell["vs_best_token_saving"] is None:
+        return ""
+    return f", but needed {amount(cell['vs_best_token_saving'], 'tokens')} to the best baseline's perplexity"
+
+
+def _elsewhere(others: list[dict[str, Any]]) -> str:
+    """The other cells of the only curriculum."""
+    text = ""
     compared = [c for c in others if c["token_saving"] is not None]
     if len(compared) == 1:
         text += f", {amount(compared[0]['token_saving'], 'tokens')} at {_where(compared[0])}"
@@ -93,37 +187,30 @@ def _curriculum(name: str, own: list[dict[str, Any]], best: tuple[int, float] | 
     return text
 
 
-def _needed(cell: dict[str, Any]) -> str:
-    if cell["token_saving"] is None:
-        if cell["note"].startswith("never") or cell["reached"]:
-            return f"reached it with {cell['reached']} of {cell['of']} seeds" if cell["reached"] else "never reached it"
-        return f"cannot be judged ({cell['note']})"
-    text = f"needed {amount(cell['token_saving'], 'tokens')}"
-    if cell["token_saving_low"] is not None:
-        text += f" (95% interval {percent(cell['token_saving_low'])} to {percent(cell['token_saving_high'])} saved)"
-    return f"{text} and {amount(cell['time_saving'], 'time')}"
-
-
 def _reasons(silent: list[dict[str, Any]]) -> str:
-    counts: dict[str, int] = {}
-    for cell in silent:
-        note = cell["note"].split(":")[0] or "no figure"
-        counts[note] = counts.get(note, 0) + 1
+    counts = Counter(cell["note"].split(":")[0] or "no figure" for cell in silent)
     return ", ".join(note if len(counts) == 1 else f"{n} where {note}" for note, n in counts.items())
 
 
-def _against_best(cell: dict[str, Any]) -> str:
-    """What a cell needed to the best baseline's perplexity, where the baseline of its own batch gives no target."""
-    if cell["token_saving"] is not None or cell["vs_best_token_saving"] is None:
+def _tally(grid: list[dict[str, Any]]) -> str:
+    """How many cells can be told apart from no difference, over all that were looked at; ranges with one seed."""
+    called = Counter(c["difference"] or "silent" for c in grid)
+    if called.total() > called["silent"]:
+        told = [f"{called['saved'] or 'none'} saved tokens", f"{called['cost'] or 'none'} cost more"]
+        told += [f"{called['undecided']} undecided"] if called["undecided"] else []
+        told += [f"{called['silent']} without an interval"] if called["silent"] else []
+        return f" Of {len(grid)} cells {', '.join(told)} (at 95% over all of them, Holm)."
+    points = [c["token_saving"] for c in grid if c["token_saving"] is not None]
+    if not points:
         return ""
-    return f", but needed {amount(cell['vs_best_token_saving'], 'tokens')} to the best baseline's perplexity"
+    low, high = min(points), max(points)
+    rest = f"; {len(grid) - len(points)} have none" if len(points) < len(grid) else ""
+    return f" Over {len(points)} cells the saving goes from {percent(low)} to {percent(high)}{rest}."
 
 
 def _where(cell: dict[str, Any]) -> str:
-    """A cell's batch and learning rate, and what else is special about it: the sweep's name for it says that best."""
+    """A cell's batch and learning rate, and its variant."""
     special = f", {cell['variant']}" if cell["variant"] else ""
-    if cell["named"]:
-        special = f" ({cell['named']})"
     return f"batch {cell['global_batch_size']}, LR {short_float(cell['lr'])}{special}"
 
 
@@ -137,7 +224,8 @@ def amount(saved: float, what: str) -> str:
 
 def percent(value: float) -> str:
     """0.37 -> '37%', -0.3 -> '−30%'."""
-    return f"{value * 100:.0f}%".replace("-", "−")
+    text = f"{value * 100:.0f}%"
+    return "0%" if text == "-0%" else text.replace("-", "−")
 
 
 def _spikes(runs: Runs, stability: pd.DataFrame) -> str:
@@ -155,18 +243,75 @@ def _spikes(runs: Runs, stability: pd.DataFrame) -> str:
     return f"{text} Diverged: {', '.join(diverged)}.".strip() if diverged else text
 
 
-def caveats(runs: Runs, grid: list[dict[str, Any]]) -> list[str]:
+# --- best against best, caveats ---------------------------------------------------------------------------------------
+
+
+def best_sentence(champions: Sequence[Best]) -> str:
+    """The grid's best baseline against its best curriculum; empty where there is nothing to compare."""
+    if len(champions) != 1:
+        return ""
+    (found,) = champions
+    cl, base = found.curriculum, found.baseline
+    where = f"batch {cl.global_batch_size}, LR {short_float(cl.lr)}"
+    text = f"Best against best: {cl.curriculum} at {where}"
+    e = found.tokens
+    if e.point is not None:
+        interval = (
+            f" (95% interval {percent(e.low)} to {percent(e.high)} saved)" if e.low is not None and e.high else ""
+        )
+        text += f" needed {amount(e.point, 'tokens')}{interval}"
+        text += f" and {amount(found.seconds.point, 'time')}" if found.seconds.point is not None else ""
+    elif e.bound is not None:
+        side = "at most" if e.censored == "at_most" else "at least"
+        text += f" saved {side} {percent(e.bound)} of the tokens ({e.arrived} of {e.n} seeds arrived)"
+    else:
+        text += " cannot be judged"
+    text += f", to what the best baseline (batch {base.global_batch_size}, LR {short_float(base.lr)}) finally reached."
+    if not found.crossfitted:
+        return text + " Chosen and measured on the same seed, which flatters the choice."
+    chosen = "the same cells each time" if found.picks == 1 else f"{found.picks} different choices"
+    return f"{text} Each seed is measured on the cells that the others chose ({chosen})."
+
+
+def caveats(runs: Runs, grid: list[dict[str, Any]], champions: Sequence[Best] = ()) -> list[str]:
     """What a reader must know before repeating the sentence."""
     found = []
     if grid and max(c["of"] for c in grid) == 1:
         found.append("One seed: no interval. A second seed may change the sign.")
     elif grid and (n := sum(c["of"] == 1 for c in grid)):
         found.append(f"{n} of {len(grid)} cells have one seed and no interval.")
-    partial = [c for c in grid if 0 < c["reached"] < c["of"]]
-    if partial:
-        found.append(f"In {len(partial)} cells some seeds never reached the target; they give no saving, only a count.")
+    censored = [c for c in grid if c["censored"] in ("at_most", "at_least")]
+    if censored:
+        found.append(
+            f"In {_cells(len(censored))} not every run reached the target: the saving there is a bound, and at the "
+            "deepest perplexity that all of the cell's runs reached it has a figure."
+        )
+    differ = [c for c in grid if disagree(c)]
+    if differ:
+        found.append(
+            f"In {_cells(len(differ))} of {len(grid)} the saving moves by more than {DISAGREE * 100:.0f} points with "
+            "how a crossing is read (first evaluation, first crossing, last crossing); the table has all three."
+        )
+    if any(not b.crossfitted for b in champions):
+        found.append("Best against best rests on the seed that chose the best: it flatters the choice.")
+    late = sum(c["waiting"] for c in grid)
+    if late:
+        found.append(f"{late} curriculum run{'s' * (late > 1)} cannot be compared yet and counted for nothing.")
     open_states = runs.runs[~runs.runs["state"].isin(["DONE", "DIVERGED"])]
     if len(open_states):
         counts = open_states["state"].value_counts()
         found.append("Not finished: " + ", ".join(f"{n} {str(s).lower()}" for s, n in counts.items()) + ".")
     return [*found, *runs.notes]
+
+
+def disagree(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell's saving depends on how a crossing is read, by more than DISAGREE or in that one never comes."""
+    values = [cell["token_saving_interpolate"], cell["token_saving_first"], cell["token_saving_sustained"]]
+    known = [v for v in values if v is not None]
+    if not known:
+        return False
+    return len(known) < len(values) or max(known) - min(known) > DISAGREE
+
+
+def _cells(n: int) -> str:
+    return f"{n} cell{'s' * (n > 1)}"

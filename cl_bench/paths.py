@@ -156,6 +156,11 @@ class SweepDir:
         return self.root / "savings.csv"
 
     @property
+    def targets(self) -> Path:
+        """Savings over every target, one row a target and cell."""
+        return self.root / "savings_by_target.csv"
+
+    @property
     def stability(self) -> Path:
         """Stability per run."""
         return self.root / "stability.csv"

@@ -12,6 +12,7 @@ from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_cur
 from analysis.figures.frontier import stability_frontier
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
+from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
 from analysis.figures.style import (
     BASELINE_GREY,
     Figure,
@@ -27,6 +28,7 @@ from analysis.figures.variance import variance_scatter
 
 __all__ = [
     "BASELINE_GREY",
+    "MAX_BANDS",
     "POINT_COLUMNS",
     "RATIO_SCALE_TOP",
     "Figure",
@@ -36,6 +38,7 @@ __all__ = [
     "length_schedule",
     "method_names",
     "run_styles",
+    "saving_over_targets",
     "savings_intervals",
     "stability_frontier",
     "stability_maps",

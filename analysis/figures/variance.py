@@ -32,7 +32,7 @@ def variance_scatter(
     found = {run_id: v for run_id, v in measured(train, [measure], also=["step"]) if run_id in styles.index}
     if not found:
         return empty_figure("Adam's variance was not measured (telemetry.adam_variance_interval)")
-    most = min(max_points, max(4, MOST_POINTS // len(found)))
+    most = min(max_points, max(4, min(MOST_POINTS, 50 * max_points) // len(found)))
     traces: list[Trace] = []
     thinned = False
     highest, low, high = 0.0, np.inf, 0.0
@@ -47,14 +47,13 @@ def variance_scatter(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": label,
                 "x": significant(values[1][kept], 4),
                 "y": significant(values[0][kept], 4),
                 "customdata": integers(values[2][kept]),
                 "marker": {"size": 5, "opacity": 0.55, "color": styles.at[run_id, "color"]},
-                "hovertemplate": f"<b>{label}</b><br>step %{{customdata}}, loss ratio %{{y}}, %{{x}}<extra></extra>",
+                "hovertemplate": "<b>%{meta.label}</b><br>step %{customdata}, loss ratio %{y}, %{x}<extra></extra>",
                 "showlegend": False,
-                "meta": {"run_id": run_id},
+                "meta": {"run_id": run_id, "label": label},
             }
         )
     layout = styled_layout(

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const report = JSON.parse(document.getElementById("report-data").textContent);
+  for (const figure of Object.values(report.figures)) figure.data = figure.data.map((trace) => ({ ...figure.shared, ...trace }));
   const all = (selector) => [...document.querySelectorAll(selector)];
   const byId = (id) => document.getElementById(id);
   const CURVES = ["validation", "training", "schedule"].filter((n) => report.figures[n].layout.meta?.axes);
@@ -98,9 +99,16 @@
       const next = themed(layout, width);
       // A narrow plot's legend takes three lines.
       if (layout.legend && width < 620) next.margin = { ...next.margin, t: 110 };
+      // On a phone the ends of lines have no room for names: touch says them, and the key above.
+      if (name === "over-targets" && width < 620) {
+        next.annotations = [];
+        next.margin = { ...next.margin, r: 12 };
+      }
       // Words beside marks would cover each other there, too; they stand in the hover and the table.
       const bare = (trace) => (width < 620 && trace.mode === "markers+text" ? { ...trace, mode: "markers" } : trace);
-      await Plotly.react(plot, data.map((trace) => inTheme(bare(trace), next.font.color)), next, CONFIG);
+      // Lines that the key can hide say what they are of; a mark of no seed of its own stays with any seed.
+      const lines = data.map((trace) => ({ ...inTheme(bare(trace), next.font.color), visible: !trace.meta?.method || shown(trace) }));
+      await Plotly.react(plot, lines, next, CONFIG);
       return;
     }
     const { lines, layout, labelled } = curveFigure(name, width);
@@ -346,7 +354,7 @@
       const key = `${box.dataset.field}\n${box.value}`;
       if (box.checked) state.hidden.delete(key);
       else state.hidden.add(key);
-      drawCurves();
+      drawAll();
       explore();
     });
   }

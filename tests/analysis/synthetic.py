@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.correlation import correlations
-from analysis.frontier import frontiers
 from analysis.page import ReportData
-from analysis.savings import cells
+from analysis.report import analyse, page_data
+from analysis.schema import Runs
 
 METHODS = {"baseline": "constant 256", "fixed_linear": "8→256 over 40% of baseline steps", "fixed_root": "8→256, root"}
 SPIKE_STEP = 137
@@ -27,30 +27,11 @@ def make_report(
     runs = pd.DataFrame([run for run, _, _ in made])
     train = pd.concat([t for _, t, _ in made], ignore_index=True)
     evals = pd.concat([e for _, _, e in made], ignore_index=True)
-    savings = _savings(runs)
-    stable = _stability(runs, train)
-    target = float(runs.loc[runs["role"] == "baseline", "final_ppl"].min())
-    return ReportData(
-        title="demo",
-        question="Does a linear length warmup save tokens on Shakespeare, at 1x and 4x batch and learning rate?",
-        generated="2025-11-22T14:03:00",
-        command="python -m analysis report outputs/sweeps/demo",
-        verdict={
-            "sentence": "At the baseline's final perplexity the linear warmup needed 37% fewer tokens (95% interval 31 "
-            "to 42%) and 46% less time at batch 16, LR 2e-3; at LR 8e-3 it needed 12% more.",
-            "caveats": ["Two seeds a cell: intervals are wide.", "One baseline run diverged: no final perplexity."],
-            "target_ppl": target,
-            "target_kind": "best_baseline_final",
-            "cells": cells(savings),
-        },
-        runs=runs,
-        train=train,
-        evals=evals,
-        savings=savings,
-        stability=stable,
-        frontier=frontiers(runs, stable),
-        correlation=correlations(runs, train),
-        attempts=_attempts(runs),
+    question = "Does a linear length warmup save tokens on Shakespeare, at 1x and 4x batch and learning rate?"
+    return page_data(
+        analyse(Runs("demo", question, Path("demo"), runs, train, evals, _attempts(runs))),
+        "python -m analysis report outputs/sweeps/demo",
+        "2025-11-22T14:03:00",
     )
 
 
@@ -152,53 +133,6 @@ def _adam_variance(ratio: np.ndarray, rng: np.random.Generator) -> dict[str, np.
     }
 
 
-def _savings(runs: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    keys = ["global_batch_size", "lr", "seed"]
-    baselines = runs[runs["role"] == "baseline"].set_index(keys)
-    for index, run in enumerate(runs[runs["role"] == "curriculum"].to_dict("records")):
-        base = baselines.loc[tuple(run[k] for k in keys)]
-        usable = base["state"] == "DONE"
-        reached = bool(usable and run["final_loss"] <= base["final_loss"])
-        saving = 0.37 - 60 * (run["lr"] - 2e-3) + 0.03 * (index % 3) if reached else math.nan
-        rows.append(
-            {
-                "run_id": run["run_id"],
-                "named": run["named"],
-                "baseline_run_id": base["run_id"],
-                "best_baseline_run_id": base["run_id"],
-                **{k: run[k] for k in ("curriculum", "global_batch_size", "lr", "seed", "variant", "setting")},
-                "target_loss": base["final_loss"],
-                "target_ppl": base["final_ppl"],
-                "reached": reached,
-                "tokens_to_target": (1 - saving) * base["consumed_tokens"],
-                "seconds_to_target": (1 - saving - 0.06) * base["train_seconds"],
-                "baseline_tokens": base["consumed_tokens"],
-                "baseline_seconds": base["train_seconds"],
-                "token_saving": saving,
-                "time_saving": saving + 0.06,
-                "token_saving_bound": -0.02 if usable and not reached else math.nan,
-                "vs_best_target_ppl": base["final_ppl"],
-                "vs_best_reached": reached,
-                "vs_best_token_saving": saving - 0.1,
-                "vs_best_time_saving": saving - 0.05,
-                "note": "" if usable else "its baseline diverged",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def _attempts(runs: pd.DataFrame) -> pd.DataFrame:
     once = {"attempt": 0, "restored_step": 0, "world_size": 1, "host": "node1", "device": "cpu", "started": 0.0}
     return pd.DataFrame([{"run_id": run_id, **once, "versions": "{}"} for run_id in runs["run_id"]])
-
-
-def _stability(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
-    by_run = train.groupby("run_id")["loss_ratio"]
-    out = runs[["run_id", "named", "curriculum", "variant", "global_batch_size", "lr", "seed", "state"]].copy()
-    out["diverged"] = out["state"] == "DIVERGED"
-    out["max_loss_ratio"] = out["run_id"].map(by_run.max())
-    for name, edge in (("steps_above_1_2", 1.2), ("steps_above_1_5", 1.5)):
-        out[name] = out["run_id"].map(by_run.apply(lambda r, edge=edge: int((r > edge).sum())))
-    out["steps"] = out["run_id"].map(by_run.size())
-    return out

@@ -1,0 +1,159 @@
+"""Savings over every target that a cell's runs reached, with their bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.labels import end_labels
+from analysis.figures.style import (
+    BASELINE_GREY,
+    DASHES,
+    Figure,
+    Trace,
+    empty_figure,
+    format_lr,
+    method_colors,
+    method_names,
+    styled_axis,
+    styled_layout,
+    target_line,
+)
+from analysis.figures.thinning import significant
+
+MAX_BANDS = 6
+"""With more cells than this the bands would hide each other: lines alone, the bands are in the data."""
+MAX_LABELS = 8
+_SHOWN = (-100.0, 100.0)
+"""Savings (%) in the first view at most: early on, where nothing has been learnt yet, ratios are wild."""
+
+
+def saving_over_targets(
+    targets: pd.DataFrame, colors: Mapping[str, str] | None = None, target_ppl: float | None = None
+) -> Figure:
+    """Tokens saved (%) over target perplexity, one line a cell, deeper targets to the right.
+
+    ``targets`` are the rows of :func:`analysis.over_targets.over_targets` (shares). ``colors`` (method -> hue) keeps
+    the hues of other figures; ``target_ppl`` is marked.
+    """
+    if targets.empty:
+        return empty_figure("no target that all runs of a cell reached")
+    methods = method_names(targets)
+    hues = {**method_colors(methods), **(colors or {})}
+    batches = sorted(targets["global_batch_size"].unique().tolist())
+    rates = sorted(targets["lr"].unique().tolist())
+    groups = list(targets.assign(method=methods).groupby("cell", sort=False))
+    traces: list[Trace] = []
+    for _, rows in groups:
+        first = rows.iloc[0]
+        color = hues[str(first["method"])]
+        if len(groups) <= MAX_BANDS and rows["token_saving_low"].notna().all():
+            traces.append(_band(rows, color, first))
+        weight = rates.index(first["lr"]) / max(1, len(rates) - 1)
+        dash = DASHES[batches.index(first["global_batch_size"]) % len(DASHES)]
+        traces.append(_line(rows, first, {"color": color, "dash": dash, "width": round(1.4 + 1.0 * weight, 2)}))
+    low, high = _view(targets)
+    x = [math.log10(float(targets["target_ppl"].max())), math.log10(float(targets["target_ppl"].min()))]
+    layout = styled_layout(
+        380,
+        styled_axis("target perplexity (deeper to the right)", type="log", range=x, tickformat=".3~r", nticks=9),
+        styled_axis("tokens saved (%)", range=[low, high], ticksuffix="%"),
+        shapes=[
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": BASELINE_GREY}}
+        ],
+        meta={"table": _table(targets)},
+    )
+    figure: Figure = {"data": traces, "layout": layout}
+    lines = [t for t in traces if "fill" not in t]
+    if len(lines) <= MAX_LABELS:
+        layout["annotations"] = end_labels({"data": lines, "layout": layout}, low, high)
+        layout["margin"]["r"] = 24 + round(6.4 * max(len(str(t["name"])) for t in lines))
+    if target_ppl is not None:
+        across = target_line(target_ppl)
+        ends = {"x0": across["y0"], "x1": across["y0"], "y0": 0, "y1": 1}
+        layout["shapes"].append(across | {"xref": "x", "yref": "paper"} | ends)
+    return figure
+
+
+def _place(first: pd.Series[Any]) -> str:
+    place = f"{first['method']}, batch {int(first['global_batch_size'])}, LR {format_lr(float(first['lr']))}"
+    return escape(place, quote=False)
+
+
+def _meta(first: pd.Series[Any]) -> dict[str, str]:
+    """What the key of the page hides a line by."""
+    batch = str(int(first["global_batch_size"]))
+    return {"method": str(first["method"]), "batch": batch, "lr": format_lr(float(first["lr"])), "seed": ""}
+
+
+def _line(rows: pd.DataFrame, first: pd.Series[Any], line: dict[str, Any]) -> Trace:
+    spans = [
+        "no interval" if np.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}%"
+        for low, high in zip(rows["token_saving_low"], rows["token_saving_high"], strict=True)
+    ]
+    seeds = f"{int(first['n'])} seed{'s' * (int(first['n']) > 1)}"
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": _place(first),
+        "x": significant(rows["target_ppl"]),
+        "y": significant(100 * rows["token_saving"]),
+        "customdata": spans,
+        "line": line,
+        "showlegend": False,
+        "meta": _meta(first),
+        "hovertemplate": f"<b>{_place(first)}</b><br>at perplexity %{{x}}: %{{y:.1f}}% of tokens saved"
+        f"<br>%{{customdata}}, {seeds}<extra></extra>",
+    }
+
+
+def _band(rows: pd.DataFrame, color: str, first: pd.Series[Any]) -> Trace:
+    x = significant(rows["target_ppl"])
+    low, high = (significant(100 * rows[f"token_saving_{end}"]) for end in ("low", "high"))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": f"{_place(first)}, 95%",
+        "x": [*x, *reversed(x)],
+        "y": [*high, *reversed(low)],
+        "fill": "toself",
+        "fillcolor": _faint(color),
+        "line": {"width": 0, "color": color},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "meta": _meta(first),
+    }
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.14)"
+
+
+def _view(targets: pd.DataFrame) -> tuple[float, float]:
+    values = [100 * targets["token_saving"]]
+    if targets["cell"].nunique() <= MAX_BANDS:
+        values += [100 * targets[f"token_saving_{end}"] for end in ("low", "high")]
+    shown = pd.concat(values).dropna()
+    low, high = min(0.0, float(shown.min())), max(0.0, float(shown.max()))
+    margin = max(4.0, 0.05 * (high - low))
+    return max(low - margin, _SHOWN[0]), min(high + margin, _SHOWN[1])
+
+
+def _table(targets: pd.DataFrame) -> dict[str, Any]:
+    """What the figure draws and the bands of time beside it, as rows for a CSV file."""
+    columns = [c for c in targets.columns if c not in ("cell", "setting")]
+    rows = [
+        [None if isinstance(v, float) and not math.isfinite(v) else _short(v) for v in row]
+        for row in targets[columns].itertuples(index=False, name=None)
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value

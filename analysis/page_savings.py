@@ -1,0 +1,53 @@
+"""The page's section on savings: the cells, the figure that proves them, every target, and how crossings are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import pandas as pd
+
+from analysis import figures, page_tables
+from analysis.figures import Figure, TimeUnit
+
+
+def section(verdict: Mapping[str, Any], savings: pd.DataFrame, targets: pd.DataFrame, unit: TimeUnit) -> str:
+    """HTML of the section; `savings` and `targets` as in analysis.savings and analysis.over_targets."""
+    cells = verdict["cells"]
+    template = (files("analysis") / "page_assets" / "savings.html").read_text(encoding="utf-8")
+    best = str(verdict["best_sentence"])
+    bands = "" if len(cells) <= figures.MAX_BANDS else " Bands are left out with so many cells; the data hold them."
+    return Template(template).substitute(
+        best=f'<p class="second">{escape(best)}</p>' if best else "",
+        looked_at=escape(_looked_at(cells, int(verdict["cells_tested"]))),
+        cells_table=page_tables.cells_table(cells),
+        savings_table=page_tables.savings_table(savings, unit),
+        deepest_table=page_tables.deepest_table(cells),
+        crossings_table=page_tables.crossings_table(cells),
+        bands=escape(bands),
+    )
+
+
+def drawn(
+    verdict: Mapping[str, Any], savings: pd.DataFrame, targets: pd.DataFrame, colors: Mapping[str, str]
+) -> dict[str, Figure]:
+    """The section's figures by the ids of their places."""
+    return {
+        "savings": figures.savings_intervals(verdict["cells"], savings, colors),
+        "over-targets": figures.saving_over_targets(targets, colors, verdict["target_ppl"]),
+    }
+
+
+def _looked_at(cells: list[dict[str, Any]], tested: int) -> str:
+    if not cells:
+        return ""
+    words = f"{len(cells)} cell{'s' * (len(cells) > 1)} looked at"
+    if not tested:
+        return words + "; none has an interval, so no difference is called."
+    return (
+        f"{words}, {tested} with an interval. A difference is called where Holm's adjusted p is below 0.05: over all "
+        f"{tested} together, at most one sweep in twenty without any real difference gets a call."
+    )
