@@ -9,6 +9,7 @@ tokens and time, and a point can be named in a hover, without a second copy of t
 """
 
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
+from analysis.figures.frontier import stability_frontier
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
 from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
@@ -24,6 +25,7 @@ from analysis.figures.style import (
 )
 from analysis.figures.thinning import thin_minmax
 from analysis.figures.throughput import hours_spent, throughput_by_length
+from analysis.figures.variance import variance_scatter
 
 __all__ = [
     "BASELINE_GREY",
@@ -40,10 +42,12 @@ __all__ = [
     "run_styles",
     "saving_over_targets",
     "savings_intervals",
+    "stability_frontier",
     "stability_maps",
     "thin_minmax",
     "throughput_by_length",
     "time_unit",
     "training_curves",
     "validation_curves",
+    "variance_scatter",
 ]
