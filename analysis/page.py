@@ -106,6 +106,9 @@ class ReportData:
 SIZE_LIMIT_BYTES = 5_900_000
 """Larger than this and curves are thinned further; plotly.js alone is about 4.8 MB."""
 
+_PLOTLY_BYTES = 4_700_000
+_BYTES_A_POINT = 30
+"""Of a curve, at least: step, tokens, seconds, length and the value."""
 _POINTS_A_CURVE = (400, 150, 60, 24, 16)
 
 
@@ -113,11 +116,23 @@ def render(report: ReportData) -> str:
     """The whole page as one HTML document."""
     page = ""
     spent = report.cost or cost.cost(report.runs, report.train, report.attempts, report.savings)
-    for max_points in _POINTS_A_CURVE:
+    for max_points in _worth_trying(report):
         page = _document(report, spent, max_points)
         if len(page.encode()) <= SIZE_LIMIT_BYTES:
             break
     return page
+
+
+def _worth_trying(report: ReportData) -> Sequence[int]:
+    """Of _POINTS_A_CURVE those at which the points alone do not exceed the limit already, or the last."""
+    evaluations = report.evals.groupby("run_id").size()
+    runs = len(report.runs)
+
+    def least(points: int) -> int:
+        drawn = int(evaluations.clip(upper=points).sum()) + runs * points * bool(len(report.train))
+        return _PLOTLY_BYTES + _BYTES_A_POINT * drawn
+
+    return [p for p in _POINTS_A_CURVE if least(p) <= SIZE_LIMIT_BYTES] or _POINTS_A_CURVE[-1:]
 
 
 def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
