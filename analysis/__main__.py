@@ -1,4 +1,4 @@
-"""`python -m analysis report FOLDER`, `paper FOLDER` and `compare BASE.csv CL.csv --target LOSS`."""
+"""`python -m analysis report FOLDER` (or --table FILE, …), `paper FOLDER`, `compare BASE.csv CL.csv --target LOSS`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare as curves
 from analysis import paper, paper_text, report
+from analysis.readers import source
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.paths import SweepDir
 
@@ -20,8 +21,8 @@ _WIDTH = 100
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
-    page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
+    page = commands.add_parser("report", help="the page, tables and verdict of a sweep, or of curves from elsewhere")
+    source.add_arguments(page)
     page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            written = report.write(args.folder, args.target)
+            written = report.write_source(source.read(args), args.target)
             print(textwrap.fill(written.verdict["sentence"], _WIDTH))
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis import page
 from analysis.readers import load_runs
+from analysis.readers.source import Source
 from analysis.savings import savings
 from analysis.schema import Runs
 from analysis.stability import stability
@@ -43,12 +44,18 @@ def analyse(runs: Runs, target_ppl: float | None = None) -> tuple[pd.DataFrame, 
 
 def write(folder: str | Path, target_ppl: float | None = None) -> Report:
     """Analyse a sweep's folder and write report.html, savings.csv, stability.csv and verdict.json into it."""
-    runs = load_runs(folder)
+    return write_source(
+        Source(load_runs(folder), SweepDir.at(folder).root, f"python -m analysis report {folder}"), target_ppl
+    )
+
+
+def write_source(source: Source, target_ppl: float | None = None) -> Report:
+    """Analyse curves of any origin and write the four files into the source's folder of the report."""
+    runs, out = source.runs, SweepDir.at(source.out)
     if runs.evals.empty:
-        raise UserError(f"{folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
+        raise UserError(f"{runs.folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
     saved, stable, words = analyse(runs, target_ppl)
-    out = SweepDir.at(folder)
-    command = f"python -m analysis report {folder}" + (f" --target {target_ppl:g}" if target_ppl is not None else "")
+    command = source.command + (f" --target {target_ppl:g}" if target_ppl is not None else "")
     html = page.render(
         page.ReportData(
             title=runs.name,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, NoRunsError, Runs, perplexity
 from cl_bench import identity, records, status
 from cl_bench.config import RunConfig, from_dict
@@ -47,14 +50,23 @@ def _known_entries(outputs: Path) -> dict[str, Any]:
     return {str(r["run_id"]): r for path in manifests for r in read_manifest(path)["runs"]}
 
 
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """One of our runs, wherever its rows were kept."""
+
+    run_id: str
+    config: RunConfig
+    record: records.Record
+    state: status.State
+    planned_steps: int
+    entry: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What its sweep's manifest calls it: cell, curriculum, shape, variant."""
+
+
 def _collect(
     name: str, question: str, folder: Path, found: list[RunDir], entries: dict[str, Any], is_sweep: bool
 ) -> Runs:
-    rows: list[dict[str, Any]] = []
-    configs: list[RunConfig] = []
-    trains: list[pd.DataFrame] = []
-    evals: list[pd.DataFrame] = []
-    attempts: list[pd.DataFrame] = []
+    known: list[Known] = []
     notes: list[str] = []
     for run in found:
         try:
@@ -67,14 +79,22 @@ def _collect(
             continue
         record = records.read(run)
         notes += record.notes
-        rows.append(_row(run, config, record, entries.get(run.run_id, {})))
-        configs.append(config)
-        trains.append(record.train.assign(run_id=run.run_id))
-        evals.append(record.evals.assign(run_id=run.run_id))
-        attempts.append(record.attempts.assign(run_id=run.run_id))
-    if not rows:
+        stands = status.current(run)
+        known.append(Known(run.run_id, config, record, stands.state, stands.steps, entries.get(run.run_id, {})))
+    if not known:
         raise NoRunsError(f"{folder}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
-    table = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    return gather(name, question, folder, known, notes, is_sweep=is_sweep)
+
+
+def gather(
+    name: str, question: str, folder: Path, known: Sequence[Known], notes: Sequence[str], *, is_sweep: bool
+) -> Runs:
+    """Runs of ours in the tidy schema; those of no one sweep are named by what differs over all of them."""
+    table = pd.DataFrame([_row(run) for run in known], columns=list(RUN_COLUMNS))
+    configs = [run.config for run in known]
+    trains = [run.record.train.assign(run_id=run.run_id) for run in known]
+    evals = [run.record.evals.assign(run_id=run.run_id) for run in known]
+    attempts = [run.record.attempts.assign(run_id=run.run_id) for run in known]
     if not is_sweep:
         _tell_apart(table, configs)
     return Runs(
@@ -110,17 +130,16 @@ def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
             table.at[row, "curriculum"] = f"{config.method} ({what})"
 
 
-def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str, Any]) -> dict[str, Any]:
-    train, evals, attempts = record.train, record.evals, record.attempts
+def _row(run: Known) -> dict[str, Any]:
+    config, entry = run.config, run.entry
+    train, evals, attempts = run.record.train, run.record.evals, run.record.attempts
     measured = evals[evals["consumed_tokens"] > 0]
     final = float(measured["val_loss"].iloc[-1]) if len(measured) else math.nan
     seconds = float(train["train_seconds"].iloc[-1]) if len(train) else 0.0
     tokens = int(train["consumed_tokens"].iloc[-1]) if len(train) else 0
-    known = status.current(run)
     curriculum, variant = entry.get("curriculum", config.method), entry.get("variant", "")
-    default_cell = f"{curriculum} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
-    default_cell += f" {variant}" if variant else ""
-    cell = entry.get("cell", config.cell or default_cell)
+    plain = default_cell(curriculum, config.global_batch_size, config.optim.lr, variant)
+    cell = entry.get("cell", config.cell or plain)
     return {
         "run_id": run.run_id,
         "cell": cell,
@@ -133,7 +152,7 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "global_batch_size": config.global_batch_size,
         "lr": config.optim.lr,
         "seed": config.seed,
-        "state": known.state,
+        "state": run.state,
         "token_budget": config.token_budget,
         "max_seqlen": config.seqlen,
         "consumed_tokens": tokens,
@@ -142,9 +161,9 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "final_ppl": perplexity(final),
         "best_ppl": perplexity(float(evals["val_loss"].min())) if len(evals) else math.nan,
         "tokens_per_second": tokens / seconds if seconds else math.nan,
-        "named": "" if cell == default_cell else cell,
+        "named": "" if cell == plain else cell,
         "last_step": int(train["step"].iloc[-1]) if len(train) else 0,
-        "planned_steps": known.steps,
+        "planned_steps": run.planned_steps,
         "hardware": str(attempts["device"].iloc[-1]) if len(attempts) else "",
         "world_size": int(attempts["world_size"].iloc[-1]) if len(attempts) else 0,
         "precision": config.deepspeed.precision,
