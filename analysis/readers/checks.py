@@ -6,7 +6,8 @@ where the reader found it: a line of a file, a step of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,15 @@ def evaluations(table: pd.DataFrame, place: Place, *, diverged: Collection[str] 
             raise UserError(f"{place(low[0])}: '{column}' holds {curve[column].iloc[low[0]]:g}; it counts from 0")
     _in_order(curve, runs, place)
     return curve.assign(run_id=runs) if "run_id" in table else curve
+
+
+def evaluation_sets(names: Sequence[str]) -> list[str]:
+    """What to say where runs were evaluated on different texts; one name a run, "" where it is not known."""
+    counts = Counter(names)
+    if len(counts) < 2:
+        return []
+    listed = ", ".join(f"{name or 'unknown'} ({n} run{'s' * (n > 1)})" for name, n in counts.items())
+    return [f"The runs differ in their evaluation sets: {listed}. Runs of different sets are not compared."]
 
 
 def _in_order(curve: pd.DataFrame, runs: pd.Series[str], place: Place) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.readers import checks
 from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, NoRunsError, Runs, perplexity
 from cl_bench import identity, records, status
@@ -105,9 +106,13 @@ def gather(
         pd.concat(trains, ignore_index=True),
         pd.concat(evals, ignore_index=True),
         pd.concat(attempts, ignore_index=True),
-        tuple(notes),
+        (*notes, *checks.evaluation_sets([_evaluation_set(config) for config in configs])),
         {str(run_id): config for run_id, config in zip(table["run_id"], configs, strict=True)},
     )
+
+
+def _evaluation_set(config: RunConfig) -> str:
+    return f"text {config.data.fingerprint}, {config.evaluation.n_blocks} blocks of {config.seqlen} tokens"
 
 
 def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:

@@ -63,7 +63,11 @@ def _evaluations(table: pd.DataFrame, facts: pd.DataFrame, place: checks.Place) 
     diverged: set[str] = set()
     if "state" in facts:
         states = facts["state"].dropna()
-        diverged = {str(r) for r, s in zip(facts.loc[states.index, "run_id"], states, strict=True) if s == "DIVERGED"}
+        diverged = {
+            str(r)
+            for r, s in zip(facts.loc[states.index, "run_id"], states, strict=True)
+            if tidy.state(s) == "DIVERGED"
+        }
     measure = "val_loss" if "val_loss" in table else "val_ppl"
     rows = np.arange(len(table))
     if "loss" in table:

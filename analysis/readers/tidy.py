@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from analysis.readers import checks
 from analysis.schema import RUN_COLUMNS, NoRunsError, Runs, perplexity
 from cl_bench import records
 from cl_bench.errors import UserError, did_you_mean
@@ -76,14 +77,15 @@ def tidy(
     notes += _tell_settings_apart(runs)
     runs = _measured(runs, evals, train)
     runs, left_out = _one_of_each(runs)
-    kept = set(runs["run_id"])
+    if left_out:
+        train, evals = (f[f["run_id"].isin(runs["run_id"])].reset_index(drop=True) for f in (train, evals))
     return Runs(
         name,
         question,
         folder,
         runs[list(RUN_COLUMNS)].reset_index(drop=True),
-        train[train["run_id"].isin(kept)].reset_index(drop=True),
-        evals[evals["run_id"].isin(kept)].reset_index(drop=True),
+        train,
+        evals,
         empty("attempt"),
         tuple(notes + left_out),
     )
@@ -198,25 +200,18 @@ def _largest(run_ids: pd.Series[str], column: str, evals: pd.DataFrame, train: p
 
 
 def _without_evaluation(run_ids: pd.Series[str], evals: pd.DataFrame) -> list[str]:
-    measured = set(evals.loc[evals["consumed_tokens"] > 0, "run_id"])
+    measured = set(evals.loc[evals["consumed_tokens"] > 0, "run_id"].unique())
     return [f"{run_id}: ended before any evaluation; it has no curve." for run_id in run_ids if run_id not in measured]
 
 
 def _tell_settings_apart(runs: pd.DataFrame) -> list[str]:
     """Runs of different models or evaluation sets become different settings, in place; what to say of it."""
-    notes = []
     runs["setting"] = np.where(runs["setting"] == "", runs["model"], runs["setting"])
-    if runs["model"].nunique() > 1:
-        runs["variant"] = (runs["variant"] + " " + runs["model"]).str.strip()
-    sets = runs.loc[runs["eval_set"] != "", "eval_set"]
-    if runs["eval_set"].nunique() > 1:
-        counts = ", ".join(f"{name!r} ({n} runs)" for name, n in sets.value_counts(sort=False).items())
-        unknown = len(runs) - len(sets)
-        counts += f", unknown ({unknown} runs)" if unknown else ""
-        notes.append(f"The runs differ in their evaluation sets: {counts}. Runs of different sets are not compared.")
-        runs["variant"] = (runs["variant"] + " " + runs["eval_set"]).str.strip()
+    for column in ("model", "eval_set"):
+        if runs[column].nunique() > 1:
+            runs["variant"] = (runs["variant"] + " " + runs[column]).str.strip()
     runs["setting"] = (runs["setting"] + " " + runs["eval_set"]).str.strip()
-    return notes
+    return checks.evaluation_sets(runs["eval_set"].tolist())
 
 
 def _measured(runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import savings
+from analysis import load_runs, savings
 from analysis.__main__ import main
 from analysis.readers.table import load_table
+from tests.analysis.folders import BASELINE, make_run, make_sweep
+from tests.conftest import LINEAR
 
 DATA = Path(__file__).parent / "data"
 
@@ -127,10 +129,17 @@ def test_runs_of_other_evaluation_sets_are_not_compared(tmp_path: Path) -> None:
     base, other = pair()
     runs = load_table(written(tmp_path / "c.csv", base.assign(eval_set="wiki"), other.assign(eval_set="books")))
     assert runs.notes == (
-        "The runs differ in their evaluation sets: 'wiki' (1 runs), 'books' (1 runs). Runs of different sets are not "
+        "The runs differ in their evaluation sets: wiki (1 run), books (1 run). Runs of different sets are not "
         "compared.",
     )
     assert savings(runs)["note"].tolist() == ["no baseline of the same batch, learning rate and seed"]
+
+
+def test_our_own_runs_say_so_too(tmp_path: Path) -> None:
+    base = make_run(tmp_path, [5, 4, 2], curriculum=BASELINE)
+    cl = make_run(tmp_path, [5, 3, 1], curriculum=LINEAR, evaluation={"n_blocks": 9})
+    (note,) = load_runs(make_sweep(tmp_path, [base, cl])).notes
+    assert "7 blocks of 64 tokens (1 run), text 0000000000000000, 9 blocks of 64 tokens (1 run)" in note
 
 
 def test_a_diverged_run_may_hold_nan(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from analysis.__main__ import main
 from analysis.readers import wandb_log
 from analysis.readers.wandb_offline import load_wandb_dir
 from cl_bench.errors import UserError
+from cl_bench.paths import SweepDir, sweeps_of, write_atomic
 from tests.analysis.wandb_files import framed, logged, recorded, wandb_file
 from tests.conftest import LINEAR, resolved
 
@@ -112,6 +114,17 @@ def test_an_attempt_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     runs = load_wandb_dir(tmp_path)
     assert runs.train["step"].tolist() == list(range(1, 9))
     assert runs.notes == (f"{run.run_id}: attempt 1 is there twice (w1 and w1); the older one is left out.",)
+
+
+def test_a_runs_sweeps_are_those_whose_manifests_name_it(tmp_path: Path) -> None:
+    run = recorded(tmp_path, resolved())
+    for name, text in (
+        ("mine", json.dumps({"name": "mine", "runs": [{"run_id": run.run_id}]})),
+        ("other", json.dumps({"name": "other", "runs": [{"run_id": run.run_id + "0"}]})),
+        ("damaged", "{"),
+    ):
+        write_atomic(SweepDir(tmp_path, name).manifest, text)
+    assert sweeps_of(run) == ["mine"]
 
 
 # --- runs of others
