@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 _QUEUE_ROWS = 20_000
 _INIT_TIMEOUT_S = 20
 _FINISH_TIMEOUT_S = 30.0
-_GROUP_CHARACTERS = 128  # the service refuses longer groups
-_TAG_CHARACTERS = 64
+_GROUP_CHARACTERS = 119  # with the setting 128, as W&B bounds a project's name
+_TAG_CHARACTERS = 64  # W&B refuses longer ones
 
 
 class Mirror:
@@ -122,6 +122,11 @@ def cell(config: RunConfig) -> str:
     return config.cell or f"{config.method} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
 
 
+def group(config: RunConfig) -> str:
+    """The cell among those of other models, texts or budgets, which may share the project and the name."""
+    return f"{f'{config.model.name} {cell(config)}'[:_GROUP_CHARACTERS]} {identity.setting(config)}"
+
+
 def tags(config: RunConfig, run: RunDir) -> list[str]:
     """Role, schedule, model and sweeps, each once."""
     role = "baseline" if config.is_baseline else "curriculum"
@@ -146,8 +151,7 @@ def _start(config: RunConfig, run: RunDir, attempt: Mapping[str, Any], mode: Lit
         entity=config.tracking.entity,
         mode=mode,
         dir=str(run.root),
-        # Cells of other models, texts or budgets may share a project, and a name.
-        group=f"{config.model.name} {cell(config)} {identity.setting(config)}"[:_GROUP_CHARACTERS],
+        group=group(config),
         name=f"{run.run_id}.{attempt['attempt']}",
         job_type=config.method,
         tags=tags(config, run),

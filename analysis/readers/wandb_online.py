@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -127,8 +128,8 @@ def _explained(error: Exception) -> str:
         return "no such project, or the key may not see it; check entity and project"
     if kind == "UsageError" or "No authentication configured" in text or "api_key not configured" in text:
         return "no key; set WANDB_API_KEY or run `wandb login`"
-    if kind == "AuthenticationError" and ("401" in text or "403" in text or "API key" in text):
-        return f"the key is not accepted ({text[:160]}); run `wandb login --relogin`"
     if "did not respond" in text or isinstance(error, TimeoutError):
         return f"no answer within {_ANSWER_S} s; check the network, or WANDB_BASE_URL for a server of your own"
+    if kind == "AuthenticationError" and not re.search(r"returned error 5\d\d", text):
+        return f"the key is not accepted ({text[:160]}); run `wandb login --relogin`"
     return f"{kind}: {text[:200]}"
