@@ -1,4 +1,4 @@
-"""`python -m analysis report FOLDER`, `paper FOLDER` and `compare BASE.csv CL.csv --target LOSS`."""
+"""`python -m analysis report FOLDER` (or --table FILE, …), `paper FOLDER`, `compare BASE.csv CL.csv --target LOSS`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare as curves
 from analysis import paper, paper_text, report
+from analysis.readers import source
 from analysis.targets import METHODS
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.paths import SweepDir
@@ -21,8 +22,8 @@ _WIDTH = 100
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
-    page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
+    page = commands.add_parser("report", help="the page, tables and verdict of a sweep, or of curves from elsewhere")
+    source.add_arguments(page)
     page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
     page.add_argument(
         "--crossing",
@@ -43,13 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _options(args: argparse.Namespace) -> report.Options:
+    searches = tuple(name for name in args.tuning.split(",") if name)
+    return report.Options(args.target, args.crossing, args.price, searches)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for the user's mistakes."""
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            searches = [name for name in args.tuning.split(",") if name]
-            written = report.write(args.folder, args.target, args.crossing, args.price, searches)
+            written = report.write_source(source.read(args), _options(args))
             for words in (written.verdict["sentence"], written.verdict["best_sentence"]):
                 print(textwrap.fill(words, _WIDTH), end="\n" if words else "")
             for caveat in written.verdict["caveats"]:
