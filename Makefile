@@ -30,6 +30,8 @@ bench: setup-dev
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/prepare.py
 	$(BIN)/python bench/slurm.py
+	$(BIN)/python bench/report.py
+	$(BIN)/python bench/page.py
 
 # Thousands of synthetic sweeps through the statistics, into docs/statistics.md: about 10 minutes on two cores.
 calibrate: setup

@@ -406,7 +406,22 @@
     sessionStorage.setItem(KEPT, JSON.stringify(kept));
   }
 
-  drawAll().then(() => {
+  // The first figure at once, the others one at a turn: the page can be read and scrolled meanwhile, and keeps its shape.
+  const turn = () => new Promise((done) => setTimeout(done));
+  async function drawInTurn() {
+    const names = Object.keys(report.figures);
+    for (const name of names) byId(name).style.minHeight = `${report.figures[name].layout.height}px`;
+    const places = all(".plot").map((plot) => plot.id);
+    names.sort((a, b) => places.indexOf(a) - places.indexOf(b));
+    for (const name of names) {
+      await draw(name);
+      byId(name).style.minHeight = "";
+      document.documentElement.dataset.shown = "true";
+      await turn();
+    }
+  }
+
+  drawInTurn().then(() => {
     CURVES.forEach(followZoom);
     if (report.watched) {
       comeBack();

@@ -1,0 +1,64 @@
+"""The page of 192 runs in headless Chromium: its size, and seconds until the first figure and all are drawn."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import heading, result
+from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis.page import render
+from tests.analysis.synthetic import make_report
+from tests.analysis.test_page import LAUNCH_ARGS
+
+_TIMES = 5
+
+
+def main() -> None:
+    """Measure and print."""
+    heading("the page of 192 runs in Chromium")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print("  not measured: Chromium is missing")
+        return
+    report = make_report(methods=3, batches=(16, 32, 64, 128), lrs=(1e-3, 2e-3, 4e-3, 8e-3), seeds=4)
+    html = render(report)
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
+        file = Path(place) / "report.html"
+        file.write_text(html, encoding="utf-8")
+        blank = Path(place) / "plotly.html"
+        blank.write_text("<html data-shown data-ready><script>" + _plotly() + "</script></html>", encoding="utf-8")
+        browser = playwright.chromium.launch(executable_path=chromium, args=LAUNCH_ARGS)
+        took = []
+        for path in [blank, *[file] * _TIMES]:
+            page = browser.new_context(viewport={"width": 1200, "height": 900}).new_page()
+            started = time.perf_counter()
+            page.goto(path.as_uri(), wait_until="load" if path == blank else "commit")
+            laps = []
+            for mark in ("shown", "ready"):
+                page.wait_for_selector(f"html[data-{mark}]", timeout=60_000)
+                laps.append(time.perf_counter() - started)
+            took.append(laps)
+        browser.close()
+    first, whole = (statistics.median(lap[i] for lap in took[1:]) for i in (0, 1))
+    size = len(html.encode()) / 1e6
+    result("size, the plotting library included", f"{size:.2f} MB", "<= 6 MB", size <= 6)
+    result("seconds to the first figure, median of five", f"{first:.2f} s", "<= 2 s", first <= 2)
+    print(f"  to all 13 figures {whole:.2f} s; an empty page that loads the plotting library alone {took[0][0]:.2f} s")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+if __name__ == "__main__":
+    main()
