@@ -1,11 +1,10 @@
-"""The report's tables as HTML: numbers right-aligned at one precision down a column, units in the head."""
+"""The report's tables: numbers right-aligned at one precision down a column, units in the head."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,15 @@ import pandas as pd
 from analysis import figures
 from analysis.figures import TimeUnit
 from analysis.intervals import METHOD_WORDS
+from analysis.tables import Column as _Column
+from analysis.tables import Table
 from analysis.verdict import DISAGREE, disagree
 
 _SIDES = {"at_most": "≤", "at_least": "≥"}
 _CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
 
 
-def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
+def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Savings of each cell of the verdict, seeds put together."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     hours_differ = any(c["gpu_hour_saving"] != c["time_saving"] for c in cells)
@@ -40,12 +41,12 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
     ]
     methods = sorted({METHOD_WORDS[c["interval_method"]] for c in cells if c["interval_method"]})
     how = f"; intervals: {', '.join(methods)}" if methods else ""
-    return _table(
+    return Table(
         f"Savings by cell, over seeds{how}", columns, "No curriculum run has a baseline to be compared with yet."
     )
 
 
-def deepest_table(cells: Sequence[Mapping[str, Any]]) -> str:
+def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Savings of each cell at the deepest target that all its runs reached."""
     known = [c for c in cells if c["deepest"]]
     rows = pd.DataFrame(known, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
@@ -60,10 +61,10 @@ def deepest_table(cells: Sequence[Mapping[str, Any]]) -> str:
         _Column("seeds", [str(d["n"]) for d in deepest], number=True),
     ]
     words = "At the deepest perplexity that all runs of a cell reached: nothing is censored here"
-    return _table(words, columns, "No target that all runs of a cell reached.")
+    return Table(words, columns, "No target that all runs of a cell reached.")
 
 
-def crossings_table(cells: Sequence[Mapping[str, Any]]) -> str:
+def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Each cell's token saving by how a crossing is read, and where that matters."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     columns = [
@@ -73,10 +74,10 @@ def crossings_table(cells: Sequence[Mapping[str, Any]]) -> str:
         _percents("last crossing, interpolated", (c["token_saving_sustained"] for c in cells)),
         _Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if disagree(c) else "" for c in cells]),
     ]
-    return _table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
+    return Table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
 
 
-def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> str:
+def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
     """Every curriculum run against its baselines."""
     columns = [
         *_where(savings),
@@ -103,10 +104,10 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> str:
         *_notes(savings["note"]),
         _Column("run", _texts(savings["run_id"])),
     ]
-    return _table("Savings by run", columns, "No curriculum run to compare yet.")
+    return Table("Savings by run", columns, "No curriculum run to compare yet.")
 
 
-def stability_table(stability: pd.DataFrame) -> str:
+def stability_table(stability: pd.DataFrame) -> Table:
     """Loss ratios of each cell, seeds put together."""
     keys = ["named", "curriculum", "variant", "global_batch_size", "lr"]
     cells = (
@@ -130,10 +131,10 @@ def stability_table(stability: pd.DataFrame) -> str:
         _Column("steps above 1.5", _numbers(cells["above_5"], 0), number=True),
         _Column("of steps", _numbers(cells["steps"], 0), number=True),
     ]
-    return _table("Stability by cell, over seeds: largest ratio, summed steps", columns, "No training step yet.")
+    return Table("Stability by cell, over seeds: largest ratio, summed steps", columns, "No training step yet.")
 
 
-def stability_runs_table(stability: pd.DataFrame) -> str:
+def stability_runs_table(stability: pd.DataFrame) -> Table:
     """Loss ratios of every run."""
     columns = [
         *_where(stability),
@@ -144,10 +145,10 @@ def stability_runs_table(stability: pd.DataFrame) -> str:
         _Column("of steps", _numbers(stability["steps"], 0), number=True),
         _Column("run", _texts(stability["run_id"])),
     ]
-    return _table("Stability by run", columns, "No training step yet.")
+    return Table("Stability by run", columns, "No training step yet.")
 
 
-def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> str:
+def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> Table:
     """Every run: final values, tokens, time."""
     columns = [
         *_where(runs),
@@ -162,32 +163,12 @@ def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> str:
         _Column("lengths", _texts(runs["shape"])),
         _Column("run", _texts(runs["run_id"])),
     ]
-    return _table("Final values, tokens and training time of every run", columns, "No run yet.")
-
-
-class _Column(NamedTuple):
-    """A table column: its head (with the unit), its cells as text, and whether they are numbers."""
-
-    head: str
-    cells: Sequence[str]
-    number: bool = False
+    return Table("Final values, tokens and training time of every run", columns, "No run yet.")
 
 
 def _table(caption: str, columns: Sequence[_Column], empty: str) -> str:
-    """An HTML table inside a region that scrolls sideways by itself; ``empty`` is said where there is no row."""
-    columns = [c for c in columns if c.cells]
-    if not columns:
-        return f'<p class="nothing">{escape(empty)}</p>'
-    css = [' class="n"' if c.number else "" for c in columns]
-    head = "".join(f'<th scope="col"{k}>{escape(c.head)}</th>' for c, k in zip(columns, css, strict=True))
-    rows = "".join(
-        "<tr>" + "".join(f"<td{k}>{escape(text)}</td>" for text, k in zip(row, css, strict=True)) + "</tr>\n"
-        for row in zip(*(c.cells for c in columns), strict=True)
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-    )
+    """A table that only the page shows."""
+    return Table(caption, columns, empty).html()
 
 
 def _where(rows: pd.DataFrame, *, seed: bool = True) -> list[_Column]:
