@@ -1,4 +1,4 @@
-"""`python -m analysis report FOLDER`, `paper FOLDER` and `compare BASE.csv CL.csv --target LOSS`."""
+"""`python -m analysis report FOLDER`, `figures FOLDER`, `paper FOLDER` and `compare BASE.csv CL.csv --target LOSS`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 from analysis import compare as curves
-from analysis import paper, paper_text, report
+from analysis import figures, paper, paper_text, publish, report
 from analysis.targets import METHODS
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.paths import SweepDir
@@ -23,13 +23,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
     page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
-    page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
-    page.add_argument(
-        "--crossing",
-        choices=METHODS,
-        default="interpolate",
-        help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
+    _add_target(page)
+    printed = commands.add_parser(
+        "figures", help="a report's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
     )
+    printed.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
+    printed.add_argument("--out", type=Path, metavar="DIR", help="folder to write into (default: FOLDER/figures)")
+    printed.add_argument("--format", choices=publish.FORMATS, default="pdf", help="of the figures (default: pdf)")
+    printed.add_argument(
+        "--width", choices=list(figures.INCHES), default="one", help="columns of a paper (default: one)"
+    )
+    _add_target(printed)
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
     beside.add_argument("--json", action="store_true", help="print JSON")
@@ -39,6 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--target", type=float, required=True, metavar="LOSS", help="target loss in nats a token")
     two.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
+    parser.add_argument(
+        "--crossing",
+        choices=METHODS,
+        default="interpolate",
+        help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))
             print(f"report  {written.path}")
+        elif args.command == "figures":
+            made = publish.write(args.folder, args.out, args.format, args.width, args.target, args.crossing)
+            print(f"{len(made.figures)} figures, {len(made.tables)} tables in LaTeX and Markdown  {made.folder}")
         elif args.command == "paper":
             _paper(args.folder, as_json=args.json)
         else:

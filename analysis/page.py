@@ -104,9 +104,9 @@ def render(report: ReportData) -> str:
 def _document(report: ReportData, max_points: int) -> str:
     from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
 
-    unit = figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
+    unit = _unit(report)
     maps = figures.stability_maps(report.stability)
-    drawn = _figures(report, unit, max_points) | {f"stability-{i}": figure for i, figure in enumerate(maps.values())}
+    drawn = all_figures(report, max_points)
     plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
     page_js = _asset("page.js")
     target = report.verdict["target_ppl"]
@@ -160,8 +160,17 @@ def _content_security_policy(*scripts: str) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
+def all_figures(report: ReportData, max_points: int = _POINTS_A_CURVE[0]) -> dict[str, Figure]:
+    """Every figure by the id of its place in the page. What is printed is made of the same."""
+    maps = figures.stability_maps(report.stability).values()
+    return _figures(report, _unit(report), max_points) | {f"stability-{i}": figure for i, figure in enumerate(maps)}
+
+
+def _unit(report: ReportData) -> TimeUnit:
+    return figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
+
+
 def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, Figure]:
-    """The figures by the ids of their places in the page."""
     runs, train = report.runs, report.train
     styles = figures.run_styles(runs)
     colors = dict(zip(styles["method"], styles["color"], strict=True))
