@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast lint bench setup setup-dev clean
+.PHONY: demo test test-fast lint bench calibrate setup setup-dev clean
 
 demo: setup
 	$(BIN)/python -m cl_bench.sweep -m sweeps=demo
@@ -16,7 +16,7 @@ test: setup-dev
 	$(BIN)/python -m pytest
 
 test-fast: setup-dev
-	$(BIN)/python -m pytest -n 2 -m "not train and not browser and not slurm"
+	$(BIN)/python -m pytest -n 2 -m "not train and not browser and not slurm and not calibration"
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -30,6 +30,10 @@ bench: setup-dev
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/prepare.py
 	$(BIN)/python bench/slurm.py
+
+# Thousands of synthetic sweeps through the statistics, into docs/statistics.md: about 10 minutes on two cores.
+calibrate: setup
+	$(BIN)/python -m analysis.calibration_table docs/statistics.md
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
     page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
-    _add_target(page)
+    _add_what_is_asked(page)
     printed = commands.add_parser(
         "figures", help="a report's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
     )
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     printed.add_argument(
         "--width", choices=list(figures.INCHES), default="one", help="columns of a paper (default: one)"
     )
-    _add_target(printed)
+    _add_what_is_asked(printed)
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
     beside.add_argument("--json", action="store_true", help="print JSON")
@@ -45,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_target(parser: argparse.ArgumentParser) -> None:
+def _add_what_is_asked(parser: argparse.ArgumentParser) -> None:
+    """What a report may be asked to do otherwise than by default."""
     parser.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
     parser.add_argument(
         "--crossing",
@@ -53,6 +54,12 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         default="interpolate",
         help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
     )
+    parser.add_argument("--price", type=float, metavar="MONEY", help="price of a GPU-hour, in any currency")
+    parser.add_argument("--tuning", default="", metavar="NAME[,NAME]", help="count these searches of outputs/tune, too")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,14 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            written = report.write(args.folder, args.target, args.crossing)
+            written = report.write(args.folder, args.target, args.crossing, args.price, _names(args.tuning))
             for words in (written.verdict["sentence"], written.verdict["best_sentence"]):
                 print(textwrap.fill(words, _WIDTH), end="\n" if words else "")
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))
             print(f"report  {written.path}")
         elif args.command == "figures":
-            made = publish.write(args.folder, args.out, args.format, args.width, args.target, args.crossing)
+            answer = report.answer_of(args.folder, args.target, args.crossing, args.price, _names(args.tuning))
+            made = publish.write(answer, args.out or SweepDir.at(args.folder).figures, args.format, args.width)
             print(f"{len(made.figures)} figures, {len(made.tables)} tables in LaTeX and Markdown  {made.folder}")
         elif args.command == "paper":
             _paper(args.folder, as_json=args.json)

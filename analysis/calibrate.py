@@ -2,7 +2,7 @@
 
 A run's loss is a power law of its tokens with the cosine schedule's last fall, a curriculum's the same curve at
 tokens / (1 - saving). Runs differ as seeds make them: in pace and in level, part of it shared by the two runs of a
-seed; evaluations add noise that is autocorrelated. `python -m analysis.calibrate` writes docs/statistics.md's tables.
+seed; evaluations add noise that is autocorrelated. `make calibrate` puts what comes out into docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import signal
 
 from analysis.best import Cell, best_baseline, best_curriculum, measure
 from analysis.curves import Curve
 from analysis.intervals import Estimate, Pair, estimate, pair
 from analysis.multiple import holm
-from analysis.over_targets import at_targets
-from analysis.targets import Floats, Method
+from analysis.over_targets import targets_of
+from analysis.targets import Floats
 
 BUDGET = 1e9
 """Tokens of a run."""
@@ -41,11 +42,20 @@ class World:
     """Of neighbouring evaluations' noise."""
 
 
+USUAL = World()
+ROUGH = World(noise_sd=0.01, autocorrelation=0.9)
+"""Evaluations that wander three times as far, and for longer."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What came out of many sweeps of one kind."""
 
-    what: str
+    reading: str
+    """Which target: a key of READINGS."""
+    world: World
+    saving: float
+    """The true one."""
     seeds: int
     sweeps: int
     with_interval: float
@@ -69,62 +79,58 @@ def true_loss(tokens: Floats) -> Floats:
 def simulate(world: World, saving: float, seeds: int, rng: np.random.Generator) -> list[tuple[Curve, Curve]]:
     """(curriculum, baseline) of each seed."""
     tokens = np.linspace(0, BUDGET, world.evaluations + 1)
-    # Every evaluation's noise: AR(1) with the stationary variance from the first one on.
-    fresh = rng.normal(0, world.noise_sd, (seeds, 2, len(tokens)))
     phi = world.autocorrelation
-    noise = fresh.copy()
-    for i in range(1, len(tokens)):
-        noise[:, :, i] = phi * noise[:, :, i - 1] + math.sqrt(1 - phi**2) * fresh[:, :, i]
-    pace = np.exp(rng.normal(0, world.pace_sd, (seeds, 2)))
-    level = rng.normal(0, world.level_sd, (seeds, 2)) + rng.normal(0, world.shared_sd, (seeds, 1))
-    stretch = np.array([1 - saving, 1.0])
+    fresh = rng.normal(0, world.noise_sd, (seeds, 2, len(tokens)))
+    fresh[:, :, 1:] *= math.sqrt(1 - phi**2)  # AR(1) with the same variance from the first evaluation on
+    noise = signal.lfilter([1.0], [1.0, -phi], fresh)
+    pace = np.exp(rng.normal(0, world.pace_sd, (seeds, 2, 1)))
+    level = rng.normal(0, world.level_sd, (seeds, 2, 1)) + rng.normal(0, world.shared_sd, (seeds, 1, 1))
+    stretch = np.array([1 - saving, 1.0])[:, None]
+    loss = true_loss(tokens / (stretch * pace)) + level + noise
     seconds = tokens / 1e5
-    pairs = []
-    for s in range(seeds):
-        both = [
-            Curve(tokens, seconds, true_loss(tokens / (stretch[r] * pace[s, r])) + level[s, r] + noise[s, r])
-            for r in (0, 1)
-        ]
-        pairs.append((both[0], both[1]))
-    return pairs
+    return [(Curve(tokens, seconds, ours), Curve(tokens, seconds, theirs)) for ours, theirs in loss]
 
 
-def at_final(pairs: Sequence[tuple[Curve, Curve]], method: Method = "interpolate") -> Estimate:
+Pairs = Sequence[tuple[Curve, Curve]]
+
+
+def at_final(pairs: Pairs) -> Estimate:
     """The report's default: each seed at what its baseline finally reached."""
-    return estimate([measure(ours, theirs, method)[0] for ours, theirs in pairs])
+    return estimate([measure(ours, theirs, "interpolate")[0] for ours, theirs in pairs])
 
 
-def at_given(pairs: Sequence[tuple[Curve, Curve]], target_loss: float, method: Method = "interpolate") -> Estimate:
-    """All seeds at one target that was given beforehand."""
+def at_given(pairs: Pairs, target_loss: float | None = None) -> Estimate:
+    """All seeds at one target named beforehand; by default what the true baseline has reached at 80% of its budget."""
+    target = float(true_loss(np.array([0.8 * BUDGET]))[0]) if target_loss is None else target_loss
     found: list[Pair] = []
     for ours, theirs in pairs:
-        a, b = ours.crossing(target_loss, method), theirs.crossing(target_loss, method)
+        a, b = ours.crossing(target, "interpolate"), theirs.crossing(target, "interpolate")
         found.append(pair(a.tokens or math.nan, b.tokens or math.nan, a.tokens_bound, b.tokens_bound))
     return estimate(found)
 
 
-def at_deepest(pairs: Sequence[tuple[Curve, Curve]], method: Method = "interpolate") -> Estimate:
+def at_deepest(pairs: Pairs) -> Estimate:
     """All seeds at the deepest target that every run of the cell reached."""
-    last = at_targets(pairs, method)[-1].loss
-    return at_given(pairs, last, method)
+    return at_given(pairs, float(targets_of(pairs)[-1]))
 
 
-Reading = Callable[[Sequence[tuple[Curve, Curve]]], Estimate]
+READINGS: dict[str, Callable[[Pairs], Estimate]] = {
+    "the baseline's final loss": at_final,
+    "a loss named beforehand": at_given,
+    "the deepest common loss": at_deepest,
+}
 
 
-def coverage(
-    what: str, reading: Reading, saving: float, seeds: int, sweeps: int, world: World | None = None, rng_seed: int = 1
-) -> Row:
+def coverage(reading: str, saving: float, seeds: int, sweeps: int, world: World = USUAL, rng_seed: int = 1) -> Row:
     """How often the interval of a cell holds its true saving, and how often it is called a difference."""
     rng = np.random.default_rng([rng_seed, seeds])
-    world = world or World()
-    found = [reading(simulate(world, saving, seeds, rng)) for _ in range(sweeps)]
+    found = [READINGS[reading](simulate(world, saving, seeds, rng)) for _ in range(sweeps)]
     given = [(e.low, e.high) for e in found if e.low is not None and e.high is not None]
     covered = sum(low <= saving <= high for low, high in given)
     held = covered + sum(_bound_holds(e, saving) for e in found)
     called = sum(e.p_value is not None and e.p_value < 0.05 for e in found)
     share = covered / len(given) if given else None
-    return Row(what, seeds, sweeps, len(given) / sweeps, share, held / sweeps, called / sweeps)
+    return Row(reading, world, saving, seeds, sweeps, len(given) / sweeps, share, held / sweeps, called / sweeps)
 
 
 def _bound_holds(found: Estimate, saving: float) -> bool:
@@ -135,33 +141,45 @@ def _bound_holds(found: Estimate, saving: float) -> bool:
     return saving >= (found.bound if found.low is None else found.low)
 
 
-def family(cells: int, seeds: int, sweeps: int, *, corrected: bool, rng_seed: int = 2) -> float:
-    """Share of sweeps of `cells` cells without any saving in which at least one is called a difference."""
+def family(cells: int, seeds: int, sweeps: int, rng_seed: int = 2) -> tuple[float, float]:
+    """Share of sweeps of `cells` cells without any saving in which one or more is called: uncorrected, and by Holm."""
     rng = np.random.default_rng([rng_seed, seeds, cells])
-    target = float(true_loss(np.array([0.8 * BUDGET]))[0])
-    wrong = 0
+    plain = corrected = 0
     for _ in range(sweeps):
-        found = [at_given(simulate(World(), 0.0, seeds, rng), target).p_value for _ in range(cells)]
+        found = [at_given(simulate(USUAL, 0.0, seeds, rng)).p_value for _ in range(cells)]
         p = [math.nan if v is None else v for v in found]
-        wrong += any(v < 0.05 for v in (holm(p) if corrected else p))
-    return wrong / sweeps
+        plain += any(v < 0.05 for v in p)
+        corrected += any(v < 0.05 for v in holm(p))
+    return plain / sweeps, corrected / sweeps
 
 
-def best_of_equals(seeds: int, sweeps: int, *, crossfitted: bool, rng_seed: int = 3) -> tuple[float, float]:
-    """(mean saving, share called a saving) of best against best where 2 baselines and 8 curricula cells are equal.
+@dataclasses.dataclass(frozen=True)
+class Champions:
+    """What best against best made of cells that are all equal."""
 
-    All curricula save 30%, so the true answer is 30%: what is above it is the luck of the choice. A call is an
-    interval that lies wholly above 30%.
+    seeds: int
+    sweeps: int
+    crossfitted: bool
+    mean: float
+    """Mean saving found, where the truth is EQUAL_SAVING."""
+    above: float
+    """Share of sweeps whose interval lies wholly above the truth; 2.5% are due to chance."""
+
+
+EQUAL_SAVING = 0.3
+
+
+def best_of_equals(seeds: int, sweeps: int, *, crossfitted: bool, rng_seed: int = 3) -> Champions:
+    """Best against best among 2 baseline cells and 8 curriculum cells that all save EQUAL_SAVING.
+
+    What is found above it is the luck of the choice: chosen on the other seeds (`crossfitted`), or on all of them.
     """
     rng = np.random.default_rng([rng_seed, seeds])
-    points, called = [], 0
+    points, above = [], 0
     for _ in range(sweeps):
-        curricula, baselines = {}, {}
-        for i in range(8):
-            pairs = simulate(World(), 0.3, seeds, rng)
-            curricula[Cell("c", "", i, 1.0)] = {s: p[0] for s, p in enumerate(pairs)}
-            if i < 2:
-                baselines[Cell("b", "", i, 1.0)] = {s: p[1] for s, p in enumerate(pairs)}
+        made = [simulate(USUAL, EQUAL_SAVING, seeds, rng) for _ in range(8)]
+        curricula = {Cell("c", "", i, 1.0): {s: p[0] for s, p in enumerate(pairs)} for i, pairs in enumerate(made)}
+        baselines = {Cell("b", "", i, 1.0): {s: p[1] for s, p in enumerate(pairs)} for i, pairs in enumerate(made[:2])}
         logs = []
         for seed in range(seeds):
             others = [s for s in range(seeds) if s != seed] if crossfitted else list(range(seeds))
@@ -170,5 +188,5 @@ def best_of_equals(seeds: int, sweeps: int, *, crossfitted: bool, rng_seed: int 
             logs.append(measure(curricula[cl][seed], baselines[base][seed], "interpolate")[0])
         found = estimate(logs)
         points.append(found.point if found.point is not None else found.bound or 0.0)
-        called += found.low is not None and found.low > 0.3
-    return float(np.mean(points)), called / sweeps
+        above += found.low is not None and found.low > EQUAL_SAVING
+    return Champions(seeds, sweeps, crossfitted, float(np.mean(points)), above / sweeps)

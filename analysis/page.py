@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, page_key, page_savings, page_tables
+from analysis import cost, figures, page_cost, page_key, page_savings, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -29,18 +29,30 @@ DEFAULT_METHODS = (
     "settings equal. Its target is what that baseline finally reached, at its last evaluation; or, where a target was "
     "given, that perplexity for all runs.",
     "Tokens to target: the first crossing. Loss is interpolated linearly over tokens between the two evaluations "
-    "around it, and time is read at the same place.",
+    "around it, and time is read at the same place. Two other ways to read it are in a table beside it.",
     "Saving = 1 − (the curriculum run's tokens to target ÷ its baseline's tokens to the same target), and the same "
-    "with training time. Negative values are a cost.",
-    "A run that never reaches the target has no saving, and neither has its cell, which is counted as “k of n” "
-    "reached. Such a run saved at most 1 − (the tokens it was trained on ÷ its baseline's tokens to target).",
+    "with training time and with GPU-hours (time × ranks). Negative values are a cost.",
+    "A run that never reaches the target took more than it was trained on: its ratio is bounded, and so is the cell's "
+    "mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is dropped.",
     "Over several seeds, a cell's saving is 1 − the geometric mean of the seeds' ratios, with a 95% interval of "
-    "Student's t on the log ratio. A cell with a single seed has no interval.",
+    "Student's t on the log ratio (from 30 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
+    "a bound is all there is, the end of the interval on its side is given.",
+    "A difference is called where the p-value of the t test of a ratio of 1, adjusted by Holm over all cells with an "
+    "interval, is below 0.05.",
+    "At every target: from 2% of a baseline's tokens to the deepest loss that every run of the cell reached; all "
+    "seeds of a cell at the same target. Where a saving is small, this is the figure to read: at a baseline's own "
+    "last loss it is luck whether a run arrives.",
+    "Best against best: for each seed, the baseline cell with the lowest mean final loss and the curriculum cell with "
+    "the fewest tokens to it, both chosen on the other seeds.",
     "“Against the best baseline” compares with the batch size and learning rate whose finished baselines have the "
     "lowest mean final loss over seeds, at the same seed; the target is that baseline's final perplexity, unless one "
     "was given.",
     "Training time counts training steps only: no evaluation, no saving of checkpoints, no queue, and no work that was "
     "rolled back after a restart.",
+    "Hours of a run are the seconds of each attempt times its ranks. The second figure of “Clocks and cost” charges "
+    "either side all training that it rolled back, and a curriculum run the whole search (`cl-bench tune`) that its "
+    "start length and T came from in the same setting: the probes' training and evaluations. Seconds of runs on other "
+    "hardware, numbers of ranks or precision are compared only with a warning.",
     "Loss ratio = a step's training loss ÷ the smallest training loss before it; 1 or less means that the loss never "
     "rose above its best. Max is over all steps of a run, and over the seeds of a cell in the map.",
 )
@@ -83,25 +95,28 @@ class ReportData:
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
     methods: Sequence[str] = DEFAULT_METHODS
     """How the numbers were computed, one paragraph each."""
+    cost: cost.Cost | None = None
+    """What the runs cost; None: the runs alone, without tuning."""
 
 
 SIZE_LIMIT_BYTES = 5_900_000
 """Larger than this and curves are thinned further; plotly.js alone is about 4.8 MB."""
 
-_POINTS_A_CURVE = (400, 150, 60, 24)
+_POINTS_A_CURVE = (400, 150, 60, 24, 16)
 
 
 def render(report: ReportData) -> str:
     """The whole page as one HTML document."""
     page = ""
+    spent = _spent(report)
     for max_points in _POINTS_A_CURVE:
-        page = _document(report, max_points)
+        page = _document(report, spent, max_points)
         if len(page.encode()) <= SIZE_LIMIT_BYTES:
             break
     return page
 
 
-def _document(report: ReportData, max_points: int) -> str:
+def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
     from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
 
     unit = _unit(report)
@@ -126,6 +141,7 @@ def _document(report: ReportData, max_points: int) -> str:
         "train_left_out": _left_out(drawn["training"]),
         "key": page_key.key(report.runs),
         "savings_section": page_savings.section(report.verdict, report.savings, report.targets, unit),
+        "cost_section": page_cost.section(spent),
         "maps": "\n".join(_map_figure(i, method) for i, method in enumerate(maps)),
         "stability_table": page_tables.stability_table(report.stability),
         "stability_runs_table": page_tables.stability_runs_table(report.stability),
@@ -163,7 +179,15 @@ def _content_security_policy(*scripts: str) -> str:
 def all_figures(report: ReportData, max_points: int = _POINTS_A_CURVE[0]) -> dict[str, Figure]:
     """Every figure by the id of its place in the page. What is printed is made of the same."""
     maps = figures.stability_maps(report.stability).values()
-    return _figures(report, _unit(report), max_points) | {f"stability-{i}": figure for i, figure in enumerate(maps)}
+    return {
+        **_figures(report, _unit(report), max_points),
+        **{f"stability-{i}": figure for i, figure in enumerate(maps)},
+        **page_cost.drawn(_spent(report), report.runs),
+    }
+
+
+def _spent(report: ReportData) -> cost.Cost:
+    return report.cost or cost.cost(report.runs, report.train, report.attempts, report.savings)
 
 
 def _unit(report: ReportData) -> TimeUnit:

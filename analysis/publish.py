@@ -11,12 +11,10 @@ from typing import Any, Literal
 from analysis import figures, page, page_tables
 from analysis.figures import Figure, Width
 from analysis.page import ReportData
-from analysis.readers import load_runs
-from analysis.report import Answer, analyse, page_data
+from analysis.report import Answer, page_data
 from analysis.tables import Table
-from analysis.targets import Method
 from cl_bench.errors import UserError
-from cl_bench.paths import SweepDir, write_atomic
+from cl_bench.paths import write_atomic
 
 Format = Literal["pdf", "svg"]
 FORMATS: tuple[Format, ...] = ("pdf", "svg")
@@ -30,35 +28,23 @@ class Published:
     """What was written into `folder`."""
 
     folder: Path
-    figures: list[Path]
+    figures: list[str]
     tables: list[str]
 
 
-def write(
-    folder: str | Path,
-    out: str | Path | None = None,
-    form: Format = "pdf",
-    width: Width = "one",
-    target_ppl: float | None = None,
-    method: Method = "interpolate",
-) -> Published:
-    """Write every figure and the tables by cell of a sweep's folder into `out` (default: its folder `figures`).
+def write(answer: Answer, into: str | Path, form: Format = "pdf", width: Width = "one") -> Published:
+    """Write every figure of a report and its tables by cell into a folder.
 
-    Raises UserError where there is nothing to show, and, tables written, where figures cannot be drawn.
+    Raises UserError, tables written, where figures cannot be drawn.
     """
-    runs = load_runs(folder)
-    if runs.evals.empty:
-        raise UserError(f"{folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
-    answer = analyse(runs, target_ppl, method)
-    into = Path(out) if out is not None else SweepDir.at(folder).figures
-    written = tables(answer)
+    folder, written = Path(into), tables(answer)
     for name, table in written.items():
-        write_atomic(into / f"{name}.tex", table.latex(f"tab:{name}"))
-        write_atomic(into / f"{name}.md", table.markdown())
+        write_atomic(folder / f"{name}.tex", table.latex(f"tab:{name}"))
+        write_atomic(folder / f"{name}.md", table.markdown())
     drawn = draw(static(page_data(answer, "", ""), width), form)
     for name, content in drawn.items():
-        write_atomic(into / f"{name}.{form}", content)
-    return Published(into, [into / f"{name}.{form}" for name in drawn], list(written))
+        write_atomic(folder / f"{name}.{form}", content)
+    return Published(folder, list(drawn), list(written))
 
 
 def tables(answer: Answer) -> dict[str, Table]:
@@ -69,6 +55,7 @@ def tables(answer: Answer) -> dict[str, Table]:
         "deepest": page_tables.deepest_table(cells),
         "crossings": page_tables.crossings_table(cells),
         "stability": page_tables.stability_table(answer.stability),
+        "cost": page_tables.cost_cells_table(answer.cost),
     }
 
 

@@ -6,12 +6,13 @@ import dataclasses
 import datetime
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import page
+from analysis import cost, page, tuning
 from analysis.over_targets import over_targets
 from analysis.readers import load_runs
 from analysis.savings import savings
@@ -32,6 +33,7 @@ class Answer:
     targets: pd.DataFrame
     stability: pd.DataFrame
     verdict: dict[str, Any]
+    cost: cost.Cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,27 @@ class Report:
         return self.answer.verdict
 
 
-def analyse(runs: Runs, target_ppl: float | None = None, method: Method = "interpolate") -> Answer:
-    """Everything that a report says of loaded runs. Raises UserError for a target that no baseline reached."""
+def analyse(
+    runs: Runs,
+    target_ppl: float | None = None,
+    method: Method = "interpolate",
+    charges: tuning.Charges | None = None,
+    price: float | None = None,
+) -> Answer:
+    """Everything that a report says of loaded runs. Raises UserError for a target that no baseline reached.
+
+    `charges` are searches for curricula to be counted, `price` is money per GPU-hour.
+    """
     if target_ppl is not None and not (math.isfinite(target_ppl) and target_ppl > 1):
         raise UserError(f"target {target_ppl:g}: a perplexity is a number above 1 (for a loss of L nats, exp(L))")
     saved = savings(runs, target_ppl, method)
     targets = over_targets(runs, saved, method)
     stable = stability(runs)
-    return Answer(runs, saved, targets, stable, verdict(runs, saved, stable, target_ppl, targets, method))
+    words = verdict(runs, saved, stable, target_ppl, targets, method)
+    spent = cost.cost(runs.runs, runs.train, runs.attempts, saved, charges, price)
+    words["caveats"] += cost.caveats(spent)
+    words["cost"] = cost.plain(spent)
+    return Answer(runs, saved, targets, stable, words, spent)
 
 
 def page_data(answer: Answer, command: str, generated: str) -> page.ReportData:
@@ -73,22 +88,49 @@ def page_data(answer: Answer, command: str, generated: str) -> page.ReportData:
         stability=answer.stability,
         attempts=runs.attempts,
         generated=generated,
+        cost=answer.cost,
     )
 
 
-def write(folder: str | Path, target_ppl: float | None = None, method: Method = "interpolate") -> Report:
-    """Analyse a sweep's folder and write report.html, verdict.json and its tables into it."""
+def answer_of(
+    folder: str | Path,
+    target_ppl: float | None = None,
+    method: Method = "interpolate",
+    price: float | None = None,
+    searches: Sequence[str] = (),
+) -> Answer:
+    """Load and analyse a sweep's folder. Raises UserError where no run has an evaluation.
+
+    `price` is money per GPU-hour; `searches` names tuning to be counted beside what is found to belong to the runs.
+    """
+    cost.check_price(price)
     runs = load_runs(folder)
     if runs.evals.empty:
         raise UserError(f"{folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
-    answer = analyse(runs, target_ppl, method)
     out = SweepDir.at(folder)
+    charges = tuning.charges(runs, out.outputs if out.manifest.exists() else out.root, searches)
+    return analyse(runs, target_ppl, method, charges, price)
+
+
+def write(
+    folder: str | Path,
+    target_ppl: float | None = None,
+    method: Method = "interpolate",
+    price: float | None = None,
+    searches: Sequence[str] = (),
+) -> Report:
+    """Analyse a sweep's folder and write report.html, verdict.json and its tables into it, asked as in `answer_of`."""
+    answer, out = answer_of(folder, target_ppl, method, price, searches), SweepDir.at(folder)
     command = f"python -m analysis report {folder}" + (f" --target {target_ppl:g}" if target_ppl is not None else "")
     command += f" --crossing {method}" if method != "interpolate" else ""
+    command += (f" --price {price:g}" if price is not None else "") + (
+        f" --tuning {','.join(searches)}" * bool(searches)
+    )
     html = page.render(page_data(answer, command, datetime.datetime.now().astimezone().isoformat(timespec="minutes")))
     write_atomic(out.savings, answer.savings.to_csv(index=False))
     write_atomic(out.targets, answer.targets.to_csv(index=False))
     write_atomic(out.stability, answer.stability.to_csv(index=False))
+    write_atomic(out.cost, answer.cost.runs.to_csv(index=False))
     write_atomic(out.verdict, json.dumps(answer.verdict, indent=1, allow_nan=False))
     write_atomic(out.report, html)
     return Report(answer, out.report)

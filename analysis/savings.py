@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from analysis.clocks import mean_ranks
 from analysis.curves import Curve, curves
 from analysis.intervals import Censored, Estimate, Pair, estimate, pair
 from analysis.multiple import holm
@@ -70,7 +71,7 @@ class Comparison:
     note: str = ""
     waiting: bool = False
     """Whether there is nothing to compare yet, or nothing to compare with: no outcome of either run."""
-    ranks: tuple[int, int] = (1, 1)
+    ranks: tuple[float, float] = (1, 1)
     """Of the curriculum run and of the baseline."""
 
     @property
@@ -110,12 +111,13 @@ def savings(runs: Runs, target_ppl: float | None = None, method: Method = "inter
     known = curves(runs.evals)
     if target_ppl is not None:
         _check_target(table, target_ppl)
-    baselines = Baselines(table)
+    baselines, ranks = Baselines(table), mean_ranks(table, runs.attempts)
     rows = []
     for run in rows_of(table[table["role"] == "curriculum"]):
         paired, best = (
             compare(run, baseline, known, target_loss, method) for baseline in (baselines.of(run), baselines.best(run))
         )
+        paired = dataclasses.replace(paired, ranks=_ranks(ranks, paired, str(run["run_id"])))
         by_method = {m: _recrossed(paired, str(run["run_id"]), known, m) for m in METHODS}
         rows.append(_row(run, paired, best, by_method))
     return pd.DataFrame(rows, columns=list(SAVING_COLUMNS))
@@ -218,8 +220,13 @@ def compare(
     elif not ours.reached:
         note = f"not there yet ({run['state']})" if run["state"] in _OPEN else "never reached the target"
         note += "; the run diverged" if run["state"] == "DIVERGED" else ""
-    ranks = tuple(max(1, int(r["world_size"])) for r in (run, baseline))
-    return Comparison(baseline_id, target, ours, theirs, note, ranks=cast(tuple[int, int], ranks))
+    return Comparison(baseline_id, target, ours, theirs, note)
+
+
+def _ranks(ranks: dict[str, float], found: Comparison, run_id: str) -> tuple[float, float]:
+    """Of the run and its baseline; where either is unknown its hours are those of one rank, and so are the other's."""
+    both = ranks[run_id], ranks.get(found.baseline_run_id or "", math.nan)
+    return (1, 1) if any(math.isnan(r) for r in both) else both
 
 
 def _recrossed(found: Comparison, run_id: str, known: dict[str, Curve], method: Method) -> float:

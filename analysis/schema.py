@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from cl_bench.config import RunConfig
@@ -65,7 +66,7 @@ class Runs:
     evals: pd.DataFrame
     """One row an evaluation: run_id and records.EVAL_COLUMNS."""
     attempts: pd.DataFrame
-    """One row an attempt: run_id and records.ATTEMPT_COLUMNS. No rows where a source does not know them."""
+    """One row an attempt: run_id, records.ATTEMPT_COLUMNS and SPENT_COLUMNS. No rows where a source knows none."""
     notes: tuple[str, ...] = ()
     """What was forgiven while reading: torn lines, runs left out."""
     configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
@@ -84,3 +85,15 @@ def perplexity(loss: float) -> float:
 def rows_of(frame: pd.DataFrame) -> list[Row]:
     """A frame's rows: what a loop over a table of a thousand runs can afford."""
     return cast(list[Row], frame.to_dict("records"))
+
+
+def stretches(frame: pd.DataFrame) -> Iterator[tuple[str, slice]]:
+    """(run_id, rows) of each unbroken stretch of rows of one run; a run's rows are usually one stretch."""
+    if frame.empty:
+        return
+    ids = frame["run_id"].array
+    ends = np.append(np.flatnonzero(np.asarray(ids[1:] != ids[:-1], dtype=bool)) + 1, len(ids))
+    start = 0
+    for end in ends.tolist():
+        yield str(ids[start]), slice(start, end)
+        start = end

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import best
+from analysis import best, clocks
 from analysis.best import Best
 from analysis.over_targets import deepest
 from analysis.savings import best_baseline_cell, cells
@@ -50,7 +50,7 @@ def verdict(
     return {
         "sentence": sentence(runs, grid, stability, best_cell, target_ppl),
         "best_sentence": best_sentence(champions),
-        "caveats": caveats(runs, grid, champions),
+        "caveats": caveats(runs, grid, champions) + clocks.warnings(runs.runs, savings),
         "target_ppl": common,
         "target_kind": _target_kind(baselines, target_ppl),
         "crossing": method,
@@ -104,20 +104,26 @@ def sentence(
     for cell in grid:
         groups.setdefault(cell["curriculum"], []).append(cell)
     heads = [_head(own, best_cell) for own in groups.values()]
-    shown = heads[:_MOST_CURRICULA]
-    places = {_where(head) for head in shown}
-    if len(places) == 1 and len(shown) > 1:
-        text = f"{at}, at {_where(shown[0])}, " + ", ".join(f"{h['curriculum']} {_needed(h)}" for h in shown)
+    if len(heads) == 1:
+        (head,) = heads
+        text = f"{at} {head['curriculum']} {_needed(head)} at {_where(head)}{_against_best(head)}"
+        text += _elsewhere([c for c in grid if c is not head]) if len(grid) <= _FEW_CELLS else ""
     else:
-        text = f"{at} " + "; ".join(f"{h['curriculum']} {_needed(h)} at {_where(h)}{_against_best(h)}" for h in shown)
-    if len(heads) == 1 and len(grid) <= _FEW_CELLS:
-        text += _elsewhere([c for c in grid if c is not heads[0]])
+        text = f"{at} {_side_by_side(heads[:_MOST_CURRICULA])}"
     text += "."
-    if len(heads) > len(shown):
-        text += f" {len(heads) - len(shown)} more curricula are in the table."
+    if len(heads) > _MOST_CURRICULA:
+        text += f" {len(heads) - _MOST_CURRICULA} more curricula are in the table."
     if len(grid) > _FEW_CELLS or len(heads) > 1:
         text += _tally(grid)
     return f"{text} {_spikes(runs, stability)}".strip()
+
+
+def _side_by_side(heads: list[dict[str, Any]]) -> str:
+    """Several curricula, those of one place together; tokens only, time is in the table."""
+    places: dict[str, list[str]] = {}
+    for i, head in enumerate(heads):
+        places.setdefault(_where(head), []).append(f"{head['curriculum']} {_needed(head, first=i == 0, time=False)}")
+    return "; ".join(f"{' and '.join(parts)} at {where}" for where, parts in places.items())
 
 
 def _head(own: list[dict[str, Any]], best_cell: tuple[int, float] | None) -> dict[str, Any]:
@@ -125,15 +131,16 @@ def _head(own: list[dict[str, Any]], best_cell: tuple[int, float] | None) -> dic
     return next((c for c in own if best_cell == (c["global_batch_size"], c["lr"])), own[0])
 
 
-def _needed(cell: dict[str, Any]) -> str:
+def _needed(cell: dict[str, Any], *, first: bool = True, time: bool = True) -> str:
+    """What a cell needed; the `first` of several says what its interval is."""
     if cell["token_saving"] is None:
         return _bounded(cell)
     interval = ""
     if cell["token_saving_low"] is not None:
         low, high = percent(cell["token_saving_low"]), percent(cell["token_saving_high"])
-        interval = f" (95% interval {low} to {high} saved)"
+        interval = f" (95% interval {low} to {high} saved)" if first else f" ({low} to {high})"
     text = f"needed {amount(cell['token_saving'], 'tokens')}{interval}"
-    if cell["time_saving"] is not None:
+    if time and cell["time_saving"] is not None:
         text += f" and {amount(cell['time_saving'], 'time')}"
     return text
 
@@ -183,13 +190,12 @@ def _reasons(silent: list[dict[str, Any]]) -> str:
 
 def _tally(grid: list[dict[str, Any]]) -> str:
     """How many cells can be told apart from no difference, over all that were looked at; ranges with one seed."""
-    called = Counter(c["difference"] for c in grid if c["difference"])
-    if called:
-        told = [f"{called['saved']} saved tokens", f"{called['cost']} cost more"]
+    called = Counter(c["difference"] or "silent" for c in grid)
+    if called.total() > called["silent"]:
+        told = [f"{called['saved'] or 'none'} saved tokens", f"{called['cost'] or 'none'} cost more"]
         told += [f"{called['undecided']} undecided"] if called["undecided"] else []
-        silent = len(grid) - sum(called.values())
-        told += [f"{silent} without an interval"] if silent else []
-        return f" Of {len(grid)} cells {', '.join(told)} (95% over all cells, Holm)."
+        told += [f"{called['silent']} without an interval"] if called["silent"] else []
+        return f" Of {len(grid)} cells {', '.join(told)} (at 95% over all of them, Holm)."
     points = [c["token_saving"] for c in grid if c["token_saving"] is not None]
     if not points:
         return ""
@@ -199,8 +205,10 @@ def _tally(grid: list[dict[str, Any]]) -> str:
 
 
 def _where(cell: dict[str, Any]) -> str:
-    """A cell's batch and learning rate, and its variant."""
+    """A cell's batch and learning rate, and what else is special about it, which the sweep's name for it says best."""
     special = f", {cell['variant']}" if cell["variant"] else ""
+    if special and cell["named"]:
+        special = f" ({cell['named']})"
     return f"batch {cell['global_batch_size']}, LR {short_float(cell['lr'])}{special}"
 
 

@@ -23,14 +23,18 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     try:
         meta = json.loads(path.read_text())
-        known = {"dtype": str(np.dtype(meta["dtype"])), "vocab_size": int(meta["vocab_size"])}
+        dtype, vocab_size = np.dtype(meta["dtype"]), int(meta["vocab_size"])
+        if dtype.kind not in "iu" or vocab_size < 1:
+            raise ValueError(f"{dtype} tokens below {vocab_size}")
+        if not all(isinstance(meta.get(part, {}), dict) for part in ("train", "validation")):
+            raise TypeError("its counts are no groups of keys")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: not a note of `cl-bench prepare` ({error}); delete it to read the files as uint16"
         ) from None
-    return {**meta, **known}
+    return {**meta, "dtype": str(dtype), "vocab_size": vocab_size}
 
 
 def nanogpt(path: str) -> Dataset:
@@ -56,7 +60,7 @@ def nanogpt(path: str) -> Dataset:
 def llmc(path: str) -> Dataset:
     """llm.c's shards: in a folder, the files named *train*.bin and *val*.bin; or those that begin with a prefix.
 
-    Raises ConfigError for missing shards and for a header that is not llm.c's or does not fit its file.
+    Raises ConfigError for missing shards, for one that is both, and for a header that is not llm.c's or does not fit.
     """
     place = Path(path).expanduser()
     folder, start = (place, "") if place.is_dir() else (place.parent, place.name)
@@ -68,12 +72,18 @@ def llmc(path: str) -> Dataset:
                 f"data.path = {path}: no file {start}*{part}*.bin in {folder}; data=llmc reads such shards"
             )
         parts[part] = tuple(map(_shard, shards))
+    if both := {span.path for span in parts["train"]} & {span.path for span in parts["val"]}:
+        raise ConfigError(
+            f"{min(both)}: named as training and as validation data; rename it so that its name holds either train or "
+            "val, or give data.path a longer beginning of the names"
+        )
     return Dataset(place.name, parts["train"], parts["val"])
 
 
 def _shard(path: Path) -> Span:
     with path.open("rb") as file:
-        header = np.frombuffer(file.read(4 * _HEADER_INTS), "<i4")
+        raw = file.read(4 * _HEADER_INTS)
+    header = np.frombuffer(raw[: len(raw) // 4 * 4], "<i4")
     if len(header) < _HEADER_INTS or int(header[0]) not in _LLMC:
         found = int(header[0]) if len(header) else "nothing"
         raise ConfigError(f"{path}: begins with {found}, not llm.c's magic number ({' or '.join(map(str, _LLMC))})")

@@ -123,8 +123,8 @@ class DeepSpeedConfig:
     compile: bool = False
     """Compile the model with torch.compile; a compiler is needed on CPU. Set length_buckets with a curriculum."""
     length_buckets: Positive | None = None
-    """At most so many distinct lengths reach the device: others are padded up to the next, padding not counted.
-    null: every length as it is."""
+    """At most so many distinct lengths reach the device: others are padded up to the next, padding not counted. With
+    curriculum.mode=reshape each length still has its own number of sequences. null: every length as it is."""
 
     def __post_init__(self) -> None:
         if self.offload_optimizer and self.zero_stage == 0:
@@ -205,8 +205,8 @@ class RunConfig:
     micro_batch_size: Positive | None = None
     """Sequences per rank in one forward pass at every length; null: the most that hold at most micro_batch_tokens."""
     micro_batch_tokens: Positive = 16384
-    """Upper bound of an automatic micro-batch, in tokens at the step's length: shorter sequences come in larger
-    micro-batches, so that the device stays as full."""
+    """Upper bound of an automatic micro-batch, in tokens at the step's length, padding included (one sequence at
+    least): shorter sequences come in larger micro-batches, so that the device stays as full."""
     max_seqlen: Positive | None = None
     """Tokens per sequence; null: the model's n_positions."""
     batch_warmup: BatchWarmupConfig = dataclasses.field(default_factory=BatchWarmupConfig)
@@ -240,6 +240,11 @@ class RunConfig:
             raise ValueError(
                 f"curriculum.min_difficulty = {cur.min_difficulty} is above curriculum.max_difficulty = "
                 f"{self.max_difficulty}; a curriculum grows from the smaller to the larger"
+            )
+        if cur.schedule == "adaptive" and cur.signal == "adam_var_max" and not self.telemetry.adam_variance_interval:
+            raise ValueError(
+                "curriculum.signal = adam_var_max is never measured with telemetry.adam_variance_interval = 0, and the "
+                "length would never grow; raise the interval, e.g. to 10, or set curriculum.signal=val_loss"
             )
         ranks = self.resources.ranks
         if self.global_batch_size % ranks:
@@ -330,7 +335,7 @@ class RunConfig:
         return self.evaluation.interval_tokens or max(1, self.token_budget // 40)
 
     def micro_batch(self, world_size: int, batch: int | None = None, seqlen: int | None = None) -> int:
-        """Sequences per rank in one forward pass of a step of `batch` sequences of `seqlen` tokens.
+        """Sequences per rank in one forward pass of a step of `batch` sequences that take `seqlen` tokens each.
 
         The largest divisor of the rank's share that holds at most micro_batch_tokens; both default to the full size.
         """

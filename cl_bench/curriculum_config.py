@@ -82,10 +82,12 @@ class CurriculumConfig:
     def label(self) -> str:
         """The shape in words, without its name: '8→256 over 40%' (of the baseline's steps)."""
         top = self.max_difficulty or "full"
-        unit = {"steps": "{:g} steps", "tokens": "{:.3g} tokens"}.get(self.duration_unit)
 
         def amount(value: float) -> str:
-            return unit.format(value) if unit else f"{value:.0%}"
+            if self.duration_unit == "baseline_fraction":
+                return f"{value:.0%}"
+            billions = self.duration_unit == "tokens" and value >= 1e9
+            return f"{value / 1e9:,.4g}B tokens" if billions else f"{value:,.0f} {self.duration_unit}"
 
         reshape = ", reshape" if self.mode == "reshape" else ""
         if self.schedule == "baseline":

@@ -86,9 +86,10 @@ class DataConfig:
                 f"data.weights = {list(self.weights)}: shares are positive, or 0 to leave one out; raise one above 0"
             )
         if not 2 <= len(self.split) <= 3 or min(self.split[:2]) == 0:
+            given = ",".join(f"{share:g}" for share in self.split)
             raise ValueError(
-                f"data.split = {[f'{s:g}' for s in self.split]}: two or three shares, of which training and validation "
-                "must have one; e.g. data.split=[949,50,1]"
+                f"data.split = [{given}]: two or three shares, of which training and validation must have one; e.g. "
+                "data.split=[949,50,1]"
             )
 
     def _check_tokenizer(self) -> None:

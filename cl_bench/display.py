@@ -86,6 +86,10 @@ def print_plan(plan: Plan, *, queued: bool = False) -> None:
     for text in plan.texts:
         console.print(text)
     console.print(_table(plan))
+    short = sum(max(n for n, _ in r.extent.lengths) < r.config.max_difficulty for r in plan.runs)
+    if short:
+        are = "runs never reach" if short > 1 else "run never reaches"
+        console.print(f"{short} {are} the full length: the curriculum is longer than the token budget allows")
     if len(plan.runs) > _MOST_ROWS:
         console.print(f"… and {len(plan.runs) - _MOST_ROWS} more, all in plan.csv")
 

@@ -109,8 +109,11 @@ def make_engine(config: RunConfig, world_size: int, device: str) -> Any:
     model = GPT2(config.model)
     model.recompute = config.deepspeed.activation_checkpointing
     if config.deepspeed.compile:
-        # Every length is a shape of its own, and evaluation has another.
-        torch._dynamo.config.recompile_limit = len(set(pacing.buckets(config).values())) + 8
+        # Beyond either limit nothing would be compiled any more. Evaluation has shapes of its own.
+        limit = pacing.most_shapes(config) + 8
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = limit
+        dynamo.accumulated_recompile_limit = max(limit, dynamo.accumulated_recompile_limit)
         model.compile(dynamic=False)
     optim = config.optim
     optimizer = torch.optim.AdamW(

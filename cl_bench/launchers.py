@@ -23,7 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cl_bench import config, display, launch, local, slurm, tune, tune_config
+from cl_bench import config, display, launch, local, pacing, slurm, tune, tune_config
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.launch import RunsFailed
 
@@ -134,7 +134,9 @@ def split(composed: dict[str, Any]) -> tuple[config.RunConfig, config.LaunchConf
     """A composed config as a run's and the launch's. Raises ConfigError."""
     composed = {k: v for k, v in composed.items() if k not in ("hydra", "sweeps")}
     settings = {k: composed.pop(k) for k in _LAUNCH_KEYS if k in composed}
-    return config.from_dict(composed), config.launch_from_dict(settings)
+    run = config.from_dict(composed)
+    pacing.check_batch_warmup(run)  # here, and not of a plan: a probe of `cl-bench tune` is the beginning of a run
+    return run, config.launch_from_dict(settings)
 
 
 class LocalLauncher(Launcher):

@@ -203,6 +203,8 @@ class Extent:
     """(length, sequences trained at that length), in the same order."""
     is_least: bool = False
     """Whether the run may take more steps: an adaptive one is planned as if it never had to wait."""
+    last_batch: int = 0
+    """Sequences of the last step."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -213,7 +215,7 @@ def _extent(pacing: Pacing, sizes: batch.BatchSize, fixed: int, budget: int) -> 
     """
     steps: dict[int, int] = {}
     sequences: dict[int, int] = {}
-    step = samples = tokens = 0
+    step = samples = tokens = size = 0
     while tokens < budget:
         length = pacing.seqlen(step + 1)
         size = sizes.at(step + 1, samples, tokens)
@@ -223,7 +225,7 @@ def _extent(pacing: Pacing, sizes: batch.BatchSize, fixed: int, budget: int) -> 
         steps[length] = steps.get(length, 0) + n
         sequences[length] = sequences.get(length, 0) + n * size
         step, samples, tokens = step + n, samples + n * size, tokens + n * per_step
-    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()))
+    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()), last_batch=size)
 
 
 def extent(config: RunConfig) -> Extent:
@@ -239,7 +241,7 @@ def _least(config: RunConfig) -> Extent:
     interval, length = config.eval_interval_tokens, adaptive.Adaptive(config).first().length
     steps: dict[int, int] = {}
     sequences: dict[int, int] = {}
-    step = samples = tokens = 0
+    step = samples = tokens = size = 0
     while tokens < config.token_budget:
         step += 1
         size = sizes.at(step, samples, tokens)
@@ -249,7 +251,18 @@ def _least(config: RunConfig) -> Extent:
         looked = config.curriculum.signal != "val_loss" or (tokens + consumed) // interval > tokens // interval
         samples, tokens = samples + size, tokens + consumed
         length = rule.longer(length) if looked and length < rule.high else length
-    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()), is_least=True)
+    return Extent(step, tokens, tuple(steps.items()), tuple(sequences.items()), is_least=True, last_batch=size)
+
+
+def check_batch_warmup(config: RunConfig) -> None:
+    """Raise ConfigError when the run is over before its batch warmup is."""
+    last, warmup = extent(config).last_batch, config.batch_warmup
+    if last < config.global_batch_size:
+        raise ConfigError(
+            f"batch_warmup.duration = {warmup.duration:g} {warmup.duration_unit}: the run ends at token_budget = "
+            f"{config.token_budget:,} with a batch of {last}, and never reaches global_batch_size = "
+            f"{config.global_batch_size}; shorten the warmup, or lengthen the run"
+        )
 
 
 def _fixed(config: RunConfig) -> int:
@@ -282,6 +295,21 @@ def buckets(config: RunConfig) -> dict[int, int]:
     last_of = [-(-(group + 1) * len(lengths) // most) - 1 for group in range(most)]
     ends = [lengths[i] for i in last_of]
     return {length: next(end for end in ends if end >= length) for length in lengths}
+
+
+def tokens_on_device(config: RunConfig, seqlen: int, padded: int) -> int:
+    """Tokens, padding included, that a block takes in a step of `seqlen` whose sequences are padded to `padded`."""
+    pieces = -(-config.seqlen // seqlen) if config.curriculum.mode == "reshape" else 1
+    return pieces * padded
+
+
+def most_shapes(config: RunConfig) -> int:
+    """Upper bound of the distinct (sequences, length) of a training run's forward passes."""
+    padded, warmup = buckets(config), config.batch_warmup
+    # Truncated blocks come in as many rows at every length of a bucket; reshaped ones in more rows the shorter it is.
+    lengths = len(padded) if config.curriculum.mode == "reshape" else len(set(padded.values()))
+    sizes = 1 if warmup.start is None else (config.global_batch_size - warmup.start) // warmup.increment + 1
+    return lengths * sizes
 
 
 def custom_fingerprint(config: RunConfig) -> str | None:

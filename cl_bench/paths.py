@@ -166,6 +166,11 @@ class SweepDir:
         return self.root / "stability.csv"
 
     @property
+    def cost(self) -> Path:
+        """Hours and what they saved, per run."""
+        return self.root / "cost.csv"
+
+    @property
     def verdict(self) -> Path:
         """The answer, for programs."""
         return self.root / "verdict.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,15 @@ _ROWS = (".jsonl", ".ndjson")
 def prepare(argv: Sequence[str]) -> int:
     """`cl-bench prepare`: encode texts into a folder; the same command goes on with what was interrupted."""
     args = _parser().parse_args(argv)
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers {args.workers}: must be 1 or more")
+    try:
+        return _prepare(args)
+    except ConfigError as error:
+        raise ConfigError(_as_typed(str(error))) from None
+
+
+def _prepare(args: argparse.Namespace) -> int:
     config = validation.build(
         DataConfig,
         {
@@ -34,19 +44,18 @@ def prepare(argv: Sequence[str]) -> int:
             "validation_fraction": args.validation_fraction,
         },
     )
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers {args.workers}: must be 1 or more")
-    stretches = stretches_of(config, args.path)
-    job = tokenise.Job(stretches, config, key=args.key)
+    job = tokenise.Job(stretches_of(config, args.path), config, key=args.key)
     folder = Path(args.out).expanduser().absolute()
+    console = Console(stderr=True)
     with Progress(
         TextColumn(folder.name),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("", total=job.n_bytes)
         workers = args.workers or tokenise.workers_for(job.n_bytes)
@@ -56,6 +65,17 @@ def prepare(argv: Sequence[str]) -> int:
             raise UserError("interrupted; the same command goes on where it was") from None
     _say(meta, folder, config)
     return 0
+
+
+def _as_typed(message: str) -> str:
+    """A message about keys of the configuration, under the names of this command's options."""
+    message = re.sub(r"\bdata\.path = ", "", message)
+    names = "tokenizer|vocab_file|merges_file|validation_fraction"
+    return re.sub(
+        rf"(?:\bdata\.|^)({names})\b( = |=)?",
+        lambda m: f"--{m[1].replace('_', '-')}" + (" " if m[2] else ""),
+        message,
+    )
 
 
 def stretches_of(config: DataConfig, paths: Sequence[str]) -> tuple[Stretch, ...]:

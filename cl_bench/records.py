@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,7 +60,10 @@ ATTEMPT_COLUMNS = {
     "device": "str",
     "started": "float64",
     "versions": "str",
+    "hardware": "str",
 }
+# What a reader adds to each attempt.
+SPENT_COLUMNS = {"trained_seconds": "float64", "lost_seconds": "float64", "eval_seconds": "float64"}
 COLUMNS: dict[Kind, dict[str, str]] = {"attempt": ATTEMPT_COLUMNS, "train": TRAIN_COLUMNS, "eval": EVAL_COLUMNS}
 
 
@@ -121,6 +125,7 @@ def _frame(rows: list[dict[str, Any]], kind: Kind) -> pd.DataFrame:
     frame = pd.DataFrame([r for r in rows if r["kind"] == kind], columns=list(COLUMNS[kind]))
     if kind == "attempt":
         frame["versions"] = frame["versions"].map(lambda v: v if isinstance(v, str) else json.dumps(v))
+        frame["hardware"] = frame["hardware"].map(lambda v: v if isinstance(v, str) else "")  # older rows have none
     return frame.astype(COLUMNS[kind])
 
 
@@ -135,18 +140,47 @@ def _drop_superseded(frame: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFram
     return frame[keep].sort_values(["step", "attempt"], kind="stable").reset_index(drop=True)
 
 
+def _spent(train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
+    """The attempts with SPENT_COLUMNS, from the rows of all of them.
+
+    `trained_seconds` is what an attempt trained, `lost_seconds` the part of it that later attempts rolled back, so that
+    the kept parts add up to the clean curve's last train_seconds. An attempt's clock starts where it restored; where no
+    earlier row tells that, the attempt's first step is not counted.
+    """
+    number, step, clock = (train[c].to_numpy() for c in ("attempt", "step", "train_seconds"))
+    evaluated, took = (evals[c].to_numpy() for c in ("attempt", "eval_seconds"))
+    restored = list(zip(attempts["attempt"].tolist(), attempts["restored_step"].tolist(), strict=True))
+    spent = np.zeros((len(attempts), len(SPENT_COLUMNS)))
+    for row, (attempt, begins) in zip(spent, restored, strict=True):
+        row[2] = np.nansum(took[evaluated == attempt])
+        own = np.flatnonzero(number == attempt)
+        if len(own):
+            before = np.flatnonzero((number < attempt) & (step == begins))
+            start = 0.0 if begins == 0 else clock[before[-1]] if len(before) else clock[own[0]]
+            kept = own[step[own] <= min((r for a, r in restored if a > attempt), default=math.inf)]
+            row[0] = clock[own[-1]] - start
+            row[1] = clock[own[-1]] - (clock[kept[-1]] if len(kept) else start)
+    return pd.concat([attempts, pd.DataFrame(spent, attempts.index, list(SPENT_COLUMNS))], axis=1)
+
+
 class Record:
-    """What a run recorded: `train` and `evals`, one clean curve each; `attempts`; `notes` on what was forgiven."""
+    """What a run recorded: `train` and `evals`, one clean curve each; `notes` on what was forgiven; and `attempts`,
+    each with what it trained, what of that was rolled back, and how long it evaluated (SPENT_COLUMNS)."""
 
     def __init__(self, train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame, notes: list[str]) -> None:
         self.train = _drop_superseded(train, attempts)
         self.evals = _drop_superseded(evals, attempts).drop_duplicates("step", keep="first").reset_index(drop=True)
-        self.attempts = attempts
+        self.attempts = _spent(train, evals, attempts)
         self.notes = notes
+
+    @property
+    def lost_seconds(self) -> float:
+        """Seconds of training that were rolled back and done again, over all attempts."""
+        return float(self.attempts["lost_seconds"].sum())
 
 
 def read(run: RunDir) -> Record:
-    """Read a run, finished or not: columns as in TRAIN_COLUMNS, EVAL_COLUMNS and ATTEMPT_COLUMNS.
+    """Read a run, finished or not: columns as in TRAIN_COLUMNS, EVAL_COLUMNS, ATTEMPT_COLUMNS and SPENT_COLUMNS.
 
     Raises RecordError for damage before the end of a file.
     """
@@ -174,7 +208,8 @@ def _all_rows(run: RunDir, paths: list[Path]) -> tuple[dict[Kind, pd.DataFrame],
 
 def _read_table(run: RunDir, kind: Kind) -> pd.DataFrame:
     try:
-        return pd.read_parquet(run.table(kind))
+        frame = pd.read_parquet(run.table(kind))
+        return frame.assign(hardware="") if kind == "attempt" and "hardware" not in frame else frame
     except (OSError, pa.ArrowInvalid) as error:
         raise RecordError(f"{run.table(kind)}: {error}; delete the folder to train the run again") from None
 

@@ -116,18 +116,29 @@ def run(job: Job, folder: Path, workers: int, progress: Progress | None = None) 
     """Encode a job into `folder`, which appears when all is done. Returns what its meta.json says.
 
     Another process that does the same is waited for. Raises ConfigError for text that cannot be encoded, a part that
-    stays empty, and a folder or an unfinished one that holds something else; UserError when a worker is killed.
+    stays empty, and a folder or an unfinished one that holds something else; UserError when a worker is killed or the
+    disk is full.
     """
     aside = folder.with_name(f".{folder.name}.part")
     with lock.alone(folder.with_name(f".{folder.name}.lock")):
         digest = job.digest()
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            if not (folder / _META).is_file():
+                raise ConfigError(f"{folder}: is there already, and holds no tokens; choose another folder")
             return _same(folder, digest, "holds other tokens; delete it, or choose another folder")
         aside.mkdir(parents=True, exist_ok=True)
         if not (aside / _META).exists():
             if (aside / _JOURNAL).exists():
                 _same(aside, digest, f"is half of something else; delete it (`rm -r {aside}`) to begin anew", _JOURNAL)
-            _write(job, aside, digest, workers, progress)
+            try:
+                _write(job, aside, digest, workers, progress)
+            except OSError as error:
+                if error.filename is not None and not Path(error.filename).is_relative_to(aside):
+                    raise  # a text that went away
+                raise UserError(
+                    f"{aside}: cannot be written ({error.strerror}); make room, and the same command goes on where it "
+                    "was"
+                ) from None
         meta = _same(aside, digest, f"holds other tokens; delete it (`rm -r {aside}`) to begin anew")
         (aside / _JOURNAL).unlink(missing_ok=True)
         aside.rename(folder)

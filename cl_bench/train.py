@@ -139,8 +139,8 @@ class Trainer:
         step = state.step + 1
         seqlen = state.pace.length if self.adaptive else self.pacing.seqlen(step)
         size = self.batch_size.at(step, state.consumed_samples, state.consumed_tokens)
-        reshape = config.curriculum.mode == "reshape"
-        micro_batch = self.micro_batch(rank.world_size, size, config.seqlen if reshape else seqlen)
+        padded = self.buckets.get(seqlen, seqlen)
+        micro_batch = self.micro_batch(rank.world_size, size, pacing.tokens_on_device(config, seqlen, padded))
         grad_accum_steps = size // (micro_batch * rank.world_size)
         lr = self.lr_schedule.at(step, state.consumed_tokens)
         started = time.perf_counter()
@@ -155,7 +155,7 @@ class Trainer:
             first = (micro_step * rank.world_size + rank.rank) * micro_batch
             tokens = self.batches.micro_batch(state.consumed_samples + first, micro_batch)
             inputs, labels = data.to_length(tokens, seqlen, config.curriculum.mode)
-            inputs, labels = data.pad(inputs, labels, self.buckets.get(seqlen, seqlen))
+            inputs, labels = data.pad(inputs, labels, padded)
             engine.set_gradient_accumulation_boundary(is_last)
             loss = engine(torch.from_numpy(inputs).to(rank.device), torch.from_numpy(labels).to(rank.device))
             engine.backward(loss)
@@ -252,6 +252,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Open the attempt's record and evaluate the untrained model."""
+        from cl_bench import hardware
+
         node = self.rank.node or socket.gethostname()
         row = {
             "restored_step": self.state.step,
@@ -260,6 +262,7 @@ class Trainer:
             "device": self.rank.device,
             "started": time.time(),
             "versions": _versions(self.run),
+            "hardware": hardware.name(self.rank.device),
         }
         if self.writer:
             self.writer.write("attempt", row)

@@ -35,6 +35,7 @@ _WIKITEXT_LAST = (
     (" N ", " 1 "),
     (" 's", "'s"),
 )
+_WIKITEXT_TITLE = re.compile(r" (= )+.+ (= )+")
 # LAMBADA as first released is tokenised in the way of the Penn Treebank; text that is not stays as it is.
 _LAMBADA = (
     (re.compile(r"\s+([.,!?;:])(?=\s|$)"), r"\1"),
@@ -106,6 +107,11 @@ def lambada(path: Path, tokenizer: Tokenizer, *, strict: bool) -> list[Passage]:
     """
     passages = []
     for line, text in _lines(path):
+        if _WIKITEXT_TITLE.fullmatch(text):
+            raise UserError(
+                f"{path}, line {line}: {text.strip()[:40]!r} is a title of WikiText's raw text, not a passage; give "
+                "LAMBADA's file, or --task wikitext103"
+            )
         if len(text.split()) < 2:
             raise UserError(f"{path}, line {line}: {text[:40]!r} has no word before its last one; give whole passages")
         context, word = (_strict if strict else _in_one_piece)(text, tokenizer)

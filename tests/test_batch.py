@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from cl_bench import adaptive, batch, pacing, schedule
+from cl_bench import adaptive, batch, data, pacing, schedule
 from cl_bench.config import from_dict
 from cl_bench.validation import ConfigError
 from tests.conftest import LINEAR, run_config, small
@@ -73,6 +74,13 @@ def test_ramp_and_curriculum_together_end_where_counting_does(unit: str, mode: s
             {"batch_warmup": RAMP | {"start": 3, "increment": 1}, "resources": {"tasks_per_node": 2}},
             "batch_warmup.start = 3 does not divide over 2 ranks",
         ),
+        (
+            {
+                "curriculum": {"name": "a", "schedule": "adaptive", "signal": "adam_var_max"},
+                "telemetry": {"adam_variance_interval": 0},
+            },
+            "curriculum.signal = adam_var_max is never measured with telemetry.adam_variance_interval = 0",
+        ),
         ({"optim": {"decay_steps": 10}}, "optim.decay_steps = 10 is ignored by optim.decay = tokens"),
         ({"deepspeed": {"offload_optimizer": True}}, "needs deepspeed.zero_stage = 1, 2 or 3"),
         ({"deepspeed": {"offload_parameters": True, "zero_stage": 2}}, "needs deepspeed.zero_stage = 3, not 2"),
@@ -82,6 +90,19 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         from_dict(small(**changes))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens", "steps"])
+def test_a_ramp_that_the_run_is_too_short_for_is_refused(unit: str) -> None:
+    # 20,000 tokens of length 64 are 312 samples, and at batches 2, 4 and 6 in equal parts 78 steps.
+    longest = {"samples": 290, "tokens": 19_000, "steps": 78}[unit]
+    ramp = RAMP | {"duration": longest, "duration_unit": unit}
+    pacing.check_batch_warmup(run_config(batch_warmup=ramp))
+    with pytest.raises(
+        ConfigError, match=r"duration = 1e\+09 .*: the run ends at token_budget = 20,000 with a batch of 2"
+    ):
+        pacing.check_batch_warmup(run_config(batch_warmup=ramp | {"duration": 1e9}))
+    pacing.check_batch_warmup(run_config())
 
 
 # --- decay by steps ---------------------------------------------------------------------------------------------------
@@ -156,3 +177,35 @@ def test_buckets_bound_the_lengths() -> None:
     padded = pacing.buckets(run_config(curriculum=LINEAR, deepspeed={"length_buckets": 3}))
     assert padded == {8: 24, 16: 24, 24: 24, 32: 48, 40: 48, 48: 48, 56: 64, 64: 64}
     assert set(pacing.buckets(run_config(curriculum=LINEAR, deepspeed={"length_buckets": 1})).values()) == {64}
+
+
+@pytest.mark.parametrize("mode", ["truncate", "reshape"])
+@pytest.mark.parametrize("ramp", [{}, RAMP | {"start": 16, "increment": 16, "duration": 600}])
+@pytest.mark.parametrize("most", [None, 2, 3])
+def test_a_micro_batch_holds_no_more_than_its_budget_and_shapes_are_bounded(
+    mode: str, ramp: dict[str, Any], most: int | None
+) -> None:
+    config = run_config(
+        curriculum=LINEAR | {"mode": mode},
+        batch_warmup=ramp,
+        deepspeed={"length_buckets": most},
+        global_batch_size=64,
+        micro_batch_tokens=1024,
+        token_budget=200_000,
+    )
+    pace, sizes, padded_to = pacing.of(config), batch.of(config), pacing.buckets(config)
+    step = samples = tokens = 0
+    shapes = set()
+    while tokens < config.token_budget:
+        step += 1
+        size, length = sizes.at(step, samples, tokens), pace.seqlen(step)
+        padded = padded_to[length]
+        micro_batch = config.micro_batch(1, size, pacing.tokens_on_device(config, length, padded))
+        block = np.zeros((micro_batch, config.seqlen + 1), np.int64)
+        inputs, _ = data.pad(*data.to_length(block, length, mode), padded)
+        assert inputs.size <= 1024
+        shapes.add(inputs.shape)
+        samples, tokens = samples + size, tokens + pacing.tokens_per_step(config, length, size)
+    assert len(shapes) <= pacing.most_shapes(config)
+    if mode == "truncate" and not ramp:
+        assert len(shapes) == (most or 8)

@@ -63,9 +63,17 @@ def test_what_is_noted_beside_the_tokens_counts(tmp_path: Path) -> None:
     (tmp_path / "b" / "meta.json").write_text(json.dumps(meta | {"train": {"tokens": 999}}))
     with pytest.raises(ConfigError, match=r"train\.bin: 1000 tokens, where meta\.json announces 999"):
         corpus.inspect(config)
-    (tmp_path / "b" / "meta.json").write_text('{"dtype": "no such"}')
-    with pytest.raises(ConfigError, match=r"meta\.json: not a note of `cl-bench prepare`"):
-        corpus.inspect(config)
+    for wrong in (
+        {"dtype": "no such"},
+        meta | {"dtype": "float32"},
+        meta | {"dtype": "object"},
+        meta | {"vocab_size": -1},
+        meta | {"train": "many"},
+        [],
+    ):
+        (tmp_path / "b" / "meta.json").write_text(json.dumps(wrong))
+        with pytest.raises(ConfigError, match=r"meta\.json: not a note of `cl-bench prepare`"):
+            corpus.inspect(config)
 
 
 def test_wrong_files_of_nanogpt_are_named(tmp_path: Path) -> None:
@@ -126,6 +134,23 @@ def test_wrong_shards_are_named(tmp_path: Path) -> None:
     (tmp_path / "x_val.bin").write_bytes(raw[:-1])
     with pytest.raises(ConfigError, match="99 bytes are not a multiple of 2"):
         corpus.inspect(config)
-    (tmp_path / "x_val.bin").write_bytes(raw[:100])
-    with pytest.raises(ConfigError, match=r"not llm\.c's magic number"):
+    for n_bytes in (100, 3, 0):
+        (tmp_path / "x_val.bin").write_bytes(raw[:n_bytes])
+        with pytest.raises(ConfigError, match=r"x_val\.bin: begins with .*, not llm\.c's magic number"):
+            corpus.inspect(config)
+
+
+def test_a_shard_is_not_trained_on_and_held_out(tmp_path: Path) -> None:
+    shard(tmp_path / "medieval_train.bin", np.arange(50))
+    shard(tmp_path / "medieval_val.bin", np.arange(50))
+    with pytest.raises(ConfigError, match=r"medieval_train\.bin: named as training and as validation data; rename it"):
+        corpus.inspect(DataConfig(source="llmc", path=str(tmp_path)))
+
+
+def test_an_id_beyond_the_vocabulary_is_named_before_training_wherever_it_stands(tmp_path: Path) -> None:
+    config = nanogpt(tmp_path / "d", train=4_000_000)  # 8 MB: sampled pages are an eighth of it
+    tokens = np.memmap(tmp_path / "d" / "train.bin", "<u2", mode="r+")
+    tokens[3_000] = 60_000
+    tokens.flush()
+    with pytest.raises(ConfigError, match=r"train\.bin: token id 60000 at token 3000 \(byte 6000\) is beyond the"):
         corpus.inspect(config)

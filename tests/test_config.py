@@ -137,3 +137,17 @@ def test_variants_name_what_else_differs() -> None:
 
 def test_short_float() -> None:
     assert [identity.short_float(v) for v in (2e-3, 1.5e-4, 0.1, 0)] == ["2e-3", "1.5e-4", "1e-1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("duration", "unit", "said"),
+    [
+        (0.4, "baseline_fraction", "8→full over 40%"),
+        (15_000, "steps", "8→full over 15,000 steps"),
+        (600_000, "tokens", "8→full over 600,000 tokens"),
+        (45e9, "tokens", "8→full over 45B tokens"),
+    ],
+)
+def test_a_curriculum_in_words(duration: float, unit: str, said: str) -> None:
+    cur = run_config(curriculum=LINEAR | {"duration": duration, "duration_unit": unit}).curriculum
+    assert cur.label() == said

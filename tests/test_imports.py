@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"adaptive", "batch", "memory", "tokenizer", "tune_search", "tokens", "blend"},
     {"pacing", "texts", "chunks", "megatron", "bin_files"},
     {"schedule", "identity"},
-    {"lock", "records", "status", "submission", "provenance", "rendezvous", "tune_probe"},
+    {"lock", "records", "status", "submission", "provenance", "rendezvous", "tune_probe", "hardware"},
     {"tokenise"},
     {"cache"},
     {"corpus"},

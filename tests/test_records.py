@@ -103,6 +103,53 @@ def test_an_attempt_that_restored_earlier_supersedes_several(tmp_path: Path) -> 
     assert record.train["loss"].tolist() == [1.0] * 2 + [3.0] * 4
 
 
+def test_what_each_attempt_trained_and_lost(tmp_path: Path) -> None:
+    run = run_dir(tmp_path)
+    attempt(run, 0, range(1, 8)).close()  # 7 steps of 0.1 s, the last 3 rolled back; evaluations at 0, 2, 4, 6
+    attempt(run, 4, range(0)).close()  # failed at once
+    attempt(run, 4, range(5, 11)).close()
+    record = records.read(run)
+    assert record.attempts["trained_seconds"].tolist() == pytest.approx([0.7, 0.0, 0.6])
+    assert record.attempts["lost_seconds"].tolist() == pytest.approx([0.3, 0.0, 0.0])
+    assert record.attempts["eval_seconds"].tolist() == pytest.approx([0.4, 0.0, 0.3])
+    assert record.lost_seconds == pytest.approx(0.3)
+    kept = record.attempts["trained_seconds"] - record.attempts["lost_seconds"]
+    assert kept.sum() == pytest.approx(record.train["train_seconds"].iloc[-1])
+    records.compact(run)
+    pd.testing.assert_frame_equal(records.read(run).attempts, record.attempts)
+
+
+def test_what_several_attempts_lost_to_a_later_one(tmp_path: Path) -> None:
+    run = run_dir(tmp_path)
+    for restored, steps in ((0, range(1, 6)), (4, range(5, 9)), (2, range(3, 7))):
+        attempt(run, restored, steps).close()
+    spent = records.read(run).attempts
+    assert spent["trained_seconds"].tolist() == pytest.approx([0.5, 0.4, 0.4])
+    assert spent["lost_seconds"].tolist() == pytest.approx([0.3, 0.4, 0.0])  # the second saved nothing that was kept
+
+
+def test_an_attempt_whose_start_no_row_tells_counts_from_its_second_step(tmp_path: Path) -> None:
+    run = run_dir(tmp_path)
+    attempt(run, 4, range(5, 8)).close()  # the rows of the first four steps are gone
+    assert records.read(run).attempts["trained_seconds"].tolist() == pytest.approx([0.2])
+
+
+def test_attempts_of_before_the_hardware_was_recorded(tmp_path: Path) -> None:
+    run = run_dir(tmp_path)
+    attempt(run, 0, range(1, 3)).close()  # its row says none
+    assert records.read(run).attempts["hardware"].tolist() == [""]
+    records.compact(run)
+    pd.read_parquet(run.table("attempt")).drop(columns="hardware").to_parquet(run.table("attempt"))
+    assert records.read(run).attempts["hardware"].tolist() == [""]
+    named = records.RecordWriter(run, 1)
+    row = {"restored_step": 2, "world_size": 1, "host": "h", "device": "cuda:0", "started": 2.0, "versions": {}}
+    named.write("attempt", row | {"hardware": "NVIDIA H100 80GB HBM3"})
+    named.close()
+    assert records.read(run).attempts["hardware"].tolist() == ["", "NVIDIA H100 80GB HBM3"]
+    records.compact(run)
+    assert records.read(run).attempts["hardware"].tolist() == ["", "NVIDIA H100 80GB HBM3"]
+
+
 def test_only_a_torn_last_line_is_forgiven(tmp_path: Path) -> None:
     run = run_dir(tmp_path)
     attempt(run, 0, range(1, 4)).close()

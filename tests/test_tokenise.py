@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from cl_bench import cache, chunks, corpus, prepare_command, tokenise, tokenizer
 from cl_bench.cli import main
 from cl_bench.config import DataConfig
+from cl_bench.errors import UserError
 from cl_bench.validation import ConfigError
 
 
@@ -161,10 +163,30 @@ def test_what_is_there_of_something_else_is_left_alone(texts: Path, gpt2_files: 
     tokenise.run(job_of(texts, gpt2_files), tmp_path / "out", workers=1)  # an empty folder is no obstacle
     with pytest.raises(ConfigError, match="out: holds other tokens; delete it, or choose another folder"):
         tokenise.run(job_of(texts, gpt2_files, validation_fraction=0.2), tmp_path / "out", workers=1)
+    (tmp_path / "mine.txt").write_text("not to be deleted")
+    with pytest.raises(ConfigError, match=r"mine\.txt: is there already, and holds no tokens; choose another folder"):
+        tokenise.run(job_of(texts, gpt2_files), tmp_path / "mine.txt", workers=1)
     (tmp_path / ".new.part").mkdir()
     (tmp_path / ".new.part" / "journal.json").write_text('{"job": "another"}')
     with pytest.raises(ConfigError, match=r"is half of something else; delete it \(`rm -r "):
         tokenise.run(job_of(texts, gpt2_files), tmp_path / "new", workers=1)
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(
+    texts: Path, gpt2_files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, sync = job_of(texts, gpt2_files), tokenise._sync
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tokenise, "_sync", full)
+    with pytest.raises(UserError, match=r"\.out\.part: cannot be written \(No space left on device\); make room"):
+        tokenise.run(job, tmp_path / "out", workers=1)
+    monkeypatch.setattr(tokenise, "_sync", sync)
+    tokenise.run(job, tmp_path / "out", workers=1)
+    tokenise.run(job, tmp_path / "whole", workers=1)
+    assert (tmp_path / "out" / "train.bin").read_bytes() == (tmp_path / "whole" / "train.bin").read_bytes()
 
 
 def test_a_part_that_stays_empty_is_named(gpt2_files: dict[str, str], tmp_path: Path) -> None:
@@ -213,10 +235,13 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["x"], "error: data.path = x: no such file or folder"),
-        (["."], "error: data.path = .: no files there"),
-        ([".", "--tokenizer", "gpt2"], "error: data.tokenizer = gpt2 needs data.vocab_file=vocab.json"),
-        ([".", "--tokenizer", "bytes", "--validation-fraction", "2"], "error: validation_fraction = 2.0: must be less"),
+        (["x"], "error: x: no such file or folder"),
+        (["."], "error: .: no files there"),
+        (
+            [".", "--tokenizer", "gpt2"],
+            "error: --tokenizer gpt2 needs --vocab-file vocab.json and --merges-file merges",
+        ),
+        ([".", "--tokenizer", "bytes", "--validation-fraction", "2"], "error: --validation-fraction 2.0: must be less"),
         ([".", "--tokenizer", "bytes", "--workers", "0"], "error: --workers 0: must be 1 or more"),
     ],
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cl_bench import tokenizer
 from cl_bench.config import DataConfig
@@ -49,6 +52,37 @@ def test_the_same_ids_as_the_tokenizers_package(gpt2: tokenizer.GPT2, gpt2_files
     for text in [*NASTY, Path(__file__).read_text()]:
         assert gpt2.encode(text).tolist() == other.encode(text).ids, text
         assert gpt2.decode(gpt2.encode(text)) == text
+
+
+WORDS = " \t\n\r\x0b\x0c\x1c\x85\u00a0\u2003\u2028\u3000aZ09'!é½Ж東。\u0939\u200b\U0001d4b3"
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.lists(st.sampled_from([*WORDS, "  ", "\n\n", "'s", "'ll", " x", "x ", "1a"]), max_size=40).map("".join))
+def test_words_are_cut_as_tiktoken_cuts_them(text: str, gpt2: tokenizer.GPT2, tiktokens_own: Any) -> None:
+    assert gpt2.encode(text).tolist() == tiktokens_own.encode_ordinary(text)
+
+
+@pytest.fixture(scope="module")
+def tiktokens_own(gpt2: tokenizer.GPT2) -> Any:
+    """The same ranks under the pattern that tiktoken has for GPT-2."""
+    import tiktoken
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    ranks = gpt2._encoding._mergeable_ranks
+    return tiktoken.Encoding("own", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
+
+
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_white_space_without_end_is_text_like_any_other(gpt2: tokenizer.GPT2, space: str) -> None:
+    run = space * 2_000_000
+    with pytest.raises(ValueError, match="Max stack size"):
+        gpt2._ids(f"one{run}two")
+    ids = gpt2.encode(f"one{run}two three{run}")
+    assert gpt2.decode(ids) == f"one{run}two three{run}"
+    short = space * 1_000  # what the engine still does by itself ends in the same tokens
+    end = gpt2.encode(f"one{short}two three").tolist()[-4:]
+    assert end == gpt2.encode(f"one{run}two three").tolist()[-4:]
 
 
 def test_half_a_surrogate_pair_is_replaced(gpt2: tokenizer.GPT2) -> None:
@@ -108,5 +142,6 @@ def test_wrong_files_are_named(gpt2_files: dict[str, str], tmp_path: Path) -> No
     refused(None, "#version: 0.2\nzz qqqq\n", "line 2 merges 'zz qqqq', which data.vocab_file = .* does not hold")
     refused(None, "\n".join([merges[2], merges[1], *merges[3:]]), "not above")
     refused(None, "#version: 0.2\n", "holds no merges")
+    refused(None, "\n".join(merges[:20_000]), "no line makes '.*', one of 30,0.. such tokens of data.vocab_file")
     with pytest.raises(ConfigError, match=r"nowhere\.json: cannot be read"):
         tokenizer.of(bpe(vocab_file=str(tmp_path / "nowhere.json"), merges_file=gpt2_files["merges_file"]))

@@ -273,6 +273,11 @@ def test_plain_text_passages_and_the_treebank_form(tmp_path: Path) -> None:
         ("lambada.jsonl", b'["a b"]\n', 'line 1: is list, not "text"'),
         ("lambada.jsonl", b'{"text": "a b"\n', "line 1: not JSON"),
         ("lambada", b'{"text": "a b"}\nplain text\n', "line 2: not JSON"),
+        (
+            "lambada",
+            b" \n = Valkyria Chronicles III = \n \n Senjo no Valkyria 3 \n",
+            "line 2: .* is a title of WikiText's",
+        ),
         ("lambada", b"plain text\nword\n", "line 2: 'word' has no word before its last one"),
         ("lambada", b"\xff\xfe", "not UTF-8 text .byte 0"),
         ("lambada", b"\n\n", "empty; give"),

@@ -25,6 +25,7 @@ from analysis.figures.style import (
     time_unit,
 )
 from analysis.figures.thinning import thin_minmax
+from analysis.figures.throughput import hours_spent, throughput_by_length
 
 __all__ = [
     "BASELINE_GREY",
@@ -37,6 +38,7 @@ __all__ = [
     "Width",
     "format_lr",
     "format_ppl",
+    "hours_spent",
     "length_schedule",
     "method_names",
     "over_time",
@@ -46,6 +48,7 @@ __all__ = [
     "savings_intervals",
     "stability_maps",
     "thin_minmax",
+    "throughput_by_length",
     "time_unit",
     "training_curves",
     "validation_curves",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.figures.labels import end_labels
 from analysis.figures.style import (
     BASELINE_GREY,
     DASHES,
@@ -27,6 +28,7 @@ from analysis.figures.thinning import significant
 
 MAX_BANDS = 6
 """With more cells than this the bands would hide each other: lines alone, the bands are in the data."""
+MAX_LABELS = 8
 _SHOWN = (-100.0, 100.0)
 """Savings (%) in the first view at most: early on, where nothing has been learnt yet, ratios are wild."""
 
@@ -66,11 +68,16 @@ def saving_over_targets(
         ],
         meta={"table": _table(targets)},
     )
+    figure: Figure = {"data": traces, "layout": layout}
+    lines = [t for t in traces if "fill" not in t]
+    if len(lines) <= MAX_LABELS:
+        layout["annotations"] = end_labels({"data": lines, "layout": layout}, low, high)
+        layout["margin"]["r"] = 24 + round(6.4 * max(len(str(t["name"])) for t in lines))
     if target_ppl is not None:
         across = target_line(target_ppl)
         ends = {"x0": across["y0"], "x1": across["y0"], "y0": 0, "y1": 1}
         layout["shapes"].append(across | {"xref": "x", "yref": "paper"} | ends)
-    return {"data": traces, "layout": layout}
+    return figure
 
 
 def _place(first: pd.Series[Any]) -> str:

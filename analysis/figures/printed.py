@@ -22,17 +22,24 @@ _LEFT_PX = 50
 _ROW_PX, _SAMPLE_PX, _CHARACTER_PX = 12, 18, 5.4
 """Of the key; characters are counted as wide as DejaVu's, the widest of the fonts below."""
 _WIDE_DECADES = 0.9
+_SQUARE = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
+_RISING, _FALLING = [(-1.0, -1.0), (1.0, 1.0)], [(-1.0, 1.0), (1.0, -1.0)]
 _STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "circle": [[(math.cos(i * math.pi / 12), math.sin(i * math.pi / 12)) for i in range(24)]],
-    "square": [[(-1, -1), (1, -1), (1, 1), (-1, 1)]],
     "diamond": [[(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)]],
     "triangle-left": [[(-1, 0), (0.8, 1), (0.8, -1)]],
     "triangle-up": [[(0, 1), (1, -0.8), (-1, -0.8)]],
     "triangle-down": [[(0, -1), (1, 0.8), (-1, 0.8)]],
     "line-ns": [[(0, -1.2), (0, 1.2)]],
-    "x": [[(-1, -1), (1, 1)], [(-1, 1), (1, -1)]],
+    "x": [_RISING, _FALLING],
+    "square": [_SQUARE],
+    "square-rising": [_SQUARE, _RISING],
+    "square-x": [_SQUARE, _RISING, _FALLING],
+    "square-dot": [_SQUARE, [(-0.2, 0), (0.2, 0)]],
 }
-"""Samples of marks in the key, in pixel coordinates that go up."""
+"""Samples of marks in the key, y upwards; a mark is filled unless it is named `-open`."""
+_PATTERNS = {"": "square", ".": "square-dot-open", "/": "square-rising-open", "x": "square-x-open"}
+"""Samples of bars by plotly's names of their patterns."""
 _SCALE = 0.62
 """Heights of the page's figures, their lines and marks, on paper."""
 _FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
@@ -113,6 +120,8 @@ def _printed_axis(axis: dict[str, Any], *, narrow: bool) -> dict[str, Any]:
     # The margins are fixed: with automargin the key would not know where the plot begins.
     fixed |= {"automargin": False, "tickangle": 0}
     out = {**axis, "title": title, **fixed, "tickfont": {"size": _SMALL_PX}}
+    if "tickvals" in axis:
+        return out
     if axis.get("type") == "log" and abs(axis["range"][1] - axis["range"][0]) > _WIDE_DECADES:
         out["dtick"] = "D2"  # 1, 2 and 5 of each decade
     elif narrow and axis.get("type") != "category":
@@ -209,9 +218,12 @@ def _legend_entry(trace: Trace, data: Sequence[Trace]) -> _Entry:
     """An entry of the page's legend; black where its name stands for traces of several hues."""
     colors = {_color(t) for t in data if t.get("name") == trace["name"] and t.get("x") != [None]} or {_color(trace)}
     line = {"color": colors.pop() if len(colors) == 1 else INK, "width": 1.0}
-    if trace.get("mode") == "lines":
-        return _Entry(str(trace["name"]), line | {"dash": trace["line"].get("dash", "solid")})
-    symbol = trace.get("marker", {}).get("symbol", "square" if trace["type"] == "bar" else "circle")
+    if "lines" in trace.get("mode", ""):
+        return _Entry(str(trace["name"]), line)
+    marker = trace.get("marker", {})
+    symbol = marker.get("symbol", "circle")
+    if trace["type"] == "bar":
+        symbol = _PATTERNS.get(marker.get("pattern", {}).get("shape", ""), "square")
     return _Entry(str(trace["name"]), line, symbol=symbol if isinstance(symbol, str) else "circle")
 
 

@@ -97,6 +97,16 @@
       const next = themed(layout, width);
       // A narrow plot's legend takes three lines.
       if (name === "savings" && width < 620) next.margin = { ...next.margin, t: 110 };
+      // Some figures say how much room their legend takes there; the plot itself keeps its height.
+      if (layout.meta?.narrow_top && width < 620) {
+        next.height += layout.meta.narrow_top - layout.margin.t;
+        next.margin = { ...next.margin, t: layout.meta.narrow_top };
+      }
+      // On a phone the ends of lines have no room for names: touch says them, and the key above.
+      if (name === "over-targets" && width < 620) {
+        next.annotations = [];
+        next.margin = { ...next.margin, r: 12 };
+      }
       // Lines that the key can hide say what they are of; a mark of no seed of its own stays with any seed.
       const lines = data.map((trace) => ({ ...inTheme(trace, next.font.color), visible: !trace.meta?.method || shown(trace) }));
       await Plotly.react(plot, lines, next, CONFIG);

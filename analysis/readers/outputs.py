@@ -145,7 +145,21 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "named": "" if cell == default_cell else cell,
         "last_step": int(train["step"].iloc[-1]) if len(train) else 0,
         "planned_steps": known.steps,
-        "hardware": str(attempts["device"].iloc[-1]) if len(attempts) else "",
+        "hardware": _hardware(attempts),
         "world_size": int(attempts["world_size"].iloc[-1]) if len(attempts) else 0,
         "precision": config.deepspeed.precision,
     }
+
+
+def _hardware(attempts: pd.DataFrame) -> str:
+    """What the attempts whose steps were kept ran on: one name, or 'mixed: A, B'; with the ranks where these differ.
+
+    Older records have no name, only the device: 'cpu', 'cuda'.
+    """
+    kept = attempts[attempts["trained_seconds"] > attempts["lost_seconds"]]
+    counted = kept if len(kept) else attempts
+    names = counted["hardware"].where(counted["hardware"] != "", counted["device"].str.split(":").str[0])
+    if counted["world_size"].nunique() > 1:
+        names = counted["world_size"].astype(str) + " × " + names
+    distinct = list(dict.fromkeys(str(n) for n in names))
+    return f"mixed: {', '.join(distinct)}" if len(distinct) > 1 else "".join(distinct)

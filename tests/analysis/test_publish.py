@@ -55,6 +55,8 @@ def test_printed_figures_are_those_of_the_page(report: page.ReportData) -> None:
         "schedule_time",
         "stability_baseline",
         "stability_fixed_linear",
+        "hours",
+        "throughput",
     ]
     drawn = page.all_figures(report)
     for name in ("validation", "training", "schedule", "savings"):
@@ -137,14 +139,16 @@ def test_names_that_no_file_can_hold_do_not_collide(report: page.ReportData) -> 
 def test_the_command_writes_vector_files_and_tables(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", str(sweep), "--format", "svg"]) == 0
     out = sweep / "figures"
-    assert capsys.readouterr().out == f"10 figures, 4 tables in LaTeX and Markdown  {out}\n"
+    assert capsys.readouterr().out == f"11 figures, 5 tables in LaTeX and Markdown  {out}\n"
     for path in out.glob("*.svg"):
         svg = path.read_text()
         assert 'width="317"' in svg
         assert "<image" not in svg, path
         assert "http" not in svg.replace("http://www.w3.org/", ""), path
     assert "fixed_linear" in (out / "validation.svg").read_text()
-    assert {p.name for p in out.glob("*.tex")} == {f"{n}.tex" for n in ("savings", "deepest", "crossings", "stability")}
+    assert {p.name for p in out.glob("*.tex")} == {
+        f"{n}.tex" for n in ("savings", "deepest", "crossings", "stability", "cost")
+    }
     assert "fixed\\_linear" in (out / "savings.md").read_text()
 
 
@@ -170,7 +174,7 @@ def test_without_kaleido_tables_are_written_and_the_remedy_named(
     assert cli.main(["figures", str(sweep), "--out", str(tmp_path / "print")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: figures: kaleido is not installed; run: pip install")
-    assert len(list((tmp_path / "print").iterdir())) == 8
+    assert len(list((tmp_path / "print").iterdir())) == 10
 
 
 @pytest.mark.parametrize("browser", ["/nowhere/chromium", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cl_bench import config, job, local, pacing, plan, records, status
+from cl_bench import config, hardware, job, local, pacing, plan, records, status
 from cl_bench.config import LaunchConfig, SweepConfig
 from cl_bench.paths import RunDir
 from cl_bench.validation import ConfigError
@@ -81,6 +82,10 @@ def test_a_run_does_what_was_planned(one_rank: RunDir, text: Path) -> None:
     ratio = record.train["loss"] / record.train["loss"].cummin().shift()
     np.testing.assert_allclose(record.train["loss_ratio"], ratio)
     assert record.train["adam_var_l1"].notna().sum() == extent.steps // 10
+    (attempt,) = record.attempts.to_dict("records")
+    assert re.fullmatch(r"\S.*, \d+ threads?", attempt["hardware"])
+    assert attempt["hardware"].startswith(hardware.cpu_model())
+    assert attempt["trained_seconds"] == record.train["train_seconds"].iloc[-1]
 
 
 def test_two_ranks_equal_one(one_rank: RunDir, tmp_path: Path, text: Path) -> None:

@@ -1,0 +1,68 @@
+"""The page's section on clocks and cost: whether seconds may be compared, hours and money, tuning, throughput."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from string import Template
+
+import pandas as pd
+
+from analysis import figures, page_tables
+from analysis.cost import Cost
+from analysis.figures import Figure
+
+_BREAK_EVEN = (
+    "The tuning is paid back once the hours that so many runs save, lost ones counted on both sides, have made up "
+    "for it."
+)
+
+
+def drawn(found: Cost, runs: pd.DataFrame) -> dict[str, Figure]:
+    """The section's figures by the ids of their places in it."""
+    styles = figures.run_styles(runs)
+    colors, dashes = (dict(zip(styles[k], styles[v], strict=True)) for k, v in (("method", "color"), ("batch", "dash")))
+    return {
+        "hours": figures.hours_spent(found.totals, found.unit.word, found.unit.per_hour, colors),
+        "throughput": figures.throughput_by_length(found.throughput, colors, dashes),
+    }
+
+
+def section(found: Cost) -> str:
+    """The section's HTML."""
+    hour = found.unit.hour_word
+    rank = "an hour of one GPU" if hour == "GPU-hour" else "an hour of one rank, which is one process on a GPU or CPU"
+    tuned = any(cell["tuning_rank_hours"] for cell in found.cells)
+    values = {
+        "clocks": escape(clocks_in_words(found.runs)),
+        "cells_table": page_tables.cost_cells_table(found),
+        "rank": f"A {hour} is {rank}.",
+        "break_even": f" {_BREAK_EVEN}" if tuned else "",
+        "price": "" if found.price is None else f" Money: {found.price:g} per {hour}.",
+        "notes": f'<ul class="caveats">{"".join(f"<li>{escape(note)}</li>" for note in found.notes)}</ul>',
+        "runs_table": page_tables.cost_runs_table(found),
+        "throughput_table": page_tables.throughput_table(found.throughput),
+    }
+    template = (files("analysis") / "page_assets" / "cost.html").read_text(encoding="utf-8")
+    return Template(template).substitute(values)
+
+
+def clocks_in_words(runs: pd.DataFrame) -> str:
+    """What the runs ran on: 'All runs: 1 rank on NVIDIA H100, bf16.', or how many on which."""
+    trained = runs[runs["rank_hours"] != 0]  # NaN: trained, on nobody knows how many ranks
+    if trained.empty:
+        return "No run has started yet."
+    clocks = trained[["world_size", "hardware", "precision"]].value_counts(sort=True)
+    words = [_clock(*key) for key in clocks.index]
+    if len(words) == 1:
+        which = (
+            f"All {len(trained)} runs" if len(trained) == len(runs) else f"The {len(trained)} runs that have started"
+        )
+        return f"{which if len(trained) > 1 else 'The run that has started'}: {words[0]}."
+    counted = [f"{n} on {word}" for n, word in zip(clocks, words, strict=True)]
+    return f"Runs by clock: {'; '.join(counted)}. Seconds of unlike runs measure the machines as well."
+
+
+def _clock(ranks: int, hardware: str, precision: str) -> str:
+    of = f"{ranks} rank{'s' * (ranks != 1)}" if ranks else "an unknown number of ranks"
+    return f"{of} of {hardware or 'unknown hardware'}{', ' + precision if precision else ''}"

@@ -1,0 +1,185 @@
+"""A report on 1,000 runs of 10,000 rows: seconds, memory, how both grow, and the loop one writes by hand in pandas."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from common import heading, result
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis import report
+from analysis.readers import load_runs
+from cl_bench import identity, records, status
+from cl_bench.config import RunConfig
+from cl_bench.paths import RunDir, SweepDir, write_atomic
+from cl_bench.validation import to_dict
+from tests.conftest import LINEAR, resolved
+
+STEPS, EVALUATIONS = 10_000, 50
+BUDGET = 10_000_000
+_LOOP_RUNS = 200
+"""The loop reads each run's rows out of all rows: its time grows with the square of the runs."""
+
+
+def main() -> None:
+    """Measure and print."""
+    if len(sys.argv) == 3:
+        _measure(Path(sys.argv[1]), sys.argv[2])
+        return
+    heading(f"report on runs of {STEPS:,} training rows and {EVALUATIONS} evaluations each")
+    with tempfile.TemporaryDirectory() as place:
+        folders = {n: make_sweep(Path(place) / str(n), n) for n in (_LOOP_RUNS, 500, 1000)}
+        whole = {n: _apart(folders[n], "report") for n in (500, 1000)}
+        ours, loop = (_apart(folders[_LOOP_RUNS], how)["seconds"] for how in ("analyse", "loop"))
+    seconds, memory = whole[1000]["seconds"], whole[1000]["gib"]
+    result("1,000 runs, from files to a written report", f"{seconds:.1f} s", "<= 30 s", seconds <= 30)
+    result("memory at its highest", f"{memory:.2f} GiB", "<= 2 GiB", memory <= 2)
+    growth = seconds / whole[500]["seconds"]
+    result("twice the runs (500 -> 1,000), times as long", f"{growth:.2f}", "<= 2.4", growth <= 2.4)
+    print(f"  page of 1,000 runs: {whole[1000]['page_mb']:.1f} MB")
+    print(f"  {_LOOP_RUNS} runs, read and analysed: {ours:.1f} s; the obvious pandas loop {loop:.1f} s")
+    result("as a ratio of the loop", f"{loop / ours:.1f}x", ">= 5x", loop / ours >= 5)
+
+
+def make_sweep(outputs: Path, n_runs: int) -> Path:
+    """A sweep of `n_runs` finished runs, as training leaves them."""
+    per_cell = 5
+    cells = n_runs // per_cell // 2
+    batches = [2**i for i in range(2, 12)]
+    rates = [1e-4 * 1.5**i for i in range(math.ceil(cells / len(batches)))]
+    grid = list(product(batches, rates))[:cells]
+    entries = []
+    for (batch, lr), method, seed in product(grid, ("baseline", "linear"), range(1, per_cell + 1)):
+        curriculum = {"name": "baseline", "schedule": "baseline"} if method == "baseline" else LINEAR
+        config = resolved(
+            curriculum=curriculum, global_batch_size=batch, optim={"lr": lr}, seed=seed, token_budget=BUDGET
+        )
+        run = RunDir(outputs, identity.run_id(config))
+        _write_run(run, config, method == "linear")
+        entries.append({"run_id": run.run_id})
+    sweep = SweepDir(outputs, "large")
+    write_atomic(sweep.manifest, json.dumps({"name": "large", "question": "how long?", "runs": entries}))
+    return sweep.root
+
+
+def _write_run(run: RunDir, config: RunConfig, linear: bool) -> None:
+    rng = np.random.default_rng([config.seed, config.global_batch_size, int(linear)])
+    write_atomic(run.config, yaml.safe_dump(to_dict(config)), durable=False)
+    steps = np.arange(1, STEPS + 1)
+    tokens = steps * (BUDGET // STEPS)
+    pace = (1.3 if linear else 1.0) * math.exp(rng.normal(0, 0.03))
+
+    def curve(at: np.ndarray) -> np.ndarray:
+        return 2 + 3.5 * np.exp(-6 * pace * (at / BUDGET) ** 0.6)
+
+    loss = curve(tokens) + rng.normal(0, 0.05, STEPS)
+    lowest = np.minimum.accumulate(loss)
+    train: dict[str, object] = {
+        "step": steps,
+        "consumed_tokens": tokens,
+        "consumed_samples": steps * config.global_batch_size,
+        "seqlen": np.minimum(64, 8 + steps // 100 * 8) if linear else np.full(STEPS, 64),
+        "global_batch_size": np.full(STEPS, config.global_batch_size),
+        "lr": np.full(STEPS, config.optim.lr),
+        "loss": loss,
+        "loss_ratio": np.append(np.nan, loss[1:] / lowest[:-1]),
+        "grad_norm": np.abs(rng.normal(1, 0.2, STEPS)),
+        **{c: np.abs(rng.normal(1, 0.2, STEPS)) for c in records.TRAIN_COLUMNS if c.startswith("adam_")},
+        "loss_scale": np.full(STEPS, np.nan),
+        "train_seconds": np.cumsum(rng.uniform(0.01, 0.012, STEPS)),
+        "tokens_per_second": np.full(STEPS, 90_000.0),
+        "attempt": np.zeros(STEPS, dtype=int),
+    }
+    at = np.linspace(0, BUDGET, EVALUATIONS + 1).astype(int)
+    val = curve(at) + rng.normal(0, 0.005, len(at))
+    evals = {
+        "step": at // (BUDGET // STEPS),
+        "consumed_tokens": at,
+        "train_seconds": at / 90_000,
+        "val_loss": val,
+        "val_ppl": np.exp(val),
+        "eval_seconds": np.full(len(at), 0.1),
+        "attempt": np.zeros(len(at), dtype=int),
+    }
+    writer = records.RecordWriter(run, 0)
+    once = {"restored_step": 0, "world_size": 1, "host": "h", "device": "cpu", "started": 0.0, "versions": {}}
+    writer.write("attempt", once)
+    writer.close()
+    records.compact(run)
+    for kind, rows in (("train", train), ("eval", evals)):
+        frame = pd.DataFrame(rows).astype(records.COLUMNS[kind])  # type: ignore[index]
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), run.table(kind), compression="zstd")
+    status.write(run, status.Status(), state="DONE", steps=STEPS, durable=False)
+
+
+def _apart(folder: Path, how: str) -> dict[str, float]:
+    """Measured in a process of its own, so that its memory is its own."""
+    command = [sys.executable, __file__, str(folder), how]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(out.splitlines()[-1])
+    return found
+
+
+def _measure(folder: Path, how: str) -> None:
+    started = time.perf_counter()
+    page_mb = 0.0
+    if how == "report":
+        page_mb = report.write(folder).path.stat().st_size / 1e6
+    elif how == "analyse":
+        report.analyse(load_runs(folder))
+    else:
+        _loop(folder)
+    took = time.perf_counter() - started
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"seconds": took, "gib": gib, "page_mb": page_mb}))
+
+
+def _loop(folder: Path) -> None:
+    """Tokens to the baseline's final loss and the largest loss ratio of each run: what a notebook's first cells do."""
+    outputs = SweepDir.at(folder).outputs
+    run_ids = [r["run_id"] for r in json.loads(SweepDir.at(folder).manifest.read_text())["runs"]]
+    configs, trains, evals = {}, [], []
+    for run_id in run_ids:
+        run = RunDir(outputs, run_id)
+        configs[run_id] = yaml.safe_load(run.config.read_text())
+        trains.append(pd.read_parquet(run.table("train")).assign(run_id=run_id))
+        evals.append(pd.read_parquet(run.table("eval")).assign(run_id=run_id))
+    train, evaluations = pd.concat(trains), pd.concat(evals)
+    rows = []
+    for run_id in run_ids:
+        own = train[train["run_id"] == run_id]
+        ratio = own["loss"] / own["loss"].cummin().shift()
+        config = configs[run_id]
+        baseline = next(
+            other
+            for other in run_ids
+            if configs[other]["curriculum"]["schedule"] == "baseline"
+            and all(configs[other][k] == config[k] for k in ("global_batch_size", "seed"))
+            and configs[other]["optim"]["lr"] == config["optim"]["lr"]
+        )
+        target = evaluations[evaluations["run_id"] == baseline]["val_loss"].iloc[-1]
+        reached = None
+        for _, row in evaluations[evaluations["run_id"] == run_id].iterrows():
+            if row["val_loss"] <= target:
+                reached = row["consumed_tokens"]
+                break
+        rows.append((run_id, ratio.max(), (ratio > 1.2).sum(), reached))
+    pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    main()
