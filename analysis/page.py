@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import cost, figures, page_cost, page_key, page_savings, page_tables
+from analysis import cost, figures, page_cost, page_key, page_savings, page_stability, page_tables
 from analysis.figures import Figure, TimeUnit
 
 DEFAULT_METHODS = (
@@ -32,8 +32,9 @@ DEFAULT_METHODS = (
     "around it, and time is read at the same place. Two other ways to read it are in a table beside it.",
     "Saving = 1 − (the curriculum run's tokens to target ÷ its baseline's tokens to the same target), and the same "
     "with training time and with GPU-hours (time × ranks). Negative values are a cost.",
-    "A run that never reaches the target took more than it was trained on: its ratio is bounded, and so is the cell's "
-    "mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is dropped.",
+    "A run that never reaches the target took more than it was trained on: its ratio is bounded, and with it the "
+    "cell's mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is "
+    "dropped.",
     "Over several seeds, a cell's saving is 1 − the geometric mean of the seeds' ratios, with a 95% interval of "
     "Student's t on the log ratio (from 30 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
     "a bound is all there is, the end of the interval on its side is given.",
@@ -53,8 +54,7 @@ DEFAULT_METHODS = (
     "either side all training that it rolled back, and a curriculum run the whole search (`cl-bench tune`) that its "
     "start length and T came from in the same setting: the probes' training and evaluations. Seconds of runs on other "
     "hardware, numbers of ranks or precision are compared only with a warning.",
-    "Loss ratio = a step's training loss ÷ the smallest training loss before it; 1 or less means that the loss never "
-    "rose above its best. Max is over all steps of a run, and over the seeds of a cell in the map.",
+    *page_stability.METHODS,
 )
 
 
@@ -91,6 +91,10 @@ class ReportData:
     stability: pd.DataFrame
     """One row a run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
     steps_above_1_2, steps_above_1_5, steps (counts)."""
+    frontier: pd.DataFrame
+    """analysis.frontier.frontiers() of the runs."""
+    correlation: pd.DataFrame
+    """analysis.correlation.correlations() of the runs."""
     attempts: pd.DataFrame
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
     methods: Sequence[str] = DEFAULT_METHODS
@@ -102,6 +106,9 @@ class ReportData:
 SIZE_LIMIT_BYTES = 5_900_000
 """Larger than this and curves are thinned further; plotly.js alone is about 4.8 MB."""
 
+_PLOTLY_BYTES = 4_700_000
+_BYTES_A_POINT = 30
+"""Of a curve, at least: step, tokens, seconds, length and the value."""
 _POINTS_A_CURVE = (400, 150, 60, 24, 16)
 
 
@@ -109,18 +116,29 @@ def render(report: ReportData) -> str:
     """The whole page as one HTML document."""
     page = ""
     spent = _spent(report)
-    for max_points in _POINTS_A_CURVE:
+    for max_points in _worth_trying(report):
         page = _document(report, spent, max_points)
         if len(page.encode()) <= SIZE_LIMIT_BYTES:
             break
     return page
 
 
+def _worth_trying(report: ReportData) -> Sequence[int]:
+    """Of _POINTS_A_CURVE those at which the points alone do not exceed the limit already, or the last."""
+    evaluations = report.evals.groupby("run_id").size()
+    runs = len(report.runs)
+
+    def least(points: int) -> int:
+        drawn = int(evaluations.clip(upper=points).sum()) + runs * points * bool(len(report.train))
+        return _PLOTLY_BYTES + _BYTES_A_POINT * drawn
+
+    return [p for p in _POINTS_A_CURVE if least(p) <= SIZE_LIMIT_BYTES] or _POINTS_A_CURVE[-1:]
+
+
 def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
     from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
 
     unit = _unit(report)
-    maps = figures.stability_maps(report.stability)
     drawn = all_figures(report, max_points)
     plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
     page_js = _asset("page.js")
@@ -135,20 +153,15 @@ def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
         "time_word": unit.word,
         "target": "" if target is None else f"{target:.4g}",
         "target_words": escape(_target_words(report)),
-        "max_points": str(max_points),
         "evals_note": _evals_note(report, max_points),
         "evals_left_out": _left_out(drawn["validation"]),
-        "train_left_out": _left_out(drawn["training"]),
         "key": page_key.key(report.runs),
         "savings_section": page_savings.section(report.verdict, report.savings, report.targets, unit),
         "cost_section": page_cost.section(spent),
-        "maps": "\n".join(_map_figure(i, method) for i, method in enumerate(maps)),
-        "stability_table": page_tables.stability_table(report.stability),
-        "stability_runs_table": page_tables.stability_runs_table(report.stability),
+        "stability_section": page_stability.section(report, drawn, unit, max_points),
         "runs_table": page_tables.runs_table(report.runs, unit),
         "methods": _list(report.methods, "methods"),
         "command": escape(report.command),
-        "ratio_top": f"{figures.RATIO_SCALE_TOP:g}",
         "css": _asset("style.css"),
         "data": script_json(_payload(report, drawn)),
         "plotly_js": plotly_js,
@@ -178,11 +191,17 @@ def _content_security_policy(*scripts: str) -> str:
 
 def all_figures(report: ReportData, max_points: int = _POINTS_A_CURVE[0]) -> dict[str, Figure]:
     """Every figure by the id of its place in the page. What is printed is made of the same."""
-    maps = figures.stability_maps(report.stability).values()
+    runs, train, unit = report.runs, report.train, _unit(report)
+    styles = figures.run_styles(runs)
+    colors = dict(zip(styles["method"], styles["color"], strict=True))
     return {
-        **_figures(report, _unit(report), max_points),
-        **{f"stability-{i}": figure for i, figure in enumerate(maps)},
-        **page_cost.drawn(_spent(report), report.runs),
+        "validation": figures.validation_curves(
+            runs, report.evals, train, target_ppl=report.verdict["target_ppl"], unit=unit, max_points=max_points
+        ),
+        **page_savings.drawn(report.verdict, report.savings, report.targets, colors),
+        **page_stability.drawn(report, colors, unit, max_points),
+        "schedule": figures.length_schedule(runs, train, unit=unit),
+        **page_cost.drawn(_spent(report), runs),
     }
 
 
@@ -194,28 +213,23 @@ def _unit(report: ReportData) -> TimeUnit:
     return figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
 
 
-def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, Figure]:
-    runs, train = report.runs, report.train
-    styles = figures.run_styles(runs)
-    colors = dict(zip(styles["method"], styles["color"], strict=True))
-    return {
-        "validation": figures.validation_curves(
-            runs, report.evals, train, target_ppl=report.verdict["target_ppl"], unit=unit, max_points=max_points
-        ),
-        **page_savings.drawn(report.verdict, report.savings, report.targets, colors),
-        "training": figures.training_curves(runs, train, unit=unit, max_points=max_points),
-        "schedule": figures.length_schedule(runs, train, unit=unit),
-    }
-
-
 def _payload(report: ReportData, drawn: Mapping[str, Figure]) -> dict[str, object]:
     pairs = zip(report.savings["run_id"], report.savings["baseline_run_id"], strict=True)
     return {
         "title": report.title,
         "target": report.verdict["target_ppl"],
         "pairs": {str(run): base for run, base in pairs if isinstance(base, str) and base},
-        "figures": {name: _without_x(figure) for name, figure in drawn.items()},
+        "figures": {name: _said_once(_without_x(figure)) for name, figure in drawn.items()},
     }
+
+
+def _said_once(figure: Figure) -> Mapping[str, object]:
+    """What all traces of a figure have in common goes into ``shared``: with 200 runs it is a tenth of the page."""
+    traces = figure["data"]
+    shared = (
+        {k: v for k, v in traces[0].items() if all(k in t and t[k] == v for t in traces)} if len(traces) > 1 else {}
+    )
+    return {**figure, "data": [{k: v for k, v in t.items() if k not in shared} for t in traces], "shared": shared}
 
 
 def _without_x(figure: Figure) -> Figure:
@@ -254,11 +268,3 @@ def _evals_note(report: ReportData, max_points: int) -> str:
 
 def _left_out(figure: Figure) -> str:
     return escape(figure["layout"].get("meta", {}).get("left_out", ""))
-
-
-def _map_figure(index: int, method: str) -> str:
-    words = escape(f"Largest loss ratio by batch size and learning rate, {method}; the table below has the numbers.")
-    return (
-        f'<figure class="map"><h4>{escape(method)}</h4>'
-        f'<div class="plot" id="stability-{index}" role="img" aria-label="{words}"></div></figure>'
-    )

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures
+from analysis.correlation import MEASURES
 from analysis.cost import ClockUnit, Cost
 from analysis.figures import TimeUnit
+from analysis.frontier import Along, edge_words, multiple_words, plain_rows, proportion, select, short
 from analysis.intervals import METHOD_WORDS
 from analysis.tables import Column as _Column
 from analysis.tables import Table
@@ -111,12 +113,14 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
 def stability_table(stability: pd.DataFrame) -> Table:
     """Loss ratios of each cell, seeds put together."""
     keys = ["named", "curriculum", "variant", "global_batch_size", "lr"]
+    finished = stability["diverged"].astype(bool) | (stability["state"] == "DONE")
     cells = (
-        stability.assign(variant=stability["variant"].fillna(""))
+        stability.assign(variant=stability["variant"].fillna(""), finished=finished)
         .groupby(keys, sort=False, as_index=False)
         .agg(
             runs=("run_id", "size"),
             diverged=("diverged", "sum"),
+            finished=("finished", "sum"),
             ratio=("max_loss_ratio", "max"),
             above_2=("steps_above_1_2", "sum"),
             above_5=("steps_above_1_5", "sum"),
@@ -127,6 +131,7 @@ def stability_table(stability: pd.DataFrame) -> Table:
         *_where(cells, seed=False),
         _Column("runs", _numbers(cells["runs"], 0), number=True),
         _Column("diverged", [f"× {int(d)}" if d else "0" for d in cells["diverged"]], number=True),
+        _Column("diverged, 95% interval (%)", _shares(cells["diverged"], cells["finished"]), number=True),
         _Column("max loss ratio", _numbers(cells["ratio"], 2), number=True),
         _Column("steps above 1.2", _numbers(cells["above_2"], 0), number=True),
         _Column("steps above 1.5", _numbers(cells["above_5"], 0), number=True),
@@ -147,6 +152,93 @@ def stability_runs_table(stability: pd.DataFrame) -> Table:
         _Column("run", _texts(stability["run_id"])),
     ]
     return Table("Stability by run", columns, "No training step yet.")
+
+
+def frontier_table(table: pd.DataFrame, along: Along) -> Table:
+    """Where stability ends along learning rates or batches, by both criteria; `table` as from frontiers()."""
+    rows, calm = (plain_rows(select(table, along, spikes=spikes)) for spikes in (False, True))
+    if not rows:
+        return Table("Stability frontier", [], "No cell to judge yet.")
+    what, at = ("LR", "batch") if along == "lr" else ("batch", "LR")
+    allowed = next((f"{r['max_loss_ratio_allowed']:g}" for r in calm), "")
+    notes = [
+        "; ".join(
+            n
+            for n in (r["note"], f"not finished: {r['unfinished']} of {r['runs']} runs" if r["unfinished"] else "")
+            if n
+        )
+        for r in rows
+    ]
+    columns = [
+        _Column(at, [short(r["at"]) for r in rows], number=True),
+        _Column("curriculum", figures.method_names(pd.DataFrame(rows))),
+        _Column(f"largest {what} without divergence", [edge_words(r) for r in rows], number=True),
+        _Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
+        _Column("ratio of the edges", [_between(r) for r in rows], number=True),
+        _Column(f"largest {what} without a loss ratio above {allowed}", [edge_words(r) for r in calm], number=True),
+        _Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
+        _Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
+        _Column("seeds", [str(r["seeds"]) for r in rows], number=True),
+        *_notes(notes),
+    ]
+    return Table(f"Largest {what} stable on every seed, by {at}", columns, "No run yet.")
+
+
+def _times_words(row: Mapping[str, Any]) -> str:
+    return multiple_words(row["multiple"], row["multiple_relation"]) or "–"
+
+
+def _between(row: Mapping[str, Any]) -> str:
+    """What the grid's spacing allows for the ratio of the true edges."""
+    above, below = row["multiple_above"], row["multiple_below"]
+    if above is not None and below is not None:
+        return f"{above:.3g}x to {below:.3g}x"
+    if above is not None:
+        return f"above {above:.3g}x"
+    return f"below {below:.3g}x" if below is not None else "–"
+
+
+def _shares(counts: Iterable[int], of: Iterable[int]) -> list[str]:
+    intervals = [proportion(int(k), int(n))[1:] for k, n in zip(counts, of, strict=True)]
+    return ["–" if math.isnan(low) else f"{100 * low:.0f} to {100 * high:.0f}" for low, high in intervals]
+
+
+def correlation_table(table: pd.DataFrame) -> Table:
+    """Correlations of each curriculum and of all runs, by measure; `table` as from correlations()."""
+    rows = table[table["level"].isin(["curriculum", "sweep"]) & table["r"].notna()]
+    if rows.empty:
+        why = dict.fromkeys(str(n) for n in table["note"] if n)
+        return Table("Correlations", [], f"No correlation to show: {next(iter(why), 'nothing was measured yet')}.")
+    # the sweep's rows last
+    rows = rows.assign(last=rows["level"] == "sweep").sort_values("last", kind="stable")
+    p, s = (rows[rows["coefficient"] == c].reset_index(drop=True) for c in ("pearson", "spearman"))
+    names = [n if level == "curriculum" else "all" for n, level in zip(_names(p), p["level"], strict=True)]
+    columns = [
+        _Column("curriculum", names),
+        _Column("Adam's variance", [MEASURES[m] for m in p["measure"]]),
+        _Column("Pearson", _numbers(p["r"], 2, sign=True), number=True),
+        _Column("95% interval", _spans(p), number=True),
+        _Column("p, adjusted", _p_values(p["p_holm"]), number=True),
+        _Column("Spearman", _numbers(s["r"], 2, sign=True), number=True),
+        _Column("95% interval", _spans(s), number=True),
+        _Column("p, adjusted", _p_values(s["p_holm"]), number=True),
+        _Column("cells", [f"{u} of {o}" for u, o in zip(p["units"], p["of"], strict=True)], number=True),
+        _Column("points", _numbers(p["points"], 0), number=True),
+    ]
+    return Table("Correlation of a step's loss ratio with Adam's variance", columns, "No run yet.")
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    return figures.method_names(rows.assign(curriculum=rows["curriculum"].fillna("")))
+
+
+def _spans(rows: pd.DataFrame) -> list[str]:
+    lows, highs = _numbers(rows["low"], 2, sign=True), _numbers(rows["high"], 2, sign=True)
+    return ["–" if "–" in (a, b) else f"{a} to {b}" for a, b in zip(lows, highs, strict=True)]
+
+
+def _p_values(values: Iterable[float]) -> list[str]:
+    return ["–" if math.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}") for p in values]
 
 
 def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> Table:
@@ -275,11 +367,6 @@ def _runs(break_even: float | None) -> str:
 
 def _column_if_any(head: str, cells: Sequence[str]) -> list[_Column]:
     return [_Column(head, cells)] if any(cells) else []
-
-
-def _table(caption: str, columns: Sequence[_Column], empty: str) -> str:
-    """A table that only the page shows."""
-    return Table(caption, columns, empty).html()
 
 
 def _where(rows: pd.DataFrame, *, seed: bool = True) -> list[_Column]:

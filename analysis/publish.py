@@ -55,6 +55,8 @@ def tables(answer: Answer) -> dict[str, Table]:
         "deepest": page_tables.deepest_table(cells),
         "crossings": page_tables.crossings_table(cells),
         "stability": page_tables.stability_table(answer.stability),
+        "frontier": page_tables.frontier_table(answer.frontier, "lr"),
+        "correlation": page_tables.correlation_table(answer.correlation),
         "cost": page_tables.cost_cells_table(answer.cost),
     }
 

@@ -1,4 +1,4 @@
-"""Write a sweep's report: the page, two tables and the verdict."""
+"""Write a sweep's report: the page, its tables and the verdict."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 
 from analysis import cost, page, tuning
+from analysis.correlation import correlations
+from analysis.frontier import frontiers
 from analysis.over_targets import over_targets
 from analysis.readers import load_runs
 from analysis.savings import savings
@@ -32,6 +34,8 @@ class Answer:
     savings: pd.DataFrame
     targets: pd.DataFrame
     stability: pd.DataFrame
+    frontier: pd.DataFrame
+    correlation: pd.DataFrame
     verdict: dict[str, Any]
     cost: cost.Cost
 
@@ -65,11 +69,12 @@ def analyse(
     saved = savings(runs, target_ppl, method)
     targets = over_targets(runs, saved, method)
     stable = stability(runs)
+    edges, correlated = frontiers(runs.runs, stable), correlations(runs.runs, runs.train)
     words = verdict(runs, saved, stable, target_ppl, targets, method)
     spent = cost.cost(runs.runs, runs.train, runs.attempts, saved, charges, price)
     words["caveats"] += cost.caveats(spent)
     words["cost"] = cost.plain(spent)
-    return Answer(runs, saved, targets, stable, words, spent)
+    return Answer(runs, saved, targets, stable, edges, correlated, words, spent)
 
 
 def page_data(answer: Answer, command: str, generated: str) -> page.ReportData:
@@ -86,6 +91,8 @@ def page_data(answer: Answer, command: str, generated: str) -> page.ReportData:
         savings=answer.savings,
         targets=answer.targets,
         stability=answer.stability,
+        frontier=answer.frontier,
+        correlation=answer.correlation,
         attempts=runs.attempts,
         generated=generated,
         cost=answer.cost,
@@ -131,6 +138,8 @@ def write(
     write_atomic(out.targets, answer.targets.to_csv(index=False))
     write_atomic(out.stability, answer.stability.to_csv(index=False))
     write_atomic(out.cost, answer.cost.runs.to_csv(index=False))
+    write_atomic(out.frontier, answer.frontier.to_csv(index=False))
+    write_atomic(out.correlation, answer.correlation.to_csv(index=False))
     write_atomic(out.verdict, json.dumps(answer.verdict, indent=1, allow_nan=False))
     write_atomic(out.report, html)
     return Report(answer, out.report)

@@ -47,6 +47,22 @@ RUN_COLUMNS = (
 Row = dict[str, Any]
 """One row of a frame, by column."""
 
+TRAIN_COLUMNS = {
+    "step": "int32",
+    "consumed_tokens": "int64",
+    "seqlen": "int32",
+    "loss": "float64",
+    "loss_ratio": "float64",
+    "grad_norm": "float32",
+    "adam_var_l1": "float32",
+    "adam_var_max": "float32",
+    "adam_var_sqrt_l1": "float32",
+    "adam_var_sqrt_max": "float32",
+    "train_seconds": "float64",
+    "attempt": "int32",
+}
+"""Those of records.TRAIN_COLUMNS that are analysed, no wider than they need: a sweep has millions of rows."""
+
 
 class NoRunsError(UserError):
     """A source that holds no runs, or none with an evaluation."""
@@ -62,7 +78,8 @@ class Runs:
     runs: pd.DataFrame
     """One row a run; RUN_COLUMNS."""
     train: pd.DataFrame
-    """One row a step: run_id and records.TRAIN_COLUMNS. No rows where a source has evaluations only."""
+    """One row a step: run_id and TRAIN_COLUMNS, each run's rows together and in order. No rows where a source has
+    evaluations only."""
     evals: pd.DataFrame
     """One row an evaluation: run_id and records.EVAL_COLUMNS."""
     attempts: pd.DataFrame

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from analysis.schema import Runs
+from analysis.schema import Runs, stretches
 
 THRESHOLDS = {"steps_above_1_2": 1.2, "steps_above_1_5": 1.5}
 STABILITY_COLUMNS = (
@@ -28,12 +32,26 @@ def stability(runs: Runs) -> pd.DataFrame:
 
     A step's loss ratio is its training loss over the smallest training loss before it.
     """
-    ratios = runs.train.groupby("run_id", sort=False)["loss_ratio"]
-    measured = pd.DataFrame({"max_loss_ratio": ratios.max(), "steps": ratios.size()})
-    for column, threshold in THRESHOLDS.items():
-        measured[column] = (runs.train["loss_ratio"] > threshold).groupby(runs.train["run_id"], sort=False).sum()
-    table = runs.runs.merge(measured, left_on="run_id", right_index=True, how="left")
+    ratios = runs.train["loss_ratio"].to_numpy(dtype=float)
+    measured = {run_id: _measured(ratios[rows]) for run_id, rows in stretches(runs.train)}
+    columns = ["max_loss_ratio", *THRESHOLDS, "steps"]
+    table = runs.runs.merge(
+        pd.DataFrame.from_dict(measured, orient="index", columns=columns),
+        left_on="run_id",
+        right_index=True,
+        how="left",
+    )
     table["diverged"] = table["state"] == "DIVERGED"
     counts = [*THRESHOLDS, "steps"]
     table[counts] = table[counts].fillna(0).astype("int64")
     return table[list(STABILITY_COLUMNS)].reset_index(drop=True)
+
+
+def _measured(ratios: npt.NDArray[np.float64]) -> list[float]:
+    """Of one run's loss ratios (NaN where there is none): the largest, the steps above each threshold, all steps."""
+    known = ratios[~np.isnan(ratios)]
+    return [
+        float(known.max()) if len(known) else math.nan,
+        *(int((known > threshold).sum()) for threshold in THRESHOLDS.values()),
+        len(ratios),
+    ]

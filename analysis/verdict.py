@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import best, clocks
+from analysis import best, clocks, frontier
 from analysis.best import Best
 from analysis.over_targets import deepest
 from analysis.savings import best_baseline_cell, cells
@@ -36,7 +36,8 @@ def verdict(
 
     `target_ppl` is the given one, else the perplexity that the best baseline of the grid finally reached (geometric
     mean over its seeds), None where the grid holds several settings; each cell has its own where none was given.
-    `targets` are the rows of `over_targets`: each cell's `deepest` is its last.
+    `targets` are the rows of `over_targets`: each cell's `deepest` is its last. `stability_sentence` and `frontier` say
+    where the edge of stability lies.
     """
     grid = cells(savings)
     last = deepest(targets) if targets is not None else {}
@@ -47,6 +48,7 @@ def verdict(
     best_cell = best_baseline_cell(baselines) if baselines["setting"].nunique() == 1 else None
     common = target_ppl if target_ppl is not None else _final_ppl(baselines, best_cell)
     champions = best.best_against_best(runs, method)
+    edges = frontier.frontiers(runs.runs, stability)
     return {
         "sentence": sentence(runs, grid, stability, best_cell, target_ppl),
         "best_sentence": best_sentence(champions),
@@ -57,6 +59,8 @@ def verdict(
         "cells_tested": max((c["cells_tested"] for c in grid), default=0),
         "best_against_best": [best.plain(b) for b in champions],
         "cells": grid,
+        "stability_sentence": frontier.sentence(edges),
+        "frontier": frontier.plain_rows(edges),
     }
 
 

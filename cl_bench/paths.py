@@ -171,6 +171,16 @@ class SweepDir:
         return self.root / "cost.csv"
 
     @property
+    def frontier(self) -> Path:
+        """Largest stable learning rate and batch, per curriculum."""
+        return self.root / "frontier.csv"
+
+    @property
+    def correlation(self) -> Path:
+        """Loss ratio against Adam's variance: per run, cell, curriculum and sweep."""
+        return self.root / "correlation.csv"
+
+    @property
     def verdict(self) -> Path:
         """The answer, for programs."""
         return self.root / "verdict.json"

@@ -134,6 +134,8 @@ def _drop_superseded(frame: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFram
 
     The evaluation at the restored step itself belongs to the earlier attempt and stays.
     """
+    if len(attempts) <= 1 and frame["step"].is_monotonic_increasing:
+        return frame
     keep = pd.Series(True, index=frame.index)
     for attempt, restored in zip(attempts["attempt"], attempts["restored_step"], strict=True):
         keep &= ~((frame["attempt"] < attempt) & (frame["step"] > restored))
@@ -190,6 +192,8 @@ def read(run: RunDir) -> Record:
 
 def _all_rows(run: RunDir, paths: list[Path]) -> tuple[dict[Kind, pd.DataFrame], list[str]]:
     """Every row of every attempt, from the tables and from the JSONL files `paths`."""
+    if not paths and run.table("train").exists():
+        return {kind: _read_table(run, kind) for kind in COLUMNS}, []
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for path in paths:
@@ -208,7 +212,9 @@ def _all_rows(run: RunDir, paths: list[Path]) -> tuple[dict[Kind, pd.DataFrame],
 
 def _read_table(run: RunDir, kind: Kind) -> pd.DataFrame:
     try:
-        frame = pd.read_parquet(run.table(kind))
+        # Without threads and the layer for data sets of many files: a sweep has thousands of small ones.
+        with pq.ParquetFile(run.table(kind)) as file:
+            frame: pd.DataFrame = file.read(use_threads=False).to_pandas()
         return frame.assign(hardware="") if kind == "attempt" and "hardware" not in frame else frame
     except (OSError, pa.ArrowInvalid) as error:
         raise RecordError(f"{run.table(kind)}: {error}; delete the folder to train the run again") from None

@@ -10,6 +10,7 @@ these dicts what a paper's column holds.
 """
 
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
+from analysis.figures.frontier import stability_frontier
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
 from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
@@ -26,6 +27,7 @@ from analysis.figures.style import (
 )
 from analysis.figures.thinning import thin_minmax
 from analysis.figures.throughput import hours_spent, throughput_by_length
+from analysis.figures.variance import variance_scatter
 
 __all__ = [
     "BASELINE_GREY",
@@ -46,10 +48,12 @@ __all__ = [
     "run_styles",
     "saving_over_targets",
     "savings_intervals",
+    "stability_frontier",
     "stability_maps",
     "thin_minmax",
     "throughput_by_length",
     "time_unit",
     "training_curves",
     "validation_curves",
+    "variance_scatter",
 ]

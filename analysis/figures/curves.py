@@ -24,8 +24,9 @@ from analysis.figures.style import (
     target_line,
     time_unit,
 )
-from analysis.figures.thinning import integers, significant, thin_minmax
+from analysis.figures.thinning import integers, significant, thin_minmax, thinned_runs
 from analysis.figures.view import metric_view, perplexity_view
+from analysis.schema import stretches
 
 Axis = Literal["tokens", "seconds"]
 Metric = Literal["loss", "loss_ratio", "grad_norm", "adam_var_max", "adam_var_l1"]
@@ -91,6 +92,7 @@ def training_curves(
     linear = metric in ("loss", "loss_ratio")
     styles = run_styles(runs)
     hover_value = f"{metric.replace('_', ' ')} %{{y:{'.4f' if linear else '.3g'}}}"
+    train = thinned_runs(train, metric, max_points)
     figure = _curves(styles, train, metric, hover_value, axis, unit, max_points)
     if not figure["data"]:
         return empty_figure("no training step yet")
@@ -118,12 +120,12 @@ def length_schedule(
     same = runs[["curriculum", "variant", "model", "global_batch_size", "max_seqlen", "token_budget"]].astype(str)
     schedule_of = dict(zip(runs["run_id"], same.itertuples(index=False, name=None), strict=True))
     longest: dict[tuple[str, ...], pd.DataFrame] = {}
-    for run_id, rows in train.groupby("run_id", sort=False):
-        changes = _length_changes(rows)
-        key = schedule_of[str(run_id)]
+    for run_id, rows in stretches(train):
+        changes = _length_changes(train.iloc[rows])
+        key = schedule_of[run_id]
         # An interrupted run knows only a part of its schedule: the longest recording stands for all.
         if key not in longest or changes["step"].iloc[-1] > longest[key]["step"].iloc[-1]:
-            longest[key] = changes
+            longest[key] = changes.assign(run_id=run_id)
     figure = _curves(styles, pd.concat(longest.values()), "seqlen", "", axis, unit, max_points=10**9)
     for trace in figure["data"]:
         trace["line"] |= {"shape": "hv", "width": 1.8}
@@ -137,10 +139,11 @@ def length_schedule(
 
 
 def _length_changes(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.sort_values("step")
-    changed = rows["seqlen"].ne(rows["seqlen"].shift())
-    changed.iloc[-1] = True
-    return rows[changed]
+    """The rows of one run at which the length changes, and its last."""
+    lengths = rows["seqlen"].to_numpy()
+    changed = np.append(True, lengths[1:] != lengths[:-1])
+    changed[-1] = True
+    return rows.iloc[np.flatnonzero(changed)]
 
 
 def _length_at(evals: pd.DataFrame, train: pd.DataFrame | None) -> npt.NDArray[np.float64]:
@@ -148,12 +151,14 @@ def _length_at(evals: pd.DataFrame, train: pd.DataFrame | None) -> npt.NDArray[n
     lengths = np.full(len(evals), np.nan)
     if train is None or train.empty or evals.empty:
         return lengths
-    by_run = {key: group.sort_values("step") for key, group in train.groupby("run_id", sort=False)}
-    for run_id, rows in evals.reset_index(drop=True).groupby("run_id", sort=False):
-        if run_id in by_run:
-            steps = by_run[run_id]["step"].to_numpy()
-            at = np.searchsorted(steps, rows["step"].to_numpy(), side="right") - 1
-            lengths[rows.index.to_numpy()] = by_run[run_id]["seqlen"].to_numpy(dtype=float)[np.maximum(at, 0)]
+    of_run = dict(stretches(train))
+    trained, known = train["step"].to_numpy(), train["seqlen"].to_numpy(dtype=float)
+    steps = evals["step"].to_numpy()
+    for run_id, rows in stretches(evals):
+        if run_id in of_run:
+            own = of_run[run_id]
+            at = np.searchsorted(trained[own], steps[rows], side="right") - 1
+            lengths[rows] = known[own][np.maximum(at, 0)]
     return lengths
 
 

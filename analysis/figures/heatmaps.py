@@ -8,17 +8,21 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.figures.style import INK, Figure, format_lr, method_names, styled_axis, styled_layout
+from analysis.frontier import proportion
 
 RATIO_SCALE_TOP = 2.0
 """Loss ratios from here on have the full colour: one diverged run must not make all the others look alike."""
+
+_COUNTS = ("runs", "diverged", "finished", "diverged_low_pct", "diverged_high_pct")
 
 
 def stability_maps(stability: pd.DataFrame) -> dict[str, Figure]:
     """One heat map per curriculum: batch size (rows) by learning rate (columns), all on one colour scale.
 
-    ``stability`` has one row a run: curriculum, variant, global_batch_size (sequences), lr, diverged, max_loss_ratio
-    (the largest training loss over the smallest before it, 1 = never rose). A cell shows the worst of its seeds; a
-    diverged run adds an × with the count.
+    ``stability`` has one row a run: curriculum, variant, global_batch_size (sequences), lr, state, diverged,
+    max_loss_ratio (the largest training loss over the smallest before it, 1 = never rose). A cell shows the worst of
+    its seeds; a diverged run adds an × with the count. The hover has the share of finished seeds that diverged, with
+    its exact 95% interval.
     """
     if stability.empty:
         return {}
@@ -32,12 +36,14 @@ def stability_maps(stability: pd.DataFrame) -> dict[str, Figure]:
 def _stability_map(rows: pd.DataFrame, batches: Sequence[float], rates: Sequence[float]) -> Figure:
     z: list[list[float | None]] = []
     text: list[list[str]] = []
-    custom: list[list[list[int]]] = []
+    custom: list[list[list[float | None]]] = []
+    words: list[list[str]] = []
     for batch in batches:
         cells = [rows[(rows["global_batch_size"] == batch) & (rows["lr"] == lr)] for lr in rates]
         z.append([_worst_ratio(cell) for cell in cells])
         text.append([_ratio_text(cell) for cell in cells])
-        custom.append([[len(cell), int(cell["diverged"].sum())] for cell in cells])
+        custom.append([_counts(cell) for cell in cells])
+        words.append([_share_words(*counts) for counts in custom[-1]])
     heat = {
         "type": "heatmap",
         "x": [format_lr(lr) for lr in rates],
@@ -47,8 +53,8 @@ def _stability_map(rows: pd.DataFrame, batches: Sequence[float], rates: Sequence
         "texttemplate": "%{text}",
         "textfont": {"size": 12, "color": INK},
         "customdata": custom,
-        "hovertemplate": "batch %{y}, LR %{x}<br>max loss ratio %{text}<br>"
-        "%{customdata[1]} of %{customdata[0]} runs diverged<extra></extra>",
+        "hovertext": words,
+        "hovertemplate": "batch %{y}, LR %{x}<br>max loss ratio %{text}<br>%{hovertext}<extra></extra>",
         "zmin": 1.0,
         "zmax": RATIO_SCALE_TOP,
         # Transparent to vermillion: pale on white paper, dark on dark paper, the same figure.
@@ -61,10 +67,26 @@ def _stability_map(rows: pd.DataFrame, batches: Sequence[float], rates: Sequence
         70 + 44 * len(batches),
         styled_axis("learning rate", type="category", showgrid=False, fixedrange=True, ticks=""),
         styled_axis("batch size", type="category", showgrid=False, fixedrange=True, ticks=""),
-        meta={"columns": ["global_batch_size", "lr", "max_loss_ratio", "runs", "diverged"]},
+        meta={"columns": ["global_batch_size", "lr", "max_loss_ratio", *_COUNTS]},
     )
     layout["margin"] |= {"t": 6, "r": 6}
     return {"data": [heat], "layout": layout}
+
+
+def _counts(cell: pd.DataFrame) -> list[float | None]:
+    """_COUNTS of a cell."""
+    lost = int(cell["diverged"].sum())
+    finished = int((cell["diverged"].astype(bool) | (cell["state"] == "DONE")).sum())
+    _, low, high = proportion(lost, finished)
+    return [len(cell), lost, finished, *(None if math.isnan(v) else round(100 * v, 1) for v in (low, high))]
+
+
+def _share_words(runs: float | None, lost: float | None, finished: float | None, *interval: float | None) -> str:
+    if not finished:
+        return f"none of {runs} runs has finished" if runs else ""
+    low, high = interval
+    waiting = f", {runs - finished:.0f} not finished" if runs and runs > finished else ""
+    return f"{lost} of {finished} runs diverged (95% interval {low:.0f} to {high:.0f}%){waiting}"
 
 
 def _worst_ratio(cell: pd.DataFrame) -> float | None:

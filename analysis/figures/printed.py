@@ -109,9 +109,10 @@ def _scaled(size: Any) -> Any:
 
 
 def _left(axis: Mapping[str, Any]) -> int:
-    """Room at the left: for names in lines of their own, or for numbers and the axis's title."""
+    """Room at the left: for the axis's own labels, or for numbers; and for its title."""
     lines = [line for label in axis.get("ticktext", ()) for line in html.unescape(label).split("<br>")]
-    return round(12 + _CHARACTER_PX * max(map(len, lines))) if lines else _LEFT_PX
+    title = 20 if axis.get("title", {}).get("text") else 0
+    return round(12 + title + _CHARACTER_PX * max(map(len, lines))) if lines else _LEFT_PX
 
 
 def _printed_axis(axis: dict[str, Any], *, narrow: bool) -> dict[str, Any]:
@@ -200,6 +201,8 @@ def _entries(figure: Figure) -> list[_Entry]:
         _Entry(method, {"color": line["line"]["color"], "width": 1.2})
         for method, line in {str(t["meta"]["method"]): t for t in lines}.items()
     ]
+    clouds = {str(t["meta"]["hue"]): t for t in figure["data"] if "hue" in t.get("meta", {})}
+    found += [_Entry(method, {"color": _color(t), "width": 1.0}, symbol="circle") for method, t in clouds.items()]
     for field, words, look in (("batch", "batch ", "dash"), ("lr", "LR ", "width")):
         values = {str(t["meta"][field]): t for t in lines if t["meta"].get(field)}
         for value in sorted(values, key=float) if len(values) > 1 else ():

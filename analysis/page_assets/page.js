@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const report = JSON.parse(document.getElementById("report-data").textContent);
+  for (const figure of Object.values(report.figures)) figure.data = figure.data.map((trace) => ({ ...figure.shared, ...trace }));
   const all = (selector) => [...document.querySelectorAll(selector)];
   const byId = (id) => document.getElementById(id);
   const CURVES = ["validation", "training", "schedule"].filter((n) => report.figures[n].layout.meta?.axes);
@@ -8,6 +9,7 @@
   const LABEL_GAP = 14;
   const PRINT_WIDTH = 680; // A4 less its margins, in CSS pixels
   const PRINT_MAP_WIDTH = 210;
+  const PRINT_HALF_WIDTH = 330;
   const CONFIG = {
     displaylogo: false,
     // Named one by one: the default bar has a button that leads to another host.
@@ -52,7 +54,7 @@
   }
 
   function widthOf(plot) {
-    if (state.printing) return plot.closest(".map") ? PRINT_MAP_WIDTH : PRINT_WIDTH;
+    if (state.printing) return plot.closest(".map") ? PRINT_MAP_WIDTH : plot.closest(".half") ? PRINT_HALF_WIDTH : PRINT_WIDTH;
     return plot.clientWidth;
   }
 
@@ -96,19 +98,22 @@
       const { data, layout } = report.figures[name];
       const next = themed(layout, width);
       // A narrow plot's legend takes three lines.
-      if (name === "savings" && width < 620) next.margin = { ...next.margin, t: 110 };
       // Some figures say how much room their legend takes there; the plot itself keeps its height.
-      if (layout.meta?.narrow_top && width < 620) {
+      if (width < 620 && layout.meta?.narrow_top) {
         next.height += layout.meta.narrow_top - layout.margin.t;
         next.margin = { ...next.margin, t: layout.meta.narrow_top };
+      } else if (width < 620 && layout.legend) {
+        next.margin = { ...next.margin, t: 110 };
       }
       // On a phone the ends of lines have no room for names: touch says them, and the key above.
       if (name === "over-targets" && width < 620) {
         next.annotations = [];
         next.margin = { ...next.margin, r: 12 };
       }
+      // Words beside marks would cover each other there, too; they stand in the hover and the table.
+      const bare = (trace) => (width < 620 && trace.mode === "markers+text" ? { ...trace, mode: "markers" } : trace);
       // Lines that the key can hide say what they are of; a mark of no seed of its own stays with any seed.
-      const lines = data.map((trace) => ({ ...inTheme(trace, next.font.color), visible: !trace.meta?.method || shown(trace) }));
+      const lines = data.map((trace) => ({ ...inTheme(bare(trace), next.font.color), visible: !trace.meta?.method || shown(trace) }));
       await Plotly.react(plot, lines, next, CONFIG);
       return;
     }
@@ -306,7 +311,7 @@
     if (name === "stability") {
       const maps = Object.keys(report.figures).filter((key) => key.startsWith("stability-"));
       const rows = maps.flatMap((key) => mapRows(key));
-      return [["curriculum", "global_batch_size", "lr", "max_loss_ratio", "runs", "diverged"], ...rows];
+      return [["curriculum", ...(report.figures[maps[0]]?.layout.meta.columns ?? [])], ...rows];
     }
     const { data, layout } = report.figures[name];
     if (name === "savings") {
@@ -315,6 +320,9 @@
     }
     // A figure may carry the table of what it draws.
     if (layout.meta?.table) return [layout.meta.table.columns, ...layout.meta.table.rows];
+    if (layout.meta?.points) {
+      return [layout.meta.points, ...data.flatMap((t) => t.x.map((x, i) => [t.meta.run_id, t.customdata[i], x, t.y[i]]))];
+    }
     if (!layout.meta?.columns) return [];
     const columns = [...layout.meta.columns];
     columns[2] = `train_${layout.meta.time}`;

@@ -8,9 +8,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from analysis.schema import RUN_COLUMNS, NoRunsError, Runs, perplexity
+from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
 from cl_bench import identity, records, status
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
@@ -52,7 +54,7 @@ def _collect(
 ) -> Runs:
     rows: list[dict[str, Any]] = []
     configs: list[RunConfig] = []
-    trains: list[pd.DataFrame] = []
+    trains: dict[str, list[npt.NDArray[Any]]] = {c: [] for c in TRAIN_COLUMNS}
     evals: list[pd.DataFrame] = []
     attempts: list[pd.DataFrame] = []
     notes: list[str] = []
@@ -69,7 +71,8 @@ def _collect(
         notes += record.notes
         rows.append(_row(run, config, record, entries.get(run.run_id, {})))
         configs.append(config)
-        trains.append(record.train.assign(run_id=run.run_id))
+        for column, dtype in TRAIN_COLUMNS.items():
+            trains[column].append(record.train[column].to_numpy(dtype=dtype))
         evals.append(record.evals.assign(run_id=run.run_id))
         attempts.append(record.attempts.assign(run_id=run.run_id))
     if not rows:
@@ -82,12 +85,20 @@ def _collect(
         question,
         folder,
         table,
-        pd.concat(trains, ignore_index=True),
+        _one_frame(table["run_id"].tolist(), trains),
         pd.concat(evals, ignore_index=True),
         pd.concat(attempts, ignore_index=True),
         tuple(notes),
         {str(run_id): config for run_id, config in zip(table["run_id"], configs, strict=True)},
     )
+
+
+def _one_frame(run_ids: list[str], columns: dict[str, list[npt.NDArray[Any]]]) -> pd.DataFrame:
+    """All runs' columns end to end, taken apart on the way: both forms at once would not fit beside each other."""
+    lengths = [len(part) for part in columns["step"]]
+    codes = np.repeat(np.arange(len(run_ids), dtype=np.int32), lengths)
+    joined = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
+    return pd.DataFrame({"run_id": pd.Categorical.from_codes(codes, pd.Index(run_ids)), **joined}, copy=False)
 
 
 def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:

@@ -72,7 +72,7 @@ def _run(
             "loss": loss,
             "loss_ratio": ratio,
             "grad_norm": np.abs(rng.normal(1, 0.2, len(steps))),
-            "adam_var_max": np.nan,
+            **_adam_variance(ratio, rng),
             "train_seconds": seconds,
             "tokens_per_second": 80_000.0,
         }
@@ -119,6 +119,18 @@ def _run(
         "precision": "fp32",
     }
     return row, train, evals
+
+
+def _adam_variance(ratio: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Larger where the loss ratio was, and measured at every tenth step."""
+    size = np.exp(np.nan_to_num(ratio, nan=1.0, posinf=9.0).clip(0, 9) + rng.normal(0, 0.02, len(ratio)))
+    size[np.arange(len(ratio)) % 10 != 0] = np.nan
+    return {
+        "adam_var_l1": 20 * size,
+        "adam_var_max": 1e-3 * size,
+        "adam_var_sqrt_l1": np.sqrt(900 * size),
+        "adam_var_sqrt_max": np.sqrt(1e-3 * size),
+    }
 
 
 def _attempts(runs: pd.DataFrame) -> pd.DataFrame:

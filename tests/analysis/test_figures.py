@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,7 +103,104 @@ def test_figures_are_valid_plotly_by_themselves(report: ReportData) -> None:
         figures.savings_intervals(r.verdict["cells"], r.savings),
         figures.length_schedule(r.runs, r.train),
         *figures.stability_maps(r.stability).values(),
+        figures.stability_frontier(r.frontier),
+        figures.variance_scatter(r.runs, r.train, "adam_var_max"),
     ]
     for figure in made:
         go.Figure(figure)
         json.dumps(figure, allow_nan=False)
+
+
+# --- the stability frontier ------------------------------------------------------------------------------------------
+
+
+def frontier_figure() -> tuple[figures.Figure, dict[tuple[str, bool], dict[str, Any]]]:
+    """The frontier of one batch, and its marks by (curriculum, hollow): baseline breaks at 8e-3 in one of two seeds."""
+    table = make_report(batches=(16,), lrs=(2e-3, 8e-3), seeds=2).frontier
+    figure = figures.stability_frontier(table, {"fixed_linear": "#D55E00"})
+    marks = [t for t in figure["data"] if t["mode"].startswith("markers") and t["x"] != [None]]
+    return figure, {(t["name"], t["marker"]["symbol"][0].endswith("-open")): t for t in marks}
+
+
+def test_frontier_marks_say_exact_and_at_least() -> None:
+    figure, marks = frontier_figure()
+    base, ours = marks["baseline", False], marks["fixed_linear", False]
+    assert (base["y"], base["marker"]["symbol"], base["marker"]["color"]) == ([2e-3], ["circle"], figures.BASELINE_GREY)
+    assert (ours["y"], ours["marker"]["symbol"], ours["marker"]["color"]) == ([8e-3], ["triangle-up"], "#D55E00")
+    assert (base["text"], ours["text"]) == ([""], ["4x or more"])
+    assert set(marks) == {(m, hollow) for m in ("baseline", "fixed_linear") for hollow in (False, True)}
+    assert figure["layout"]["yaxis"]["type"] == "log"
+    assert figure["layout"]["yaxis"]["ticktext"] == ["2e-3", "8e-3"]
+    ways = [t for t in figure["data"] if t["mode"] == "lines+markers"]
+    assert [t["y"] for t in ways] == [[2e-3, 8e-3, None]] * 2  # the baseline's, by both criteria
+    assert [t["name"] for t in figure["data"] if t["showlegend"]] == ["baseline", "fixed_linear"]
+
+
+def test_frontier_carries_its_table() -> None:
+    figure, _ = frontier_figure()
+    table = figure["layout"]["meta"]["table"]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    assert len(rows) == 4
+    ours = next(r for r in rows if r["curriculum"] == "fixed_linear" and r["max_loss_ratio_allowed"] is None)
+    assert (ours["kind"], ours["largest_stable_lr"], ours["multiple_relation"]) == ("at_least", 8e-3, "at least")
+    assert ours["multiple"] == pytest.approx(4)
+
+
+def test_a_frontier_below_the_grid_hangs_from_its_smallest_rate() -> None:
+    report = make_report(batches=(16,), lrs=(8e-3,), seeds=2)
+    marks = [t for t in figures.stability_frontier(report.frontier)["data"] if t["name"] == "baseline"]
+    full = next(t for t in marks if t["mode"] == "markers+text")
+    assert (full["y"], full["marker"]["symbol"]) == ([8e-3], ["triangle-down"])
+    assert not [t for t in marks if t["mode"] == "lines+markers"]
+
+
+def test_an_empty_frontier_says_so(report: ReportData) -> None:
+    empty = figures.stability_frontier(report.frontier.iloc[:0])
+    assert empty["layout"]["annotations"][0]["text"] == "no run yet"
+
+
+# --- loss ratio against variance -------------------------------------------------------------------------------------
+
+
+def test_scatter_has_the_steps_where_both_were_measured(report: ReportData) -> None:
+    figure = figures.variance_scatter(report.runs, report.train)
+    run = report.train[report.train["run_id"] == report.runs["run_id"].iloc[0]]
+    both = run[run["adam_var_l1"].notna() & run["loss_ratio"].notna()]
+    trace = next(t for t in figure["data"] if t["meta"]["run_id"] == report.runs["run_id"].iloc[0])
+    assert trace["customdata"] == both["step"].tolist()
+    assert trace["x"] == pytest.approx(both["adam_var_l1"].tolist(), rel=1e-3)
+    assert trace["y"] == pytest.approx(both["loss_ratio"].tolist(), rel=1e-3)
+    assert figure["layout"]["meta"] == {"points": ["run_id", "step", "adam_var_l1", "loss_ratio"], "thinned": False}
+    assert figure["layout"]["xaxis"]["type"] == "log"
+
+
+def test_scatter_of_many_runs_stays_small_and_keeps_its_spikes() -> None:
+    rng = np.random.default_rng(1)
+    report = make_report(batches=(16,), lrs=(2e-3,), seeds=1)
+    one = report.runs.iloc[0].to_dict()
+    runs = pd.DataFrame([{**one, "run_id": f"r{i}", "seed": i} for i in range(200)])
+    ratio = rng.normal(1.0, 0.01, (200, 100))
+    ratio[7, 55] = 3.5
+    train = pd.DataFrame({"run_id": np.repeat(runs["run_id"], 100).to_numpy(), "step": np.tile(np.arange(100), 200)})
+    train = train.assign(loss_ratio=ratio.ravel(), adam_var_l1=1.0 + rng.random(20_000))
+    figure = figures.variance_scatter(runs, train)
+    assert sum(len(t["x"]) for t in figure["data"]) <= 2000
+    assert max(figure["data"][7]["y"]) == 3.5
+    assert figure["layout"]["meta"]["thinned"]
+
+
+def test_scatter_without_telemetry_says_so(report: ReportData) -> None:
+    nothing = report.train.drop(columns=["adam_var_l1"])
+    empty = figures.variance_scatter(report.runs, nothing)
+    assert "was not measured" in empty["layout"]["annotations"][0]["text"]
+
+
+def test_maps_count_the_share_of_finished_seeds(report: ReportData) -> None:
+    (heat,) = figures.stability_maps(report.stability)["baseline"]["data"]
+    # batch 16, LR 8e-3: one of two seeds diverged; the exact interval of 1 of 2 is 1.3 to 98.7%
+    assert heat["customdata"][0][1] == [2, 1, 2, 1.3, 98.7]
+    assert heat["hovertext"][0][1] == "1 of 2 runs diverged (95% interval 1 to 99%)"
+    running = report.stability.assign(state="RUNNING", diverged=False)
+    (heat,) = figures.stability_maps(running)["baseline"]["data"]
+    assert heat["hovertext"][0][0] == "none of 2 runs has finished"
+    assert heat["customdata"][0][0] == [2, 0, 0, None, None]

@@ -28,6 +28,7 @@ LAUNCH_ARGS = [
     "--no-first-run",
     "--disable-quic",
 ]
+FRAMES = ("runs", "train", "evals", "savings", "stability", "frontier", "correlation")
 EVIL = "<script>window.pwned=1</script>"
 EVIL_END = '</script><img src=x onerror="window.pwned=2"><b>\'&amp;\u2028'
 
@@ -122,9 +123,25 @@ def test_page_says_the_verdict_and_draws_quietly(shared: Opened, report: ReportD
     assert page.locator("#savings .points path").count() > 4
     assert drawn_lines(page, "throughput") == 2  # the baseline is a mark
     assert page.locator("#hours .barlayer .point path").count() >= 2
+    assert page.locator("#frontier .points path").count() > 4
+    assert page.locator("#variance-l1 .points path").count() == page.locator("#variance-max .points path").count() > 100
     assert page.locator("#stability-0 .heatmaplayer image, #stability-0 .hm").count() >= 1
     assert shared.messages == []
     assert [url.split(":")[0] for url in shared.requests if not url.startswith("data:")] == ["file"]
+
+
+@pytest.mark.browser
+def test_stability_begins_with_its_sentence(page: Page) -> None:
+    section = page.locator("section[aria-labelledby=h-stability]")
+    assert section.locator("p").first.inner_text() == (
+        "Largest stable LR at batch 16: baseline 2e-3, fixed_linear at least 8e-3 (4x or more). "
+        "The table has 1 more batch size."
+    )
+    captions = section.locator("caption").all_inner_texts()
+    assert "Largest LR stable on every seed, by batch" in captions
+    assert "Correlation of a step's loss ratio with Adam's variance" in captions
+    row = section.get_by_role("row", name=re.compile("^16 fixed_linear at least 8e-3 4x or more above 1x"))
+    assert row.count() == 1
 
 
 @pytest.mark.browser
@@ -203,7 +220,12 @@ def test_data_is_one_click_away(page: Page, tmp_path: Path) -> None:
     for name, head in {
         "validation": '"run_id","step","consumed_tokens","train_seconds","seqlen","val_ppl"',
         "savings": '"cell","what","saving_pct","low_pct","high_pct"',
-        "stability": '"curriculum","global_batch_size","lr","max_loss_ratio","runs","diverged"',
+        "frontier": '"curriculum","global_batch_size","max_loss_ratio_allowed","kind","largest_stable_lr",'
+        '"unstable_from_lr","multiple_relation","multiple","tested_lr","runs","diverged","unfinished","note"',
+        "stability": '"curriculum","global_batch_size","lr","max_loss_ratio","runs","diverged","finished",'
+        '"diverged_low_pct","diverged_high_pct"',
+        "variance-l1": '"run_id","step","adam_var_l1","loss_ratio"',
+        "variance-max": '"run_id","step","adam_var_max","loss_ratio"',
         "training": '"run_id","step","consumed_tokens","train_seconds","seqlen","loss"',
         "schedule": '"run_id","step","consumed_tokens","train_seconds","seqlen"',
         "hours": '"method","training_rank_hours","evaluation_rank_hours","lost_rank_hours","tuning_rank_hours"',
@@ -268,7 +290,7 @@ def test_untrusted_text_is_shown_and_never_runs(open_report: Open) -> None:
         for c in report.verdict["cells"]
     ]
     verdict = {**report.verdict, "sentence": f"{EVIL} {EVIL_END}", "caveats": [EVIL, EVIL_END], "cells": cells}
-    frames = {n: rename(getattr(report, n)) for n in ("runs", "train", "evals", "savings", "stability")}
+    frames = {n: rename(getattr(report, n)) for n in FRAMES}
     hostile = replace(report, title=EVIL, question=EVIL_END, command=EVIL_END, verdict=verdict, **frames)
     opened = open_report(render(hostile))
     opened.page.locator("#target").fill("12")
@@ -299,7 +321,7 @@ def test_print_keeps_every_figure(page: Page) -> None:
 @pytest.mark.browser
 def test_page_without_any_result(open_report: Open) -> None:
     full = make_report(seeds=1)
-    nothing = {n: getattr(full, n).iloc[:0] for n in ("runs", "train", "evals", "savings", "stability")}
+    nothing = {n: getattr(full, n).iloc[:0] for n in FRAMES}
     verdict = {**full.verdict, "cells": [], "target_ppl": None, "sentence": "Nothing to compare yet."}
     opened = open_report(render(replace(full, verdict=verdict, **nothing)))
     assert opened.page.locator("h1").inner_text() == "Nothing to compare yet."

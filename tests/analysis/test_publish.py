@@ -44,20 +44,10 @@ def key_of(figure: figures.Figure) -> list[str]:
 
 def test_printed_figures_are_those_of_the_page(report: page.ReportData) -> None:
     static = publish.static(report)
-    assert list(static) == [
-        "validation",
-        "validation_time",
-        "savings",
-        "over_targets",
-        "training",
-        "training_time",
-        "schedule",
-        "schedule_time",
-        "stability_baseline",
-        "stability_fixed_linear",
-        "hours",
-        "throughput",
-    ]
+    names = ["validation", "savings", "over_targets", "frontier", "training", "schedule", "hours", "throughput"]
+    over_time = ["validation_time", "training_time", "schedule_time"]
+    maps = ["stability_baseline", "stability_fixed_linear"]
+    assert set(static) == {*names, *over_time, *maps, "variance_l1", "variance_max"}
     drawn = page.all_figures(report)
     for name in ("validation", "training", "schedule", "savings"):
         assert [(t["x"], t["y"]) for t in static[name]["data"]] == [(t["x"], t["y"]) for t in drawn[name]["data"]]
@@ -84,6 +74,7 @@ def test_lines_are_named_by_what_their_look_stands_for(report: page.ReportData) 
     assert key_of(static["training"]) == [*looks, "diverged"]
     assert key_of(static["over_targets"]) == [*looks[1:], "target"]
     assert sorted(key_of(static["savings"])) == ["never reached: at most", "one seed", "time", "tokens"]
+    assert key_of(static["variance_max"]) == looks[:2]
     # the diverged baseline ends above the view, and is marked at its edge
     assert [a["text"] for a in static["validation"]["layout"]["annotations"] if "xshift" not in a] == ["×"]
 
@@ -139,16 +130,15 @@ def test_names_that_no_file_can_hold_do_not_collide(report: page.ReportData) -> 
 def test_the_command_writes_vector_files_and_tables(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", str(sweep), "--format", "svg"]) == 0
     out = sweep / "figures"
-    assert capsys.readouterr().out == f"11 figures, 5 tables in LaTeX and Markdown  {out}\n"
+    assert capsys.readouterr().out == f"12 figures, 7 tables in LaTeX and Markdown  {out}\n"
     for path in out.glob("*.svg"):
         svg = path.read_text()
         assert 'width="317"' in svg
         assert "<image" not in svg, path
         assert "http" not in svg.replace("http://www.w3.org/", ""), path
     assert "fixed_linear" in (out / "validation.svg").read_text()
-    assert {p.name for p in out.glob("*.tex")} == {
-        f"{n}.tex" for n in ("savings", "deepest", "crossings", "stability", "cost")
-    }
+    names = ["correlation", "cost", "crossings", "deepest", "frontier", "savings", "stability"]
+    assert sorted(p.stem for p in out.glob("*.tex")) == sorted(p.stem for p in out.glob("*.md")) == names
     assert "fixed\\_linear" in (out / "savings.md").read_text()
 
 
@@ -174,7 +164,7 @@ def test_without_kaleido_tables_are_written_and_the_remedy_named(
     assert cli.main(["figures", str(sweep), "--out", str(tmp_path / "print")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: figures: kaleido is not installed; run: pip install")
-    assert len(list((tmp_path / "print").iterdir())) == 10
+    assert len(list((tmp_path / "print").iterdir())) == 14
 
 
 @pytest.mark.parametrize("browser", ["/nowhere/chromium", ""])
