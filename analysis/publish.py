@@ -41,7 +41,7 @@ def write(answer: Answer, into: str | Path, form: Format = "pdf", width: Width =
     for name, table in written.items():
         write_atomic(folder / f"{name}.tex", table.latex(f"tab:{name}"))
         write_atomic(folder / f"{name}.md", table.markdown())
-    drawn = draw(static(page_data(answer, "", ""), width), form)
+    drawn = draw(static(page_data(answer), width), form)
     for name, content in drawn.items():
         write_atomic(folder / f"{name}.{form}", content)
     return Published(folder, list(drawn), list(written))

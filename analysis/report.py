@@ -77,7 +77,7 @@ def analyse(
     return Answer(runs, saved, targets, stable, edges, correlated, words, spent)
 
 
-def page_data(answer: Answer, command: str, generated: str) -> page.ReportData:
+def page_data(answer: Answer, command: str = "", generated: str = "") -> page.ReportData:
     """What the page shows of an answer; `command` makes it again, `generated` is when, ISO 8601."""
     runs = answer.runs
     return page.ReportData(
