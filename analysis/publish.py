@@ -93,7 +93,7 @@ def draw(printed: Mapping[str, Figure], form: Format) -> dict[str, bytes]:
         from kaleido import errors
     except ImportError:
         raise UserError(
-            "figures: kaleido is not installed; run: pip install -e '.[figures]' (tables need none)"
+            "figures: kaleido is not installed (the tables are written); run: pip install kaleido"
         ) from None
     with tempfile.TemporaryDirectory() as folder:
         jobs: list[dict[str, Any]] = []

@@ -41,8 +41,9 @@ class Table:
         return self.html()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return self.html()
+        """What a notebook shows: no style sheet of the page keeps its numbers whole."""
+        style = "<style>.cl-bench td { white-space: nowrap } .cl-bench { overflow-x: auto }</style>"
+        return f'{style}<div class="cl-bench">{self.html()}</div>'
 
     def html(self) -> str:
         """An HTML table inside a region that scrolls sideways by itself."""
