@@ -1,4 +1,4 @@
-"""`python -m analysis report FOLDER`, `figures FOLDER`, `paper FOLDER` and `compare BASE.csv CL.csv --target LOSS`."""
+"""`python -m analysis report FOLDER` (or --table FILE, …), `figures` of the same, `paper FOLDER`, `compare A B`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare as curves
 from analysis import figures, paper, paper_text, publish, report
+from analysis.readers import source
 from analysis.targets import METHODS
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.paths import SweepDir
@@ -21,19 +22,18 @@ _WIDTH = 100
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    page = commands.add_parser("report", help="write a sweep's page, tables and verdict")
-    page.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
-    _add_what_is_asked(page)
+    page = commands.add_parser("report", help="the page, tables and verdict of a sweep, or of curves from elsewhere")
+    source.add_arguments(page)
+    _add_options(page)
     printed = commands.add_parser(
-        "figures", help="a report's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
+        "figures", help="the page's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
     )
-    printed.add_argument("folder", type=Path, help="outputs/sweeps/NAME, or outputs for all runs")
-    printed.add_argument("--out", type=Path, metavar="DIR", help="folder to write into (default: FOLDER/figures)")
+    source.add_arguments(printed)
     printed.add_argument("--format", choices=publish.FORMATS, default="pdf", help="of the figures (default: pdf)")
     printed.add_argument(
         "--width", choices=list(figures.INCHES), default="one", help="columns of a paper (default: one)"
     )
-    _add_what_is_asked(printed)
+    _add_options(printed)
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
     beside.add_argument("--json", action="store_true", help="print JSON")
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_what_is_asked(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
     """What a report may be asked to do otherwise than by default."""
     parser.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
     parser.add_argument(
@@ -58,8 +58,9 @@ def _add_what_is_asked(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tuning", default="", metavar="NAME[,NAME]", help="count these searches of outputs/tune, too")
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+def _options(args: argparse.Namespace) -> report.Options:
+    searches = tuple(name for name in args.tuning.split(",") if name)
+    return report.Options(args.target, args.crossing, args.price, searches)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,15 +68,16 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            written = report.write(args.folder, args.target, args.crossing, args.price, _names(args.tuning))
+            written = report.write_source(source.read(args), _options(args))
             for words in (written.verdict["sentence"], written.verdict["best_sentence"]):
                 print(textwrap.fill(words, _WIDTH), end="\n" if words else "")
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))
             print(f"report  {written.path}")
         elif args.command == "figures":
-            answer = report.answer_of(args.folder, args.target, args.crossing, args.price, _names(args.tuning))
-            made = publish.write(answer, args.out or SweepDir.at(args.folder).figures, args.format, args.width)
+            curves_read = source.read(args)
+            into = args.out or SweepDir.at(curves_read.out).figures
+            made = publish.write(report.answer_of(curves_read, _options(args)), into, args.format, args.width)
             print(f"{len(made.figures)} figures, {len(made.tables)} tables in LaTeX and Markdown  {made.folder}")
         elif args.command == "paper":
             _paper(args.folder, as_json=args.json)

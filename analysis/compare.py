@@ -1,4 +1,4 @@
-"""The saving between any two curves, from CSV files."""
+"""The saving between any two curves, from files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from pyarrow import csv
 
+from analysis.readers import checks
+from analysis.readers.files import place_in, read_table
 from analysis.savings import round_up
 from analysis.targets import Crossing, crossing, saving
 from analysis.verdict import amount
@@ -17,47 +17,17 @@ from cl_bench.errors import UserError
 
 
 def read_curve(path: str | Path) -> pd.DataFrame:
-    """A CSV file as columns consumed_tokens, train_seconds, val_loss (from val_ppl where that is given instead).
+    """A CSV or Parquet file as columns consumed_tokens, train_seconds, val_loss (from val_ppl where that is given).
 
     Raises UserError naming the column, row and value that cannot be used.
     """
-    try:
-        # Arrow's reader refuses a row of the wrong width, where pandas shifts or cuts it.
-        table: pd.DataFrame = csv.read_csv(path, parse_options=csv.ParseOptions(ignore_empty_lines=False)).to_pandas()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not a CSV file ({' '.join(str(error).split())})") from None
-    if table.columns.duplicated().any():
-        raise UserError(f"{path}: column '{table.columns[table.columns.duplicated()][0]}' stands there twice")
-    if "val_loss" not in table and "val_ppl" in table:
-        ppl = _numbers(table, "val_ppl", path)
-        if (ppl <= 0).any():
-            raise UserError(f"{path}: column 'val_ppl' holds {ppl.min():g}; a perplexity is positive")
-        table["val_loss"] = np.log(ppl)
-    for column in ("consumed_tokens", "train_seconds", "val_loss"):
-        if column not in table:
-            hint = " (or val_ppl)" if column == "val_loss" else ""
-            raise UserError(f"{path}: no column '{column}'{hint}; it has {', '.join(map(str, table.columns))}")
-    curve = pd.DataFrame({c: _numbers(table, c, path) for c in ("consumed_tokens", "train_seconds", "val_loss")})
-    if curve.empty:
+    table = read_table(path)
+    for column in checks.EVALUATION:
+        if column not in table and not (column == "val_loss" and "val_ppl" in table):
+            raise checks.missing(path, column, table.columns)
+    if table.empty:
         raise UserError(f"{path}: holds no evaluation; give at least one row")
-    for column in ("consumed_tokens", "train_seconds"):
-        if (curve[column] < 0).any():
-            raise UserError(f"{path}: '{column}' holds {curve[column].min():g}; it counts from 0")
-        back = np.flatnonzero(np.diff(curve[column]) < 0)
-        if len(back):
-            raise UserError(f"{path}, line {back[0] + 3}: '{column}' goes backwards; sort or clean the file")
-    return curve
-
-
-def _numbers(table: pd.DataFrame, column: str, path: str | Path) -> pd.Series[float]:
-    numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
-        value = table[column].iloc[bad[0]]
-        raise UserError(f"{path}, line {bad[0] + 2}: column '{column}' holds '{value}'; remove or mend the row")
-    return numbers
+    return checks.evaluations(table.drop(columns="run_id", errors="ignore"), place_in(path))
 
 
 def compare(baseline: pd.DataFrame, curriculum: pd.DataFrame, target_loss: float) -> dict[str, Any]:

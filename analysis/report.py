@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from analysis import cost, page, tuning
 from analysis.correlation import correlations
 from analysis.frontier import frontiers
 from analysis.over_targets import over_targets
-from analysis.readers import load_runs
+from analysis.readers.source import Source, of_folder
 from analysis.savings import savings
 from analysis.schema import Runs
 from analysis.stability import stability
@@ -24,6 +23,27 @@ from analysis.targets import Method
 from analysis.verdict import verdict
 from cl_bench.errors import UserError
 from cl_bench.paths import SweepDir, write_atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a reader asks of a report."""
+
+    target_ppl: float | None = None
+    """Target perplexity; None: what each baseline finally reached."""
+    method: Method = "interpolate"
+    """How a crossing is read."""
+    price: float | None = None
+    """Money per GPU-hour."""
+    searches: tuple[str, ...] = ()
+    """Tuning to be counted beside what is found to belong to the runs."""
+
+    def shown(self) -> str:
+        """As on the command line."""
+        words = f" --target {self.target_ppl:g}" if self.target_ppl is not None else ""
+        words += f" --crossing {self.method}" if self.method != "interpolate" else ""
+        words += f" --price {self.price:g}" if self.price is not None else ""
+        return words + (f" --tuning {','.join(self.searches)}" if self.searches else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,47 +119,39 @@ def page_data(answer: Answer, command: str = "", generated: str = "") -> page.Re
     )
 
 
-def answer_of(
-    folder: str | Path,
-    target_ppl: float | None = None,
-    method: Method = "interpolate",
-    price: float | None = None,
-    searches: Sequence[str] = (),
-) -> Answer:
-    """Load and analyse a sweep's folder. Raises UserError where no run has an evaluation.
-
-    `price` is money per GPU-hour; `searches` names tuning to be counted beside what is found to belong to the runs.
-    """
-    cost.check_price(price)
-    runs = load_runs(folder)
+def answer_of(source: Source, options: Options | None = None) -> Answer:
+    """Analyse curves of any origin. Raises UserError where no run has an evaluation."""
+    options = options or Options()
+    cost.check_price(options.price)
+    runs = source.runs
     if runs.evals.empty:
-        raise UserError(f"{folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
-    out = SweepDir.at(folder)
-    charges = tuning.charges(runs, out.outputs if out.manifest.exists() else out.root, searches)
-    return analyse(runs, target_ppl, method, charges, price)
+        raise UserError(f"{runs.folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
+    charges = tuning.charges(runs, source.outputs, options.searches) if source.outputs else None
+    if options.searches and not source.outputs:
+        raise UserError(f"--tuning {','.join(options.searches)}: searches lie in an outputs folder; report on one")
+    return analyse(runs, options.target_ppl, options.method, charges, options.price)
 
 
-def write(
-    folder: str | Path,
-    target_ppl: float | None = None,
-    method: Method = "interpolate",
-    price: float | None = None,
-    searches: Sequence[str] = (),
-) -> Report:
-    """Analyse a sweep's folder and write report.html, verdict.json and its tables into it, asked as in `answer_of`."""
-    answer, out = answer_of(folder, target_ppl, method, price, searches), SweepDir.at(folder)
-    command = f"python -m analysis report {folder}" + (f" --target {target_ppl:g}" if target_ppl is not None else "")
-    command += f" --crossing {method}" if method != "interpolate" else ""
-    command += (f" --price {price:g}" if price is not None else "") + (
-        f" --tuning {','.join(searches)}" * bool(searches)
-    )
-    html = page.render(page_data(answer, command, datetime.datetime.now().astimezone().isoformat(timespec="minutes")))
-    write_atomic(out.savings, answer.savings.to_csv(index=False))
-    write_atomic(out.targets, answer.targets.to_csv(index=False))
-    write_atomic(out.stability, answer.stability.to_csv(index=False))
-    write_atomic(out.cost, answer.cost.runs.to_csv(index=False))
-    write_atomic(out.frontier, answer.frontier.to_csv(index=False))
-    write_atomic(out.correlation, answer.correlation.to_csv(index=False))
+def write(folder: str | Path, options: Options | None = None) -> Report:
+    """Analyse a sweep's folder and write report.html, verdict.json and its tables into it."""
+    return write_source(of_folder(folder), options)
+
+
+def write_source(source: Source, options: Options | None = None) -> Report:
+    """Analyse curves of any origin and write report.html, verdict.json and the tables into the source's folder."""
+    options = options or Options()
+    answer, out = answer_of(source, options), SweepDir.at(source.out)
+    generated = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
+    html = page.render(page_data(answer, source.command + options.shown(), generated))
+    for path, table in (
+        (out.savings, answer.savings),
+        (out.targets, answer.targets),
+        (out.stability, answer.stability),
+        (out.frontier, answer.frontier),
+        (out.correlation, answer.correlation),
+        (out.cost, answer.cost.runs),
+    ):
+        write_atomic(path, table.to_csv(index=False))
     write_atomic(out.verdict, json.dumps(answer.verdict, indent=1, allow_nan=False))
     write_atomic(out.report, html)
     return Report(answer, out.report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -257,6 +258,16 @@ def all_runs(outputs: str | Path) -> list[RunDir]:
 def manifest_runs(sweep: SweepDir) -> list[str]:
     """run_ids of a sweep, in the order of its grid. Raises UserError when its manifest is damaged."""
     return [str(r["run_id"]) for r in read_manifest(sweep.manifest)["runs"]]
+
+
+def sweeps_of(run: RunDir) -> list[str]:
+    """Names of the sweeps whose manifests name a run; a damaged manifest names none."""
+    names = []
+    for path in sorted((run.outputs / "sweeps").glob("*/manifest.json")):
+        with contextlib.suppress(UserError, OSError):
+            if run.run_id in manifest_runs(SweepDir.at(path.parent)):
+                names.append(path.parent.name)
+    return names
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

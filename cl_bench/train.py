@@ -18,6 +18,7 @@ from cl_bench import __version__, adaptive, batch, pacing, provenance, records, 
 from cl_bench.config import RunConfig
 from cl_bench.paths import RunDir
 from cl_bench.status import FINISHED
+from cl_bench.tracking import Mirror
 from cl_bench.validation import ConfigError
 
 log = logging.getLogger("cl_bench")
@@ -74,7 +75,6 @@ class Trainer:
         import torch
 
         from cl_bench import checkpoint, corpus, data, ds_config
-        from cl_bench.tracking import Mirror
 
         self.config, self.run, self.rank, self.stop = config, run, rank, stop
         self.pacing = pacing.of(config)
@@ -99,7 +99,7 @@ class Trainer:
         self.attempt = records.next_attempt(run)
         torch.distributed.barrier()  # every rank has counted the attempts before rank 0 adds one
         self.writer = records.RecordWriter(run, self.attempt) if rank.rank == 0 else None
-        self.mirror = Mirror(config, run, self.attempt) if rank.rank == 0 else None
+        self.mirror: Mirror | None = None
         self.status = status.read(run)
         self._heartbeat = 0.0
 
@@ -266,6 +266,7 @@ class Trainer:
         }
         if self.writer:
             self.writer.write("attempt", row)
+            self.mirror = Mirror(self.config, self.run, {"attempt": self.attempt, "planned_steps": self.steps, **row})
             self.status = status.write(
                 self.run,
                 self.status,
@@ -311,7 +312,7 @@ class Trainer:
         if not self.writer or not self.mirror:
             return
         self.writer.close()
-        self.mirror.finish()
+        self.mirror.finish(state)
         if state in FINISHED:
             records.compact(self.run)
         self.status = status.write(

@@ -82,7 +82,21 @@ def test_analysis_knows_the_records_and_not_the_training() -> None:
         for name in imported(path):
             if name.startswith("cl_bench."):
                 assert name.split(".")[1] in allowed, f"{path.name} imports {name}"
-            assert name.split(".")[0] not in HEAVY | {"hydra", "submitit"}, f"{path.name} imports {name}"
+            forbidden = HEAVY | {"hydra", "submitit"}
+            if path.parent.name == "readers" and path.stem in ("wandb_offline", "wandb_online"):
+                forbidden -= {"wandb"}  # within the functions that need it: the next test
+            assert name.split(".")[0] not in forbidden, f"{path.name} imports {name}"
+
+
+def test_no_reader_imports_wandb_before_it_is_asked() -> None:
+    readers = list((ROOT / "analysis" / "readers").glob("*.py"))
+    assert {"wandb_offline", "wandb_online"} <= {path.stem for path in readers}
+    for path in readers:
+        assert not {n for n in imported(path, top_level_only=True) if n.split(".")[0] == "wandb"}, path
+    loaded = modules_after(
+        "from analysis.readers import source, table, tensorboard, wandb_log, wandb_offline, wandb_online, wandb_runs"
+    )
+    assert not loaded & (HEAVY | {"hydra", "submitit"})
 
 
 def test_deepspeed_keys_are_spelled_in_one_file() -> None:

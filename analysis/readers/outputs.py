@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.readers import checks
+from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
 from cl_bench import identity, records, status
 from cl_bench.config import RunConfig, from_dict
@@ -49,14 +53,40 @@ def _known_entries(outputs: Path) -> dict[str, Any]:
     return {str(r["run_id"]): r for path in manifests for r in read_manifest(path)["runs"]}
 
 
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """One of our runs, wherever its rows were kept."""
+
+    run_id: str
+    config: RunConfig
+    train: dict[str, npt.NDArray[Any]]
+    """TRAIN_COLUMNS of its clean curve; taken apart when the runs are put together."""
+    evals: pd.DataFrame
+    attempts: pd.DataFrame
+    state: status.State
+    planned_steps: int
+    entry: Mapping[str, Any]
+    """What its sweep's manifest calls it: cell, curriculum, shape, variant."""
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        record: records.Record,
+        state: status.State,
+        planned_steps: int,
+        entry: Mapping[str, Any],
+        run_id: str,
+    ) -> Known:
+        """A run and what of its record is analysed; the record itself may go."""
+        train = {name: record.train[name].to_numpy(dtype=dtype) for name, dtype in TRAIN_COLUMNS.items()}
+        return cls(run_id, config, train, record.evals, record.attempts, state, planned_steps, entry)
+
+
 def _collect(
     name: str, question: str, folder: Path, found: list[RunDir], entries: dict[str, Any], is_sweep: bool
 ) -> Runs:
-    rows: list[dict[str, Any]] = []
-    configs: list[RunConfig] = []
-    trains: dict[str, list[npt.NDArray[Any]]] = {c: [] for c in TRAIN_COLUMNS}
-    evals: list[pd.DataFrame] = []
-    attempts: list[pd.DataFrame] = []
+    known: list[Known] = []
     notes: list[str] = []
     for run in found:
         try:
@@ -69,15 +99,21 @@ def _collect(
             continue
         record = records.read(run)
         notes += record.notes
-        rows.append(_row(run, config, record, entries.get(run.run_id, {})))
-        configs.append(config)
-        for column, dtype in TRAIN_COLUMNS.items():
-            trains[column].append(record.train[column].to_numpy(dtype=dtype))
-        evals.append(record.evals.assign(run_id=run.run_id))
-        attempts.append(record.attempts.assign(run_id=run.run_id))
-    if not rows:
+        stands = status.current(run)
+        known.append(Known.of(config, record, stands.state, stands.steps, entries.get(run.run_id, {}), run.run_id))
+    if not known:
         raise NoRunsError(f"{folder}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
-    table = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    return gather(name, question, folder, known, notes, is_sweep=is_sweep)
+
+
+def gather(
+    name: str, question: str, folder: Path, known: Sequence[Known], notes: Sequence[str], *, is_sweep: bool
+) -> Runs:
+    """Runs of ours in the tidy schema; those of no one sweep are named by what differs over all of them."""
+    table = pd.DataFrame([_row(run) for run in known], columns=list(RUN_COLUMNS))
+    configs = [run.config for run in known]
+    evals = [run.evals.assign(run_id=run.run_id) for run in known]
+    attempts = [run.attempts.assign(run_id=run.run_id) for run in known]
     if not is_sweep:
         _tell_apart(table, configs)
     return Runs(
@@ -85,20 +121,25 @@ def _collect(
         question,
         folder,
         table,
-        _one_frame(table["run_id"].tolist(), trains),
+        _one_frame(known),
         pd.concat(evals, ignore_index=True),
         pd.concat(attempts, ignore_index=True),
-        tuple(notes),
+        (*notes, *checks.evaluation_sets([_evaluation_set(config) for config in configs])),
         {str(run_id): config for run_id, config in zip(table["run_id"], configs, strict=True)},
     )
 
 
-def _one_frame(run_ids: list[str], columns: dict[str, list[npt.NDArray[Any]]]) -> pd.DataFrame:
-    """All runs' columns end to end, taken apart on the way: both forms at once would not fit beside each other."""
-    lengths = [len(part) for part in columns["step"]]
-    codes = np.repeat(np.arange(len(run_ids), dtype=np.int32), lengths)
-    joined = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
-    return pd.DataFrame({"run_id": pd.Categorical.from_codes(codes, pd.Index(run_ids)), **joined}, copy=False)
+def _evaluation_set(config: RunConfig) -> str:
+    return f"text {config.data.fingerprint}, {config.evaluation.n_blocks} blocks of {config.seqlen} tokens"
+
+
+def _one_frame(known: Sequence[Known]) -> pd.DataFrame:
+    """All runs' training rows end to end, column by column: both forms at once would not fit beside each other."""
+    lengths = [len(run.train["step"]) for run in known]
+    codes: npt.NDArray[np.int32] = np.repeat(np.arange(len(known), dtype=np.int32), lengths)
+    joined = {name: np.concatenate([run.train.pop(name) for run in known]) for name in TRAIN_COLUMNS}
+    run_ids = pd.Categorical.from_codes(codes, pd.Index([run.run_id for run in known]))
+    return pd.DataFrame({"run_id": run_ids, **joined}, copy=False)
 
 
 def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
@@ -121,17 +162,16 @@ def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
             table.at[row, "curriculum"] = f"{config.method} ({what})"
 
 
-def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str, Any]) -> dict[str, Any]:
-    train, evals, attempts = record.train, record.evals, record.attempts
+def _row(run: Known) -> dict[str, Any]:
+    config, entry = run.config, run.entry
+    train, evals, attempts = run.train, run.evals, run.attempts
+    last = {name: train[name][-1] if len(train["step"]) else 0 for name in ("step", "consumed_tokens", "train_seconds")}
     measured = evals[evals["consumed_tokens"] > 0]
     final = float(measured["val_loss"].iloc[-1]) if len(measured) else math.nan
-    seconds = float(train["train_seconds"].iloc[-1]) if len(train) else 0.0
-    tokens = int(train["consumed_tokens"].iloc[-1]) if len(train) else 0
-    known = status.current(run)
+    seconds, tokens = float(last["train_seconds"]), int(last["consumed_tokens"])
     curriculum, variant = entry.get("curriculum", config.method), entry.get("variant", "")
-    default_cell = f"{curriculum} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
-    default_cell += f" {variant}" if variant else ""
-    cell = entry.get("cell", config.cell or default_cell)
+    plain = default_cell(curriculum, config.global_batch_size, config.optim.lr, variant)
+    cell = entry.get("cell", config.cell or plain)
     return {
         "run_id": run.run_id,
         "cell": cell,
@@ -144,7 +184,7 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "global_batch_size": config.global_batch_size,
         "lr": config.optim.lr,
         "seed": config.seed,
-        "state": known.state,
+        "state": run.state,
         "token_budget": config.token_budget,
         "max_seqlen": config.seqlen,
         "consumed_tokens": tokens,
@@ -153,9 +193,9 @@ def _row(run: RunDir, config: RunConfig, record: records.Record, entry: dict[str
         "final_ppl": perplexity(final),
         "best_ppl": perplexity(float(evals["val_loss"].min())) if len(evals) else math.nan,
         "tokens_per_second": tokens / seconds if seconds else math.nan,
-        "named": "" if cell == default_cell else cell,
-        "last_step": int(train["step"].iloc[-1]) if len(train) else 0,
-        "planned_steps": known.steps,
+        "named": "" if cell == plain else cell,
+        "last_step": int(last["step"]),
+        "planned_steps": run.planned_steps,
         "hardware": _hardware(attempts),
         "world_size": int(attempts["world_size"].iloc[-1]) if len(attempts) else 0,
         "precision": config.deepspeed.precision,

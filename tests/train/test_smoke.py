@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from nbclient import NotebookClient
 
 from analysis import load_runs
 from analysis.page import all_figures
+from analysis.readers.source import of_folder
 from analysis.report import answer_of, page_data
 from cl_bench import cli, records, states, status
 from cl_bench.paths import RunDir, SweepDir, manifest_runs
@@ -188,7 +188,7 @@ def test_a_notebook_shows_the_pages_figures(
     sweep = SweepDir(smoke[0], "smoke").root
     monkeypatch.setenv("CL_BENCH_SWEEP", str(sweep))
     shown, words = executed(name)
-    drawn = all_figures(page_data(answer_of(sweep)))
+    drawn = all_figures(page_data(answer_of(of_folder(sweep))))
     own = {
         "savings": ["validation", "savings", "over-targets", "schedule"],
         "stability": ["frontier", "stability-0", "stability-1", "training", "variance-l1", "variance-max"],
@@ -200,7 +200,6 @@ def test_a_notebook_shows_the_pages_figures(
     assert ".cl-bench td" in words  # a table
 
 
-@pytest.mark.skipif(find_spec("analysis.readers.wandb_offline") is None, reason="no reader of W&B's files")
 def test_the_notebook_on_wandb_reads_the_mirrors(
     smoke: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

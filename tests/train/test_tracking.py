@@ -31,7 +31,7 @@ def wait_for_core(before: set[int]) -> psutil.Process:
 def test_a_killed_mirror_costs_the_trainer_nothing(tmp_path: Path) -> None:
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     run = RunDir(tmp_path, "run")
-    mirror = Mirror(run_config(tracking={"mode": "wandb_offline"}), run, 0)
+    mirror = Mirror(run_config(tracking={"mode": "wandb_offline"}), run, {"attempt": 0})
     mirror.log({"step": 1, "consumed_tokens": 1})
     core = wait_for_core(before)
     deadline = time.monotonic() + 30
@@ -44,7 +44,7 @@ def test_a_killed_mirror_costs_the_trainer_nothing(tmp_path: Path) -> None:
         mirror.log({"step": step, "consumed_tokens": step})
         slowest = max(slowest, time.perf_counter() - started)
     started = time.perf_counter()
-    mirror.finish()
+    mirror.finish("DONE")
     assert slowest < 1.0  # a put on a queue; anything that waited for the dead process would take far longer
     assert time.perf_counter() - started < 40
 
@@ -55,7 +55,7 @@ def test_without_a_key_the_online_mirror_goes_offline(tmp_path: Path, monkeypatc
     for name in ("WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     run = RunDir(tmp_path, "run")
-    mirror = Mirror(run_config(tracking={"mode": "wandb_online"}), run, 0)
+    mirror = Mirror(run_config(tracking={"mode": "wandb_online"}), run, {"attempt": 0})
     mirror.log({"step": 1, "consumed_tokens": 1})
-    mirror.finish()
+    mirror.finish("DONE")
     assert list(run.wandb.glob("offline-run-*/run-*.wandb"))

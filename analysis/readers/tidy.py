@@ -1,0 +1,266 @@
+"""Checked curves and what is known of their runs -> the tidy schema."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from analysis.readers import checks
+from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
+from cl_bench import records
+from cl_bench.errors import UserError, did_you_mean
+from cl_bench.identity import short_float
+from cl_bench.status import FINISHED, State
+
+REQUIRED = ("curriculum", "global_batch_size", "lr", "seed")
+"""What a run must say to have its place in the grid."""
+OPTIONAL = (
+    "state",
+    "setting",
+    "eval_set",
+    "variant",
+    "shape",
+    "model",
+    "max_seqlen",
+    "token_budget",
+    "hardware",
+    "world_size",
+    "precision",
+)
+"""What a run may say. Runs of different `setting` (default: the model) or `eval_set` are not compared."""
+
+BASELINE = "baseline"
+"""The curriculum whose runs others are compared with."""
+
+# The words of other tools for how a run stands.
+_STATES: dict[str, State] = {
+    "FINISHED": "DONE",
+    "COMPLETED": "DONE",
+    "CRASHED": "FAILED",
+    "KILLED": "FAILED",
+    "PREEMPTING": "PREEMPTED",
+}
+
+
+def tidy(
+    name: str,
+    folder: Path,
+    facts: pd.DataFrame,
+    evals: pd.DataFrame,
+    train: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
+    *,
+    question: str = "",
+) -> Runs:
+    """Runs in the tidy schema.
+
+    `facts`: one row a run, run_id, REQUIRED and any of OPTIONAL. `evals`: checked rows of run_id, consumed_tokens,
+    train_seconds, val_loss (nats/token) and perhaps step, each run's in order. `train`: run_id and any of
+    TRAIN_COLUMNS, one row a step. Raises UserError for a fact that cannot be, and for runs that are each
+    other's double; NoRunsError where no run has an evaluation.
+    """
+    if facts.empty:
+        raise NoRunsError(f"{folder}: holds no runs")
+    if evals.empty:
+        raise NoRunsError(f"{folder}: no run has an evaluation; give at least one row with a val_loss")
+    runs, notes = _facts(facts), list(notes)
+    train = _train(train, runs)
+    evals = _evals(evals)
+    for column in ("token_budget", "max_seqlen"):
+        runs[column] = runs[column].fillna(_largest(runs["run_id"], column, evals, train)).astype("int64")
+    notes += _without_evaluation(runs["run_id"], evals)
+    notes += _tell_settings_apart(runs)
+    runs = _measured(runs, evals, train)
+    runs, left_out = _one_of_each(runs)
+    if left_out:
+        train, evals = (f[f["run_id"].isin(runs["run_id"])].reset_index(drop=True) for f in (train, evals))
+    return Runs(
+        name,
+        question,
+        folder,
+        runs[list(RUN_COLUMNS)].reset_index(drop=True),
+        train,
+        evals,
+        empty("attempt"),
+        tuple(notes + left_out),
+    )
+
+
+def empty(kind: records.Kind) -> pd.DataFrame:
+    """No rows of a kind of record, with its columns and run_id."""
+    return pd.DataFrame(columns=list(records.COLUMNS[kind])).astype(records.COLUMNS[kind]).assign(run_id="")
+
+
+def default_cell(curriculum: str, batch: int, lr: float, variant: str) -> str:
+    """What a cell is called where nobody named it: 'baseline b16 lr2e-3'."""
+    return f"{curriculum} b{batch} lr{short_float(lr)}" + (f" {variant}" if variant else "")
+
+
+def state(word: object) -> State:
+    """A run's state from the word for it, ours or another tool's. Raises UserError for an unknown one."""
+    upper = str(word).strip().upper()
+    known: tuple[State, ...] = get_args(State)
+    for candidate in known:
+        if candidate == upper:
+            return candidate
+    if upper not in _STATES:
+        raise UserError(f"state '{word}': unknown; {did_you_mean(upper, [*known, *_STATES])}")
+    return _STATES[upper]
+
+
+def _facts(facts: pd.DataFrame) -> pd.DataFrame:
+    """One row a run, every column there, numbers as numbers."""
+    runs = facts.reset_index(drop=True).copy()
+    for column in OPTIONAL:
+        if column not in runs:
+            runs[column] = None
+    for column in ("curriculum", "setting", "eval_set", "variant", "shape", "model", "hardware", "precision"):
+        runs[column] = [_text(v) for v in runs[column]]
+    runs["state"] = [state(v) if _text(v) else "DONE" for v in runs["state"]]
+    runs["global_batch_size"] = _whole(runs, "global_batch_size", least=1)
+    runs["seed"] = _whole(runs, "seed", least=0)
+    runs["lr"] = _positive(runs, "lr")
+    for column in ("token_budget", "max_seqlen", "world_size"):
+        runs[column] = pd.to_numeric(runs[column], errors="coerce").astype(float)
+    runs["world_size"] = runs["world_size"].fillna(0).astype("int64")
+    runs["role"] = np.where(runs["curriculum"] == BASELINE, "baseline", "curriculum")
+    return runs
+
+
+def _text(value: object) -> str:
+    """A label as text: nothing for what is missing, 7 and not 7.0 for a whole number."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _whole(runs: pd.DataFrame, column: str, least: int) -> pd.Series[int]:
+    found = pd.to_numeric(runs[column], errors="coerce").astype(float)
+    bad = np.flatnonzero(~(np.isfinite(found) & (found >= least) & (found % 1 == 0)))
+    if len(bad):
+        raise UserError(
+            f"run '{runs['run_id'].iloc[bad[0]]}': {column} is '{runs[column].iloc[bad[0]]}'; it must be a whole "
+            f"number of at least {least}"
+        )
+    return found.astype("int64")
+
+
+def _positive(runs: pd.DataFrame, column: str) -> pd.Series[float]:
+    found = pd.to_numeric(runs[column], errors="coerce").astype(float)
+    bad = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
+    if len(bad):
+        raise UserError(
+            f"run '{runs['run_id'].iloc[bad[0]]}': {column} is '{runs[column].iloc[bad[0]]}'; it must be above 0"
+        )
+    return found
+
+
+def _evals(evals: pd.DataFrame) -> pd.DataFrame:
+    frame = evals.reset_index(drop=True)
+    if "step" not in frame:  # the evaluation's number: nothing compares runs by it
+        frame = frame.assign(step=frame.groupby("run_id", sort=False).cumcount())
+    with np.errstate(over="ignore"):
+        frame = frame.assign(val_ppl=np.exp(frame["val_loss"]), eval_seconds=math.nan, attempt=0)
+    return frame[["run_id", *records.EVAL_COLUMNS]].astype(records.EVAL_COLUMNS)
+
+
+def _train(train: pd.DataFrame | None, runs: pd.DataFrame) -> pd.DataFrame:
+    """Training rows with every column; the loss ratio is computed where it is not given."""
+    if train is None or train.empty:
+        return empty("train")
+    frame = train.reset_index(drop=True)
+    by_run = frame.groupby("run_id", sort=False)
+    if "step" not in frame:
+        frame["step"] = by_run.cumcount() + 1
+    if "seqlen" not in frame:
+        frame["seqlen"] = frame["run_id"].map(runs.set_index("run_id")["max_seqlen"])
+    if "loss_ratio" not in frame:
+        before = by_run["loss"].cummin().groupby(frame["run_id"], sort=False).shift()
+        frame["loss_ratio"] = frame["loss"] / before
+    for column, kind in TRAIN_COLUMNS.items():
+        if column not in frame:
+            frame[column] = math.nan
+        if kind.startswith("int"):
+            frame[column] = pd.to_numeric(frame[column], errors="coerce").fillna(0)
+    return frame[["run_id", *TRAIN_COLUMNS]].astype(TRAIN_COLUMNS)
+
+
+def _largest(run_ids: pd.Series[str], column: str, evals: pd.DataFrame, train: pd.DataFrame) -> pd.Series[float]:
+    """What a run's curve says of a fact that was not given: its tokens for the budget, its longest length."""
+    frames = [evals[["run_id", "consumed_tokens"]], train[["run_id", "consumed_tokens"]]]
+    both = pd.concat(frames) if column == "token_budget" else train[["run_id", "seqlen"]]
+    return run_ids.map(both.groupby("run_id").max().iloc[:, 0]).fillna(0)
+
+
+def _without_evaluation(run_ids: pd.Series[str], evals: pd.DataFrame) -> list[str]:
+    measured = set(evals.loc[evals["consumed_tokens"] > 0, "run_id"].unique())
+    return [f"{run_id}: ended before any evaluation; it has no curve." for run_id in run_ids if run_id not in measured]
+
+
+def _tell_settings_apart(runs: pd.DataFrame) -> list[str]:
+    """Runs of different models or evaluation sets become different settings, in place; what to say of it."""
+    runs["setting"] = np.where(runs["setting"] == "", runs["model"], runs["setting"])
+    for column in ("model", "eval_set"):
+        if runs[column].nunique() > 1:
+            runs["variant"] = (runs["variant"] + " " + runs[column]).str.strip()
+    runs["setting"] = (runs["setting"] + " " + runs["eval_set"]).str.strip()
+    return checks.evaluation_sets(runs["eval_set"].tolist())
+
+
+def _measured(runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+    """`runs` with what their curves say: how far they got, how well they ended."""
+    after = evals[evals["consumed_tokens"] > 0]
+    columns = ["run_id", "step", "consumed_tokens", "train_seconds"]
+    both = pd.concat([evals[columns], train[columns]])
+    furthest = both.groupby("run_id").max().reindex(runs["run_id"])
+    final = runs["run_id"].map(after.groupby("run_id")["val_loss"].agg(lambda loss: loss.iloc[-1])).astype(float)
+    best = runs["run_id"].map(evals.groupby("run_id")["val_loss"].min()).astype(float)
+    seconds = furthest["train_seconds"].fillna(0).to_numpy(dtype=float)
+    tokens = furthest["consumed_tokens"].fillna(0).to_numpy(dtype="int64")
+    steps = furthest["step"].fillna(0).to_numpy(dtype="int64")
+    cells = [
+        default_cell(c, b, lr, v)
+        for c, b, lr, v in zip(runs["curriculum"], runs["global_batch_size"], runs["lr"], runs["variant"], strict=True)
+    ]
+    return runs.assign(
+        cell=cells,
+        named="",
+        shape=np.where(runs["shape"] == "", runs["curriculum"], runs["shape"]),
+        consumed_tokens=tokens,
+        train_seconds=seconds,
+        final_loss=final,
+        final_ppl=[perplexity(v) for v in final],
+        best_ppl=[perplexity(v) for v in best],
+        tokens_per_second=np.divide(tokens, seconds, out=np.full(len(runs), math.nan), where=seconds > 0),
+        last_step=steps,
+        planned_steps=steps,
+    )
+
+
+def _one_of_each(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """One run for each place in the grid: an unfinished double gives way, two that finished cannot both count."""
+    place = ["curriculum", "setting", "variant", "global_batch_size", "lr", "seed"]
+    drop: list[Any] = []
+    notes = []
+    for _, group in runs[runs.duplicated(place, keep=False)].groupby(place, sort=False):
+        done = group[group["state"].isin(FINISHED)]
+        if len(done) > 1 or done.empty:
+            first, second = (done if len(done) > 1 else group)["run_id"].tolist()[:2]
+            row = group.iloc[0]
+            raise UserError(
+                f"runs '{first}' and '{second}' are both {row['curriculum']}, batch {row['global_batch_size']}, LR "
+                f"{short_float(row['lr'])}, seed {row['seed']}; keep one, or give each its own seed, variant or setting"
+            )
+        others = group.drop(index=done.index)
+        drop += others.index.tolist()
+        finished = done["run_id"].tolist()[0]
+        notes += [
+            f"{run_id}: {was.lower()}, and {finished} is the same run finished; left out."
+            for run_id, was in zip(others["run_id"].tolist(), others["state"].tolist(), strict=True)
+        ]
+    return runs.drop(index=drop), notes

@@ -1,0 +1,135 @@
+"""W&B projects through its service."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from analysis.readers import tidy, wandb_runs
+from analysis.readers.wandb_runs import WandbRun
+from analysis.schema import NoRunsError, Runs
+from cl_bench.errors import UserError
+
+_T = TypeVar("_T")
+
+_ANSWER_S = 20
+"""Longest wait for a list of runs. W&B's own client goes on trying for minutes."""
+_HISTORY_S = 120
+"""Longest wait for one window of one run's history."""
+_WINDOW = 100_000
+"""Steps asked for at a time: the client pages through steps, whether something was logged at them or not."""
+
+
+def load_wandb(where: str, filters: Mapping[str, Any] | None = None, names: Mapping[str, str] | None = None) -> Runs:
+    """Runs of the project `where` ("entity/project"), those that `filters` lets through (as W&B's Api takes them).
+
+    `names` gives theirs for ours where they differ. Raises NoRunsError where none is left, UserError where the service
+    cannot be reached, knows no such project, takes no key, or the runs lack a metric or key that is needed.
+    """
+    entity, _, project = where.partition("/")
+    if not (entity and project) or "/" in project:
+        raise UserError(f"--wandb {where}: give ENTITY/PROJECT, the two parts of the project's address")
+    with _one_line(where):
+        found = _list(where, filters or {})
+    if not found:
+        raise NoRunsError(f"W&B {where}: no runs" + (f" that {dict(filters)} lets through" if filters else " yet"))
+    notes: list[str] = []
+    return wandb_runs.load(project, Path(f"W&B {where}"), _read_all(where, found, notes), names or {}, notes)
+
+
+def _list(where: str, filters: Mapping[str, Any]) -> list[Any]:
+    import wandb  # a second to import, and only who asks the service pays for it
+
+    wandb.setup(wandb.Settings(silent=True, login_timeout=_ANSWER_S))
+    api = wandb.Api(timeout=_ANSWER_S)
+    return list(api.runs(where, filters=dict(filters), per_page=200, lazy=False))
+
+
+def _read_all(where: str, found: list[Any], notes: list[str]) -> Iterator[WandbRun]:
+    for run in found:
+        with _one_line(f"{where}, run '{run.id}'"):
+            rows = _history(run)
+        if (logged := run.historyLineCount or 0) > len(rows):
+            notes.append(f"{run.id}: W&B gave {len(rows):,} of {logged:,} rows.")
+        yield WandbRun(
+            run.id,
+            run.name or "",
+            run.group or "",
+            run.job_type or "",
+            dict(run.config),
+            dict(run.summary),
+            tidy.state(run.state),
+            rows,
+        )
+
+
+def _history(run: Any) -> list[dict[str, Any]]:
+    """Every row, in order of steps.
+
+    A window that holds exported and live rows may name a row in both: a step of W&B's is one row.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    last = run.lastHistoryStep
+    for low in range(0, last + 1, _WINDOW):
+
+        def window(low: int = low) -> dict[int, dict[str, Any]]:
+            scan = run.scan_history(min_step=low, max_step=low + _WINDOW, page_size=_WINDOW, use_cache=False)
+            return {int(row["_step"]): _flat(row) for row in scan}
+
+        rows |= _within(_HISTORY_S, window)
+    return list(rows.values())
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what was not logged at its step."""
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _within(seconds: float, call: Callable[[], _T]) -> _T:
+    """`call()`, or TimeoutError: the client itself waits for ever. The call is left behind in its thread."""
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError
+    return done[0]
+
+
+@contextlib.contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    """Whatever wandb raises, and it raises errors of many kinds, as one line that says what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"W&B {where}: {_explained(error)}") from None
+
+
+def _explained(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if isinstance(error, ValueError) and "Could not find project" in text:
+        return "no such project, or the key may not see it; check entity and project"
+    if kind == "UsageError" or "No authentication configured" in text or "api_key not configured" in text:
+        return "no key; set WANDB_API_KEY or run `wandb login`"
+    if "did not respond" in text or isinstance(error, TimeoutError):
+        return f"no answer within {_ANSWER_S} s; check the network, or WANDB_BASE_URL for a server of your own"
+    if kind == "AuthenticationError" and not re.search(r"returned error 5\d\d", text):
+        return f"the key is not accepted ({text[:160]}); run `wandb login --relogin`"
+    return f"{kind}: {text[:200]}"
