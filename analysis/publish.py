@@ -62,15 +62,19 @@ def tables(answer: Answer) -> dict[str, Table]:
 
 
 def static(report: ReportData, width: Width = "one") -> dict[str, Figure]:
-    """Every figure of the page as it is printed, by file name; curves over tokens and, `_time`, over training time."""
+    """Every figure of the page as it is printed, by file name; curves over tokens and, `_time`, over training time.
+
+    One that shows no value, as maps of curves without training steps, is left out.
+    """
     found: dict[str, Figure] = {}
     for place, figure in page.all_figures(report).items():
         name = _file_name(place, report)
         while name in found:  # two curricula whose names differ in what a file's name cannot hold
             name += "_"
         for suffix, form in (("", figure), ("_time", figures.over_time(figure))):
-            if form is not None and form["data"]:
-                found[name + suffix] = figures.printed(form, width)
+            paper = figures.printed(form, width) if form is not None else None
+            if paper and any(x is not None for trace in paper["data"] for x in trace["x"]):
+                found[name + suffix] = paper
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -118,6 +119,14 @@ def test_a_printed_map_is_rectangles() -> None:
     assert figure["layout"]["xaxis"]["range"] == [-0.5, 1.5]  # the one not run keeps its place
 
 
+def test_figures_that_show_nothing_are_left_out(report: page.ReportData) -> None:
+    unmeasured = report.stability.assign(max_loss_ratio=math.nan, diverged=False)
+    few = {**vars(report), "stability": unmeasured, "train": report.train.iloc[:0], "cost": None}
+    names = list(publish.static(page.ReportData(**few)))
+    assert {"validation", "savings"} <= set(names)
+    assert not {n for n in names if n.startswith(("stability", "training", "schedule", "variance", "throughput"))}
+
+
 def test_names_that_no_file_can_hold_do_not_collide(report: page.ReportData) -> None:
     renamed = {"baseline": "a/b", "fixed_linear": "a b"}
     stability = report.stability.assign(curriculum=report.stability["curriculum"].map(renamed))
@@ -130,7 +139,7 @@ def test_names_that_no_file_can_hold_do_not_collide(report: page.ReportData) -> 
 def test_the_command_writes_vector_files_and_tables(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", str(sweep), "--format", "svg"]) == 0
     out = sweep / "figures"
-    assert capsys.readouterr().out == f"12 figures, 7 tables in LaTeX and Markdown  {out}\n"
+    assert capsys.readouterr().out == f"10 figures, 7 tables in LaTeX and Markdown  {out}\n"
     for path in out.glob("*.svg"):
         svg = path.read_text()
         assert 'width="317"' in svg
