@@ -10,10 +10,10 @@ import textwrap
 from pathlib import Path
 
 from analysis import compare as curves
-from analysis import figures, paper, paper_text, publish, report
+from analysis import figures, paper, paper_text, publish, report, watch
 from analysis.readers import source
 from analysis.targets import METHODS
-from cl_bench.errors import EXIT_USER_ERROR, UserError
+from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from cl_bench.paths import SweepDir
 
 _WIDTH = 100
@@ -25,6 +25,14 @@ def _parser() -> argparse.ArgumentParser:
     page = commands.add_parser("report", help="the page, tables and verdict of a sweep, or of curves from elsewhere")
     source.add_arguments(page)
     _add_options(page)
+    page.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=watch.DEFAULT_S,
+        metavar="SECONDS",
+        help=f"write it again as often ({watch.DEFAULT_S}) while runs train; the page reloads itself",
+    )
     printed = commands.add_parser(
         "figures", help="the page's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
     )
@@ -63,12 +71,21 @@ def _options(args: argparse.Namespace) -> report.Options:
     return report.Options(args.target, args.crossing, args.price, searches)
 
 
+def _report(args: argparse.Namespace) -> report.Report:
+    if args.watch is None:
+        return report.write_source(source.read(args), _options(args))
+    watch.check_interval(args.watch)
+    if args.folder is None:
+        raise UserError("--watch: goes with outputs/sweeps/NAME only, where runs tell whether they are at work")
+    return watch.watch(lambda: source.read(args), _options(args), args.watch, lambda line: print(line, flush=True))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for the user's mistakes."""
     args = _parser().parse_args(argv)
     try:
         if args.command == "report":
-            written = report.write_source(source.read(args), _options(args))
+            written = _report(args)
             for words in (written.verdict["sentence"], written.verdict["best_sentence"]):
                 print(textwrap.fill(words, _WIDTH), end="\n" if words else "")
             for caveat in written.verdict["caveats"]:
@@ -92,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except KeyboardInterrupt:  # how one stops watching
+        return EXIT_INTERRUPTED
     return 0
 
 

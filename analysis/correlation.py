@@ -168,7 +168,7 @@ def measured(
     Only steps with a finite loss ratio and a measure count: Adam's state is measured every so many steps.
     """
     names = ("loss_ratio", *measures, *also)
-    columns = [train[c].to_numpy(dtype=float) if c in train else None for c in names]
+    columns = [train[c].to_numpy() if c in train else None for c in names]
     known = [np.isfinite(c) for c in columns[1 : 1 + len(measures)] if c is not None]
     if columns[0] is None or not known or not len(train):
         return

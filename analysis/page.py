@@ -101,6 +101,8 @@ class ReportData:
     """How the numbers were computed, one paragraph each."""
     cost: cost.Cost | None = None
     """What the runs cost; None: the runs alone, without tuning."""
+    refresh_s: float | None = None
+    """Seconds after which the page loads itself again, while a sweep runs."""
 
 
 SIZE_LIMIT_BYTES = 5_900_000
@@ -145,6 +147,8 @@ def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
     target = report.verdict["target_ppl"]
     values = {
         "csp": _content_security_policy(plotly_js, page_js),
+        "refresh": "" if report.refresh_s is None else f'<meta http-equiv="refresh" content="{report.refresh_s:g}">\n',
+        "running": "" if report.refresh_s is None else _running(report),
         "title": escape(report.title),
         "question": escape(report.question),
         "generated": escape(report.generated.replace("T", " ")),
@@ -218,6 +222,7 @@ def _payload(report: ReportData, drawn: Mapping[str, Figure]) -> dict[str, objec
     return {
         "title": report.title,
         "target": report.verdict["target_ppl"],
+        "watched": report.refresh_s is not None,
         "pairs": {str(run): base for run, base in pairs if isinstance(base, str) and base},
         "figures": {name: _said_once(_without_x(figure)) for name, figure in drawn.items()},
     }
@@ -242,6 +247,12 @@ def _without_x(figure: Figure) -> Figure:
         "data": [{k: v for k, v in t.items() if k not in ("x", "name")} for t in lines],
         "layout": layout | {"showlegend": False},
     }
+
+
+def _running(report: ReportData) -> str:
+    done = int(report.runs["state"].isin(["DONE", "DIVERGED"]).sum())
+    words = f"Still running: {done} of {len(report.runs)} runs are over. This page loads itself again"
+    return f'<p class="running" role="status">{words} every {report.refresh_s:g} seconds.</p>'
 
 
 def _list(items: Iterable[str], css: str) -> str:

@@ -37,6 +37,8 @@ class Options:
     """Money per GPU-hour."""
     searches: tuple[str, ...] = ()
     """Tuning to be counted beside what is found to belong to the runs."""
+    refresh_s: float | None = None
+    """Seconds after which the page loads itself again; None: never."""
 
     def shown(self) -> str:
         """As on the command line."""
@@ -97,7 +99,9 @@ def analyse(
     return Answer(runs, saved, targets, stable, edges, correlated, words, spent)
 
 
-def page_data(answer: Answer, command: str = "", generated: str = "") -> page.ReportData:
+def page_data(
+    answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None
+) -> page.ReportData:
     """What the page shows of an answer; `command` makes it again, `generated` is when, ISO 8601."""
     runs = answer.runs
     return page.ReportData(
@@ -116,6 +120,7 @@ def page_data(answer: Answer, command: str = "", generated: str = "") -> page.Re
         attempts=runs.attempts,
         generated=generated,
         cost=answer.cost,
+        refresh_s=refresh_s,
     )
 
 
@@ -142,7 +147,7 @@ def write_source(source: Source, options: Options | None = None) -> Report:
     options = options or Options()
     answer, out = answer_of(source, options), SweepDir.at(source.out)
     generated = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
-    html = page.render(page_data(answer, source.command + options.shown(), generated))
+    html = page.render(page_data(answer, source.command + options.shown(), generated, options.refresh_s))
     for path, table in (
         (out.savings, answer.savings),
         (out.targets, answer.targets),

@@ -29,6 +29,8 @@ from analysis.figures.thinning import significant
 MAX_BANDS = 6
 """With more cells than this the bands would hide each other: lines alone, the bands are in the data."""
 MAX_LABELS = 8
+MOST_POINTS = 3000
+"""Of all lines together: a grid of hundreds of cells must not fill the page with this one figure."""
 _SHOWN = (-100.0, 100.0)
 """Savings (%) in the first view at most: early on, where nothing has been learnt yet, ratios are wild."""
 
@@ -43,6 +45,7 @@ def saving_over_targets(
     """
     if targets.empty:
         return empty_figure("no target that all runs of a cell reached")
+    targets = _fewer(targets)
     methods = method_names(targets)
     hues = {**method_colors(methods), **(colors or {})}
     batches = sorted(targets["global_batch_size"].unique().tolist())
@@ -78,6 +81,13 @@ def saving_over_targets(
         ends = {"x0": across["y0"], "x1": across["y0"], "y0": 0, "y1": 1}
         layout["shapes"].append(across | {"xref": "x", "yref": "paper"} | ends)
     return figure
+
+
+def _fewer(targets: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_POINTS rows: of each cell every so many targets, counted from the deepest, which stays."""
+    every = -(-len(targets) // MOST_POINTS)
+    from_the_deepest = targets.groupby("cell", sort=False).cumcount(ascending=False)
+    return targets[from_the_deepest % every == 0]
 
 
 def _place(first: pd.Series[Any]) -> str:

@@ -388,8 +388,30 @@
     pending = setTimeout(drawAll, 120);
   });
 
+  // A page that loads itself again while a sweep runs comes back as it was left.
+  const KEPT = `cl_bench ${report.title}`;
+  function comeBack() {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+    if (!kept) return;
+    if (kept.axis !== state.axis) document.querySelector(`[data-axis="${kept.axis}"]`)?.click();
+    for (const box of all(".key input")) if (kept.hidden.includes(`${box.dataset.field}\n${box.value}`) && box.checked) box.click();
+    all("details").forEach((details, i) => (details.open = kept.open.includes(i)));
+    if (kept.moved) setTarget(kept.target);
+    scrollTo(0, kept.scroll);
+  }
+  function leave() {
+    const open = all("details").flatMap((details, i) => (details.open ? [i] : []));
+    const moved = state.target !== report.target;
+    const kept = { axis: state.axis, hidden: [...state.hidden], open, moved, target: state.target, scroll: scrollY };
+    sessionStorage.setItem(KEPT, JSON.stringify(kept));
+  }
+
   drawAll().then(() => {
     CURVES.forEach(followZoom);
+    if (report.watched) {
+      comeBack();
+      addEventListener("pagehide", leave);
+    }
     document.documentElement.dataset.ready = "true";
   });
 })();

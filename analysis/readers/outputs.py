@@ -79,7 +79,8 @@ class Known:
         run_id: str,
     ) -> Known:
         """A run and what of its record is analysed; the record itself may go."""
-        train = {name: record.train[name].to_numpy(dtype=dtype) for name, dtype in TRAIN_COLUMNS.items()}
+        # Copies: a view would keep every column of the record alive.
+        train = {name: record.train[name].to_numpy(dtype=dtype, copy=True) for name, dtype in TRAIN_COLUMNS.items()}
         return cls(run_id, config, train, record.evals, record.attempts, state, planned_steps, entry)
 
 

@@ -319,6 +319,21 @@ def test_print_keeps_every_figure(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_a_page_that_loads_itself_again_comes_back_as_it_was_left(open_report: Open) -> None:
+    report = replace(make_report(batches=(16,), seeds=1), refresh_s=3000.0)
+    page = open_report(render(report)).page
+    assert "Still running" in page.get_by_role("status").first.inner_text()
+    page.locator("[data-axis=seconds]").first.click()
+    page.locator(".key input[data-field=method][value=baseline]").uncheck()
+    page.locator("#target").fill("12")
+    page.reload()
+    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert page.locator("[data-axis=seconds]").first.get_attribute("aria-pressed") == "true"
+    assert not page.locator(".key input[data-field=method][value=baseline]").is_checked()
+    expect(page.locator("#target")).to_have_value("12")
+
+
+@pytest.mark.browser
 def test_page_without_any_result(open_report: Open) -> None:
     full = make_report(seeds=1)
     nothing = {n: getattr(full, n).iloc[:0] for n in FRAMES}

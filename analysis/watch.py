@@ -1,0 +1,55 @@
+"""A report that follows a sweep while it trains: written again whenever the runs have moved on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from analysis import report
+from analysis.readers.source import Source
+from analysis.report import Options, Report
+from cl_bench.errors import UserError
+
+LEAST_S, DEFAULT_S = 2, 10
+_AT_WORK = ("PENDING", "RUNNING", "PREEMPTED")
+"""States in which a run is still to get further by itself."""
+
+
+def check_interval(seconds: float) -> None:
+    """Raise UserError for an interval at which nothing can be watched."""
+    if not LEAST_S <= seconds <= 3600:
+        raise UserError(f"--watch {seconds:g}: seconds between two looks, from {LEAST_S} to 3600")
+
+
+def watch(
+    read: Callable[[], Source],
+    options: Options,
+    every_s: float,
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Report:
+    """Write the report of `read()` every `every_s` seconds until no run is at work; the last one, that stays.
+
+    A look at which nothing was recorded since the last writes nothing. The page reloads itself as often; the last one
+    does not. `say` gets a line for each report.
+    """
+    seen: tuple[object, ...] = ()
+    while True:
+        source = read()
+        states = source.runs.runs["state"]
+        at_work = int(states.isin(_AT_WORK).sum())
+        now = (len(source.runs.train), len(source.runs.evals), *states)
+        if not at_work:
+            return report.write_source(source, options)
+        if source.runs.evals.empty:
+            say(f"{at_work} of {len(states)} runs at work, no evaluation yet")
+        elif now != seen:
+            started = time.monotonic()
+            written = report.write_source(source, dataclasses.replace(options, refresh_s=every_s))
+            done = int((~states.isin(_AT_WORK)).sum())
+            say(f"{done} of {len(states)} runs over, {at_work} at work: {written.path}")
+            seen = now
+            # A sweep so large that its report takes longer than the interval is looked at half of the time.
+            sleep(max(0.0, time.monotonic() - started - every_s))
+        sleep(every_s)
