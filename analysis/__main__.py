@@ -1,4 +1,4 @@
-"""`python -m analysis report FOLDER` (or --table FILE, …), `paper FOLDER`, `compare BASE.csv CL.csv --target LOSS`."""
+"""`python -m analysis report FOLDER` (or --table FILE, …), `figures` of the same, `paper FOLDER`, `compare A B`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 from analysis import compare as curves
-from analysis import paper, paper_text, report, watch
+from analysis import figures, paper, paper_text, publish, report, watch
 from analysis.readers import source
 from analysis.targets import METHODS
 from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
@@ -24,15 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     page = commands.add_parser("report", help="the page, tables and verdict of a sweep, or of curves from elsewhere")
     source.add_arguments(page)
-    page.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
-    page.add_argument(
-        "--crossing",
-        choices=METHODS,
-        default="interpolate",
-        help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
-    )
-    page.add_argument("--price", type=float, metavar="MONEY", help="price of a GPU-hour, in any currency")
-    page.add_argument("--tuning", default="", metavar="NAME[,NAME]", help="count these searches of outputs/tune, too")
+    _add_options(page)
     page.add_argument(
         "--watch",
         type=float,
@@ -41,6 +33,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"write it again as often ({watch.DEFAULT_S}) while runs train; the page reloads itself",
     )
+    printed = commands.add_parser(
+        "figures", help="the page's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
+    )
+    source.add_arguments(printed)
+    printed.add_argument("--format", choices=publish.FORMATS, default="pdf", help="of the figures (default: pdf)")
+    printed.add_argument(
+        "--width", choices=list(figures.INCHES), default="one", help="columns of a paper (default: one)"
+    )
+    _add_options(printed)
     beside = commands.add_parser("paper", help="a sweep beside the published cells and claims of arXiv 2108.06084")
     beside.add_argument("folder", type=Path, help="outputs/sweeps/NAME")
     beside.add_argument("--json", action="store_true", help="print JSON")
@@ -50,6 +51,19 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--target", type=float, required=True, metavar="LOSS", help="target loss in nats a token")
     two.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """What a report may be asked to do otherwise than by default."""
+    parser.add_argument("--target", type=float, metavar="PPL", help="target perplexity (default: the baseline's final)")
+    parser.add_argument(
+        "--crossing",
+        choices=METHODS,
+        default="interpolate",
+        help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
+    )
+    parser.add_argument("--price", type=float, metavar="MONEY", help="price of a GPU-hour, in any currency")
+    parser.add_argument("--tuning", default="", metavar="NAME[,NAME]", help="count these searches of outputs/tune, too")
 
 
 def _options(args: argparse.Namespace) -> report.Options:
@@ -77,6 +91,11 @@ def main(argv: list[str] | None = None) -> int:
             for caveat in written.verdict["caveats"]:
                 print(textwrap.fill(caveat, _WIDTH))
             print(f"report  {written.path}")
+        elif args.command == "figures":
+            curves_read = source.read(args)
+            into = args.out or SweepDir.at(curves_read.out).figures
+            made = publish.write(report.answer_of(curves_read, _options(args)), into, args.format, args.width)
+            print(f"{len(made.figures)} figures, {len(made.tables)} tables in LaTeX and Markdown  {made.folder}")
         elif args.command == "paper":
             _paper(args.folder, as_json=args.json)
         else:

@@ -117,7 +117,7 @@ _POINTS_A_CURVE = (400, 150, 60, 24, 16)
 def render(report: ReportData) -> str:
     """The whole page as one HTML document."""
     page = ""
-    spent = report.cost or cost.cost(report.runs, report.train, report.attempts, report.savings)
+    spent = _spent(report)
     for max_points in _worth_trying(report):
         page = _document(report, spent, max_points)
         if len(page.encode()) <= SIZE_LIMIT_BYTES:
@@ -140,10 +140,9 @@ def _worth_trying(report: ReportData) -> Sequence[int]:
 def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
     from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
 
-    unit = figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
-    drawn = _figures(report, unit, max_points)
+    unit = _unit(report)
+    drawn = all_figures(report, max_points)
     plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
-    drawn |= page_cost.drawn(spent, report.runs)
     page_js = _asset("page.js")
     target = report.verdict["target_ppl"]
     values = {
@@ -194,9 +193,9 @@ def _content_security_policy(*scripts: str) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, Figure]:
-    """The figures by the ids of their places in the page."""
-    runs, train = report.runs, report.train
+def all_figures(report: ReportData, max_points: int = _POINTS_A_CURVE[0]) -> dict[str, Figure]:
+    """Every figure by the id of its place in the page. What is printed is made of the same."""
+    runs, train, unit = report.runs, report.train, _unit(report)
     styles = figures.run_styles(runs)
     colors = dict(zip(styles["method"], styles["color"], strict=True))
     return {
@@ -206,7 +205,16 @@ def _figures(report: ReportData, unit: TimeUnit, max_points: int) -> dict[str, F
         **page_savings.drawn(report.verdict, report.savings, report.targets, colors),
         **page_stability.drawn(report, colors, unit, max_points),
         "schedule": figures.length_schedule(runs, train, unit=unit),
+        **page_cost.drawn(_spent(report), runs),
     }
+
+
+def _spent(report: ReportData) -> cost.Cost:
+    return report.cost or cost.cost(report.runs, report.train, report.attempts, report.savings)
+
+
+def _unit(report: ReportData) -> TimeUnit:
+    return figures.time_unit(float(report.runs["train_seconds"].max()) if len(report.runs) else math.nan)
 
 
 def _payload(report: ReportData, drawn: Mapping[str, Figure]) -> dict[str, object]:

@@ -1,11 +1,10 @@
-"""The report's tables as HTML: numbers right-aligned at one precision down a column, units in the head."""
+"""The report's tables: numbers right-aligned at one precision down a column, units in the head."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,15 @@ from analysis.cost import ClockUnit, Cost
 from analysis.figures import TimeUnit
 from analysis.frontier import Along, edge_words, multiple_words, plain_rows, proportion, select, short
 from analysis.intervals import METHOD_WORDS
+from analysis.tables import Column as _Column
+from analysis.tables import Table
 from analysis.verdict import DISAGREE, disagree
 
 _SIDES = {"at_most": "≤", "at_least": "≥"}
 _CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
 
 
-def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
+def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Savings of each cell of the verdict, seeds put together."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     hours_differ = any(c["gpu_hour_saving"] != c["time_saving"] for c in cells)
@@ -43,12 +44,12 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
     ]
     methods = sorted({METHOD_WORDS[c["interval_method"]] for c in cells if c["interval_method"]})
     how = f"; intervals: {', '.join(methods)}" if methods else ""
-    return _table(
+    return Table(
         f"Savings by cell, over seeds{how}", columns, "No curriculum run has a baseline to be compared with yet."
     )
 
 
-def deepest_table(cells: Sequence[Mapping[str, Any]]) -> str:
+def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Savings of each cell at the deepest target that all its runs reached."""
     known = [c for c in cells if c["deepest"]]
     rows = pd.DataFrame(known, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
@@ -63,10 +64,10 @@ def deepest_table(cells: Sequence[Mapping[str, Any]]) -> str:
         _Column("seeds", [str(d["n"]) for d in deepest], number=True),
     ]
     words = "At the deepest perplexity that all runs of a cell reached: nothing is censored here"
-    return _table(words, columns, "No target that all runs of a cell reached.")
+    return Table(words, columns, "No target that all runs of a cell reached.")
 
 
-def crossings_table(cells: Sequence[Mapping[str, Any]]) -> str:
+def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Each cell's token saving by how a crossing is read, and where that matters."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     columns = [
@@ -76,10 +77,10 @@ def crossings_table(cells: Sequence[Mapping[str, Any]]) -> str:
         _percents("last crossing, interpolated", (c["token_saving_sustained"] for c in cells)),
         _Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if disagree(c) else "" for c in cells]),
     ]
-    return _table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
+    return Table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
 
 
-def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> str:
+def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
     """Every curriculum run against its baselines."""
     columns = [
         *_where(savings),
@@ -106,10 +107,10 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> str:
         *_notes(savings["note"]),
         _Column("run", _texts(savings["run_id"])),
     ]
-    return _table("Savings by run", columns, "No curriculum run to compare yet.")
+    return Table("Savings by run", columns, "No curriculum run to compare yet.")
 
 
-def stability_table(stability: pd.DataFrame) -> str:
+def stability_table(stability: pd.DataFrame) -> Table:
     """Loss ratios of each cell, seeds put together."""
     keys = ["named", "curriculum", "variant", "global_batch_size", "lr"]
     finished = stability["diverged"].astype(bool) | (stability["state"] == "DONE")
@@ -136,10 +137,10 @@ def stability_table(stability: pd.DataFrame) -> str:
         _Column("steps above 1.5", _numbers(cells["above_5"], 0), number=True),
         _Column("of steps", _numbers(cells["steps"], 0), number=True),
     ]
-    return _table("Stability by cell, over seeds: largest ratio, summed steps", columns, "No training step yet.")
+    return Table("Stability by cell, over seeds: largest ratio, summed steps", columns, "No training step yet.")
 
 
-def stability_runs_table(stability: pd.DataFrame) -> str:
+def stability_runs_table(stability: pd.DataFrame) -> Table:
     """Loss ratios of every run."""
     columns = [
         *_where(stability),
@@ -150,14 +151,14 @@ def stability_runs_table(stability: pd.DataFrame) -> str:
         _Column("of steps", _numbers(stability["steps"], 0), number=True),
         _Column("run", _texts(stability["run_id"])),
     ]
-    return _table("Stability by run", columns, "No training step yet.")
+    return Table("Stability by run", columns, "No training step yet.")
 
 
-def frontier_table(table: pd.DataFrame, along: Along) -> str:
+def frontier_table(table: pd.DataFrame, along: Along) -> Table:
     """Where stability ends along learning rates or batches, by both criteria; `table` as from frontiers()."""
     rows, calm = (plain_rows(select(table, along, spikes=spikes)) for spikes in (False, True))
     if not rows:
-        return _table("Stability frontier", [], "No cell to judge yet.")
+        return Table("Stability frontier", [], "No cell to judge yet.")
     what, at = ("LR", "batch") if along == "lr" else ("batch", "LR")
     allowed = next((f"{r['max_loss_ratio_allowed']:g}" for r in calm), "")
     notes = [
@@ -180,7 +181,7 @@ def frontier_table(table: pd.DataFrame, along: Along) -> str:
         _Column("seeds", [str(r["seeds"]) for r in rows], number=True),
         *_notes(notes),
     ]
-    return _table(f"Largest {what} stable on every seed, by {at}", columns, "No run yet.")
+    return Table(f"Largest {what} stable on every seed, by {at}", columns, "No run yet.")
 
 
 def _times_words(row: Mapping[str, Any]) -> str:
@@ -202,12 +203,12 @@ def _shares(counts: Iterable[int], of: Iterable[int]) -> list[str]:
     return ["–" if math.isnan(low) else f"{100 * low:.0f} to {100 * high:.0f}" for low, high in intervals]
 
 
-def correlation_table(table: pd.DataFrame) -> str:
+def correlation_table(table: pd.DataFrame) -> Table:
     """Correlations of each curriculum and of all runs, by measure; `table` as from correlations()."""
     rows = table[table["level"].isin(["curriculum", "sweep"]) & table["r"].notna()]
     if rows.empty:
         why = dict.fromkeys(str(n) for n in table["note"] if n)
-        return _table("Correlations", [], f"No correlation to show: {next(iter(why), 'nothing was measured yet')}.")
+        return Table("Correlations", [], f"No correlation to show: {next(iter(why), 'nothing was measured yet')}.")
     # the sweep's rows last
     rows = rows.assign(last=rows["level"] == "sweep").sort_values("last", kind="stable")
     p, s = (rows[rows["coefficient"] == c].reset_index(drop=True) for c in ("pearson", "spearman"))
@@ -224,7 +225,7 @@ def correlation_table(table: pd.DataFrame) -> str:
         _Column("cells", [f"{u} of {o}" for u, o in zip(p["units"], p["of"], strict=True)], number=True),
         _Column("points", _numbers(p["points"], 0), number=True),
     ]
-    return _table("Correlation of a step's loss ratio with Adam's variance", columns, "No run yet.")
+    return Table("Correlation of a step's loss ratio with Adam's variance", columns, "No run yet.")
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
@@ -240,7 +241,7 @@ def _p_values(values: Iterable[float]) -> list[str]:
     return ["–" if math.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}") for p in values]
 
 
-def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> str:
+def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> Table:
     """Every run: final values, tokens, time."""
     columns = [
         *_where(runs),
@@ -255,10 +256,10 @@ def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> str:
         _Column("lengths", _texts(runs["shape"])),
         _Column("run", _texts(runs["run_id"])),
     ]
-    return _table("Final values, tokens and training time of every run", columns, "No run yet.")
+    return Table("Final values, tokens and training time of every run", columns, "No run yet.")
 
 
-def cost_cells_table(found: Cost) -> str:
+def cost_cells_table(found: Cost) -> Table:
     """Hours to the target of each cell, what they saved, and what is left of that once everything is counted."""
     rows = pd.DataFrame(found.cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     unit = found.unit
@@ -303,10 +304,10 @@ def cost_cells_table(found: Cost) -> str:
         _Column("reached", [f"{c['reached']} of {c['of']}" for c in found.cells], number=True),
         *_column_if_any("unlike clocks", [c["unlike"] for c in found.cells]),
     ]
-    return _table("Hours to the target by cell, mean over seeds", columns, "No curriculum run to compare yet.")
+    return Table("Hours to the target by cell, mean over seeds", columns, "No curriculum run to compare yet.")
 
 
-def cost_runs_table(found: Cost) -> str:
+def cost_runs_table(found: Cost) -> Table:
     """What every run took, evaluations and lost attempts apart; clocks where they differ."""
     runs, unit = found.runs, found.unit
     columns = [*_where(runs), _hours("training", runs["rank_hours"], unit)]
@@ -326,10 +327,10 @@ def cost_runs_table(found: Cost) -> str:
         "hardware": _Column("hardware", _texts(runs["hardware"])),
     }
     columns += [column for name, column in clocks.items() if runs[name].nunique() > 1]
-    return _table("Hours by run", columns, "Nothing has been trained yet.")
+    return Table("Hours by run", columns, "Nothing has been trained yet.")
 
 
-def throughput_table(throughput: pd.DataFrame) -> str:
+def throughput_table(throughput: pd.DataFrame) -> Table:
     """Tokens a second by curriculum and batch size, the lengths from one power of two to the next put together."""
     keys = ["curriculum", "variant", "model", "hardware", "world_size", "global_batch_size"]
     floor = 2 ** np.floor(np.log2(throughput["seqlen"].to_numpy(dtype=float, na_value=1.0))).astype(int)
@@ -349,7 +350,7 @@ def throughput_table(throughput: pd.DataFrame) -> str:
         low, high = int(inside.min()), int(inside.max())
         head = str(low) if low == high else f"{low}–{high}"
         columns.append(_Column(head, _numbers(speeds[start], 0), number=True))
-    return _table("Tokens a second at sequence lengths of so many tokens", columns, "No two training steps yet.")
+    return Table("Tokens a second at sequence lengths of so many tokens", columns, "No two training steps yet.")
 
 
 def _hours(head: str, values: Iterable[Any], unit: ClockUnit, like: Iterable[Any] = ()) -> _Column:
@@ -366,31 +367,6 @@ def _runs(break_even: float | None) -> str:
 
 def _column_if_any(head: str, cells: Sequence[str]) -> list[_Column]:
     return [_Column(head, cells)] if any(cells) else []
-
-
-class _Column(NamedTuple):
-    """A table column: its head (with the unit), its cells as text, and whether they are numbers."""
-
-    head: str
-    cells: Sequence[str]
-    number: bool = False
-
-
-def _table(caption: str, columns: Sequence[_Column], empty: str) -> str:
-    """An HTML table inside a region that scrolls sideways by itself; ``empty`` is said where there is no row."""
-    columns = [c for c in columns if c.cells]
-    if not columns:
-        return f'<p class="nothing">{escape(empty)}</p>'
-    css = [' class="n"' if c.number else "" for c in columns]
-    head = "".join(f'<th scope="col"{k}>{escape(c.head)}</th>' for c, k in zip(columns, css, strict=True))
-    rows = "".join(
-        "<tr>" + "".join(f"<td{k}>{escape(text)}</td>" for text, k in zip(row, css, strict=True)) + "</tr>\n"
-        for row in zip(*(c.cells for c in columns), strict=True)
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-    )
 
 
 def _where(rows: pd.DataFrame, *, seed: bool = True) -> list[_Column]:

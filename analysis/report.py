@@ -99,7 +99,9 @@ def analyse(
     return Answer(runs, saved, targets, stable, edges, correlated, words, spent)
 
 
-def page_data(answer: Answer, command: str, generated: str, refresh_s: float | None = None) -> page.ReportData:
+def page_data(
+    answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None
+) -> page.ReportData:
     """What the page shows of an answer; `command` makes it again, `generated` is when, ISO 8601."""
     runs = answer.runs
     return page.ReportData(
@@ -122,6 +124,19 @@ def page_data(answer: Answer, command: str, generated: str, refresh_s: float | N
     )
 
 
+def answer_of(source: Source, options: Options | None = None) -> Answer:
+    """Analyse curves of any origin. Raises UserError where no run has an evaluation."""
+    options = options or Options()
+    cost.check_price(options.price)
+    runs = source.runs
+    if runs.evals.empty:
+        raise UserError(f"{runs.folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
+    charges = tuning.charges(runs, source.outputs, options.searches) if source.outputs else None
+    if options.searches and not source.outputs:
+        raise UserError(f"--tuning {','.join(options.searches)}: searches lie in an outputs folder; report on one")
+    return analyse(runs, options.target_ppl, options.method, charges, options.price)
+
+
 def write(folder: str | Path, options: Options | None = None) -> Report:
     """Analyse a sweep's folder and write report.html, verdict.json and its tables into it."""
     return write_source(of_folder(folder), options)
@@ -130,14 +145,7 @@ def write(folder: str | Path, options: Options | None = None) -> Report:
 def write_source(source: Source, options: Options | None = None) -> Report:
     """Analyse curves of any origin and write report.html, verdict.json and the tables into the source's folder."""
     options = options or Options()
-    cost.check_price(options.price)
-    runs, out = source.runs, SweepDir.at(source.out)
-    if runs.evals.empty:
-        raise UserError(f"{runs.folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
-    charges = tuning.charges(runs, source.outputs, options.searches) if source.outputs else None
-    if options.searches and not source.outputs:
-        raise UserError(f"--tuning {','.join(options.searches)}: searches lie in an outputs folder; report on one")
-    answer = analyse(runs, options.target_ppl, options.method, charges, options.price)
+    answer, out = answer_of(source, options), SweepDir.at(source.out)
     generated = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
     html = page.render(page_data(answer, source.command + options.shown(), generated, options.refresh_s))
     for path, table in (

@@ -19,6 +19,7 @@ commands:
   export RUN DIR        the trained model as a Hugging Face folder
   prepare TEXTS         encode texts larger than memory into tokens on disk
   report FOLDER         write a sweep's page, tables and verdict
+  figures FOLDER        figures and tables for print: PDF or SVG, LaTeX and Markdown
   paper FOLDER          a sweep beside the published cells and claims
   compare BASE CL       the saving between two curves in CSV files
 
@@ -34,6 +35,7 @@ _COMMANDS = (
     "eval",
     "export",
     "report",
+    "figures",
     "paper",
     "compare",
 )
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         from cl_bench import sweep
 
         return sweep.main(rest) if command == "sweep" else sweep.tune(rest)
-    if command in ("report", "paper", "compare"):
+    if command in ("report", "figures", "paper", "compare"):
         from analysis.__main__ import main as analysis
 
         return analysis(argv)

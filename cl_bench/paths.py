@@ -187,6 +187,11 @@ class SweepDir:
         return self.root / "verdict.json"
 
     @property
+    def figures(self) -> Path:
+        """Figures and tables for print, one file each."""
+        return self.root / "figures"
+
+    @property
     def paper(self) -> Path:
         """The runs beside the published cells and claims."""
         return self.root / "paper.md"

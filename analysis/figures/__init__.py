@@ -5,7 +5,8 @@ to plotly.js. Encoding, the same everywhere: hue = curriculum (grey = baseline),
 learning rate, a final × = diverged.
 
 Curve traces carry ``customdata`` rows of :data:`POINT_COLUMNS`, so that the horizontal axis can be switched between
-tokens and time, and a point can be named in a hover, without a second copy of the data.
+tokens and time, and a point can be named in a hover, without a second copy of the data. :func:`printed` makes of any of
+these dicts what a paper's column holds.
 """
 
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
@@ -13,6 +14,7 @@ from analysis.figures.frontier import stability_frontier
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
 from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
+from analysis.figures.printed import INCHES, Width, over_time, printed
 from analysis.figures.style import (
     BASELINE_GREY,
     Figure,
@@ -29,16 +31,20 @@ from analysis.figures.variance import variance_scatter
 
 __all__ = [
     "BASELINE_GREY",
+    "INCHES",
     "MAX_BANDS",
     "POINT_COLUMNS",
     "RATIO_SCALE_TOP",
     "Figure",
     "TimeUnit",
+    "Width",
     "format_lr",
     "format_ppl",
     "hours_spent",
     "length_schedule",
     "method_names",
+    "over_time",
+    "printed",
     "run_styles",
     "saving_over_targets",
     "savings_intervals",

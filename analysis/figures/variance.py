@@ -53,7 +53,7 @@ def variance_scatter(
                 "marker": {"size": 5, "opacity": 0.55, "color": styles.at[run_id, "color"]},
                 "hovertemplate": "<b>%{meta.label}</b><br>step %{customdata}, loss ratio %{y}, %{x}<extra></extra>",
                 "showlegend": False,
-                "meta": {"run_id": run_id, "label": label},
+                "meta": {"run_id": run_id, "label": label, "hue": str(styles.at[run_id, "method"])},
             }
         )
     layout = styled_layout(

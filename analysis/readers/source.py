@@ -1,4 +1,4 @@
-"""`python -m analysis report`: which curves to read, and where what they say is written."""
+"""`python -m analysis report` and `figures`: which curves to read, and where what they say is written."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of columns and keys that are not ours")
     parser.add_argument("--filter", metavar="JSON", help='W&B runs to read, as its Api takes it: \'{"tags": "a"}\'')
     parser.add_argument("--runs", type=Path, metavar="FILE", help="what events do not say: run, curriculum, seed, …")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: beside the source)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write into (default: beside the source)")
 
 
 def read(args: argparse.Namespace) -> Source:
@@ -82,7 +82,7 @@ def _kind(args: argparse.Namespace) -> str:
     options = ", ".join(f"--{kind.replace('_', '-')}" for kind in _SOURCES if kind != "folder")
     if len(given) != 1:
         what = "no curves named" if not given else f"{' and '.join(given)} are both given"
-        raise UserError(f"report: {what}; give one of outputs/sweeps/NAME, {options}")
+        raise UserError(f"{args.command}: {what}; give one of outputs/sweeps/NAME, {options}")
     for option in ("map", "filter", "runs"):
         if getattr(args, option) is not None and option not in _SOURCES[given[0]]:
             owners = ", ".join(f"--{k.replace('_', '-')}" for k, own in _SOURCES.items() if option in own)

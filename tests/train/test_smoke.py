@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from analysis import load_runs
+from analysis.page import all_figures
+from analysis.readers.source import of_folder
+from analysis.report import answer_of, page_data
 from cl_bench import cli, records, states, status
 from cl_bench.paths import RunDir, SweepDir, manifest_runs
 
@@ -177,19 +181,46 @@ def test_two_launches_at_once_train_each_run_once(tmp_path: Path) -> None:
         assert record.train["step"].is_unique
 
 
-def test_the_notebook_runs_on_the_sweep(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+@pytest.mark.parametrize("name", ["savings", "stability"])
+def test_a_notebook_shows_the_pages_figures(
+    name: str, smoke: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = SweepDir(smoke[0], "smoke").root
+    monkeypatch.setenv("CL_BENCH_SWEEP", str(sweep))
+    shown, words = executed(name)
+    drawn = all_figures(page_data(answer_of(of_folder(sweep))))
+    own = {
+        "savings": ["validation", "savings", "over-targets", "schedule"],
+        "stability": ["frontier", "stability-0", "stability-1", "training", "variance-l1", "variance-max"],
+    }[name]
+    for place in own:
+        assert drawn[place]["data"] in shown, place
+    assert len(shown) > len(own)
+    assert "fixed_linear" in words
+    assert ".cl-bench td" in words  # a table
+
+
+def test_the_notebook_on_wandb_reads_the_mirrors(
+    smoke: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs, _ = smoke
-    notebook = nbformat.read(ROOT / "analysis/notebooks/savings.ipynb", as_version=4)
-    assert not any("def " in cell.source for cell in notebook.cells if cell.cell_type == "code")
-    os.environ["CL_BENCH_SWEEP"] = str(SweepDir(outputs, "smoke").root)
-    try:
-        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
-    finally:
-        del os.environ["CL_BENCH_SWEEP"]
-    shown = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-    figures = [o for o in shown if "application/vnd.plotly.v1+json" in o.get("data", {})]
-    assert len(figures) >= 5
-    assert any("fixed_linear needed" in str(o.get("data", {})) for o in shown)
+    monkeypatch.delenv("CL_BENCH_WANDB", raising=False)
+    monkeypatch.setenv("CL_BENCH_WANDB_DIR", str(outputs / "runs"))
+    shown, words = executed("from_wandb")
+    assert len(shown) == 3
+    # the same tokens as the local records say
+    sentence = json.loads(SweepDir(outputs, "smoke").verdict.read_text())["sentence"]
+    assert sentence.split(" and ")[0] in words
+
+
+def executed(name: str) -> tuple[list[Any], str]:
+    """The traces of the figures that a notebook shows, and all else that it shows as text."""
+    notebook = nbformat.read(ROOT / f"analysis/notebooks/{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    plotly = "application/vnd.plotly.v1+json"
+    figures = [o["data"][plotly]["data"] for o in outputs if plotly in o.get("data", {})]
+    return figures, json.dumps([o for o in outputs if plotly not in o.get("data", {})], ensure_ascii=False)
 
 
 def test_status_command(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
