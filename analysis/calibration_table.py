@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from analysis.calibrate import ROUGH, USUAL, Champions, Row, best_of_equals, coverage, family
+from analysis.correlation import calibration
 from analysis.intervals import BOOTSTRAP_FROM
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.paths import write_atomic
@@ -64,6 +65,7 @@ def tables(sweeps: int) -> str:
         ]
         nothing = [later(coverage, reading, 0.0, n, sweeps) for reading in (_FINAL, _GIVEN, _DEEPEST) for n in _SEEDS]
         families = {n: later(family, 12, n, sweeps // 4) for n in _SEEDS}
+        correlations = later(calibration, sweeps)
         champions = [later(best_of_equals, n, sweeps // 4, crossfitted=c) for n in _SEEDS for c in (False, True)]
         parts = [
             f"**Coverage** ({sweeps:,} sweeps a row; {sweeps // 4:,} with {BOOTSTRAP_FROM} seeds).\n",
@@ -77,6 +79,8 @@ def tables(sweeps: int) -> str:
             ),
             f"\n**Best against best**, 2 baseline and 8 curriculum cells that all save 30% ({sweeps // 4:,} sweeps).\n",
             _champions_table(f.result() for f in champions),
+            f"\n**Correlations of series that remember** ({sweeps:,} pairs of AR(1) series a row).\n",
+            _correlation_table(correlations.result()),
         ]
     print(f"simulated in {time.monotonic() - began:.0f} s")
     return "\n".join(parts)
@@ -106,6 +110,25 @@ def _champions_table(rows: Iterable[Champions]) -> str:
         [
             (c.seeds, "the other seeds" if c.crossfitted else "the same seeds", _share(c.mean), _share(c.above))
             for c in rows
+        ],
+    )
+
+
+def _correlation_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    return _table(
+        ("true r", "φ", "points", "coefficient", "p < 0.05", "the usual test", "interval covers", "effective points"),
+        [
+            (
+                f"{r['true_r']:g}",
+                f"{r['phi']:g}",
+                f"{r['points']:,}",
+                str(r["coefficient"]),
+                _share(r["share"]),
+                _share(r["naive_share"]),
+                _share(r["covered"]),
+                f"{r['effective_points']:.0f}",
+            )
+            for r in rows
         ],
     )
 

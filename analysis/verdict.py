@@ -136,17 +136,16 @@ def _head(own: list[dict[str, Any]], best_cell: tuple[int, float] | None) -> dic
 
 
 def _needed(cell: dict[str, Any], *, first: bool = True, time: bool = True) -> str:
-    """What a cell needed; the `first` of several says what its interval is."""
+    """What a cell needed; the `first` of several says of what, and what its interval is."""
     if cell["token_saving"] is None:
         return _bounded(cell)
-    interval = ""
-    if cell["token_saving_low"] is not None:
-        low, high = percent(cell["token_saving_low"]), percent(cell["token_saving_high"])
-        interval = f" (95% interval {low} to {high} saved)" if first else f" ({low} to {high})"
-    text = f"needed {amount(cell['token_saving'], 'tokens')}{interval}"
-    if time and cell["time_saving"] is not None:
-        text += f" and {amount(cell['time_saving'], 'time')}"
-    return text
+    low, high = cell["token_saving_low"], cell["token_saving_high"]
+    span = "" if low is None else f"{percent(low)} to {percent(high)}"
+    text = amount(cell["token_saving"], "tokens")
+    if not first:
+        return text.removesuffix(" tokens") + (f" ({span})" if span else "")
+    text = f"needed {text}" + (f" (95% interval {span} saved)" if span else "")
+    return text + (f" and {amount(cell['time_saving'], 'time')}" if time and cell["time_saving"] is not None else "")
 
 
 def _bounded(cell: dict[str, Any]) -> str:

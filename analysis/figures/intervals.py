@@ -22,6 +22,9 @@ from analysis.figures.style import (
     styled_layout,
 )
 
+LOWEST_SHOWN = -200.0
+"""Savings (%) below this are outside the first view: one cell's endless interval must not flatten all others."""
+
 
 class _Saving(NamedTuple):
     """One of the two measures drawn in a cell's row."""
@@ -152,8 +155,9 @@ def _range(traces: Sequence[Trace]) -> list[float]:
     for trace in traces:
         values += trace["x"]
         values += [end for _, _, *ends in trace["customdata"] for end in ends if end is not None]
-    margin = max(4.0, 0.06 * (max(values) - min(values)))
-    return [min(values) - margin, max(values) + margin]
+    low, high = max(min(values), LOWEST_SHOWN), max(values)
+    margin = max(4.0, 0.06 * (high - low))
+    return [low - margin, high + margin]
 
 
 def _side(words: str, anchor: str) -> dict[str, Any]:

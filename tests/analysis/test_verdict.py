@@ -56,7 +56,7 @@ def test_a_cost_is_called_as_a_cost_and_noise_is_undecided(tmp_path: Path) -> No
     assert by_name["fixed_linear"]["difference"] == "cost"
     assert by_name["fixed_root"]["difference"] == "undecided"
     sentence = analyse(runs).verdict["sentence"]
-    assert "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root needed" in sentence
+    assert "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root 11% fewer (" in sentence
     assert "Of 2 cells none saved tokens, 1 cost more, 1 undecided (at 95% over all of them, Holm)." in sentence
 
 
