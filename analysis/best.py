@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves import Curve, curves
-from analysis.intervals import Estimate, Pair, estimate, pair
+from analysis.intervals import Estimate, Pair, estimate, pair_of
 from analysis.schema import Runs, rows_of
 from analysis.targets import Method
 
@@ -142,10 +142,7 @@ def measure(ours: Curve, theirs: Curve, method: Method) -> tuple[Pair, Pair, flo
     """Pairs in tokens and seconds at what the baseline finally reached, and that loss."""
     target = _final(theirs)
     a, b = ours.crossing(target, method), theirs.crossing(target, method)
-    nan = math.nan
-    tokens = pair(a.tokens or nan, b.tokens or nan, a.tokens_bound, b.tokens_bound)
-    seconds = pair(a.seconds or nan, b.seconds or nan, a.seconds_bound, b.seconds_bound)
-    return tokens, seconds, target
+    return pair_of(a, b), pair_of(a, b, "seconds"), target
 
 
 def plain(best: Best) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from scipy import signal
 
 from analysis.best import Cell, best_baseline, best_curriculum, measure
 from analysis.curves import Curve
-from analysis.intervals import Estimate, Pair, estimate, pair
+from analysis.intervals import Estimate, Pair, estimate, pair_of
 from analysis.multiple import holm
 from analysis.over_targets import targets_of
 from analysis.targets import Floats
@@ -105,7 +105,7 @@ def at_given(pairs: Pairs, target_loss: float | None = None) -> Estimate:
     found: list[Pair] = []
     for ours, theirs in pairs:
         a, b = ours.crossing(target, "interpolate"), theirs.crossing(target, "interpolate")
-        found.append(pair(a.tokens or math.nan, b.tokens or math.nan, a.tokens_bound, b.tokens_bound))
+        found.append(pair_of(a, b))
     return estimate(found)
 
 

@@ -12,7 +12,7 @@ from analysis.readers import checks
 from analysis.readers.files import place_in, read_table
 from analysis.savings import round_up
 from analysis.targets import Crossing, crossing, saving
-from analysis.verdict import amount
+from analysis.words import amount
 from cl_bench.errors import UserError
 
 

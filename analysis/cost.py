@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis import clocks, tuning
-from analysis.figures import method_names
+from analysis.savings import CELL
+from analysis.schema import method_names
 from analysis.tuning import Charges
+from analysis.words import percent
 from cl_bench.errors import UserError
 from cl_bench.identity import short_float
 
@@ -46,7 +47,6 @@ RUN_COST_COLUMNS = (
     "saving_counted",
     "unlike",
 )
-_CELL = ["curriculum", "variant", "setting", "global_batch_size", "lr"]
 _FAILED = ("FAILED", "LOST")
 
 
@@ -103,7 +103,7 @@ def cost(
         cells(table),
         _totals(table, charges),
         clocks.throughput(runs, train),
-        _unit(table),
+        _unit(table, attempts),
         price,
         tuple(_notes(table, attempts, charges)),
     )
@@ -135,8 +135,7 @@ def run_costs(
     table["tuning_rank_hours"] = [tuning.hours(charges.by_run.get(str(r), ())) for r in table["run_id"]]
     spent = table["rank_hours"] + table["lost_rank_hours"] + table["eval_rank_hours"]
     table["money"] = spent * (math.nan if price is None else price)
-    rates = table["run_id"].map(clocks.mean_ranks(runs, attempts)) / 3600
-    return _compare(table.assign(_rate=rates), savings)[list(RUN_COST_COLUMNS)]
+    return _compare(table, savings)[list(RUN_COST_COLUMNS)]
 
 
 def _by_run(attempts: pd.DataFrame) -> pd.DataFrame:
@@ -157,8 +156,7 @@ def _compare(table: pd.DataFrame, savings: pd.DataFrame) -> pd.DataFrame:
         run, base = rows.get(str(pair["run_id"])), rows.get(str(pair["baseline_run_id"]))
         if run is None or base is None:
             continue
-        ours = pair["seconds_to_target"] * run["_rate"]
-        theirs = pair["baseline_seconds"] * base["_rate"]
+        ours, theirs = pair["rank_hours_to_target"], pair["baseline_rank_hours"]
         ours_all = ours + run["lost_rank_hours"] + run["tuning_rank_hours"]
         theirs_all = theirs + base["lost_rank_hours"]
         found[str(run["run_id"])] = {
@@ -188,7 +186,7 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     """
     by_id = table.set_index("run_id")
     result = []
-    for key, group in table[table["role"] == "curriculum"].groupby(_CELL, sort=False, dropna=False):
+    for key, group in table[table["role"] == "curriculum"].groupby(CELL, sort=False, dropna=False):
         whole = bool(group["saving_alone"].notna().all())
         base = by_id.reindex(group["baseline_run_id"])
         ours, theirs = group["rank_hours_to_target"].mean(), group["baseline_rank_hours_to_target"].mean()
@@ -197,7 +195,7 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
         saved = alone + float(base["lost_rank_hours"].mean() - group["lost_rank_hours"].mean())
         result.append(
             {
-                **dict(zip(_CELL, key, strict=True)),
+                **dict(zip(CELL, key, strict=True)),
                 "named": ", ".join(dict.fromkeys(str(n) for n in group["named"] if n)),
                 "reached": int(group["saving_alone"].notna().sum()),
                 "of": len(group),
@@ -244,9 +242,11 @@ def _totals(table: pd.DataFrame, charges: Charges) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "role", "training", "evaluation", "lost", "tuning"])
 
 
-def _unit(table: pd.DataFrame) -> ClockUnit:
-    """GPU-hours where every run was on GPUs, else rank-hours; minutes where no run took half an hour."""
-    on_gpus = len(table) > 0 and all(h and not re.search(r"\bthreads?\b|\bcpu\b", h) for h in table["hardware"])
+def _unit(table: pd.DataFrame, attempts: pd.DataFrame) -> ClockUnit:
+    """GPU-hours where every attempt ran on a GPU, else rank-hours; minutes where no run took half an hour."""
+    on_gpus = (
+        len(attempts) > 0 and "device" in attempts and bool(attempts["device"].astype(str).str.startswith("cuda").all())
+    )
     what = "GPU" if on_gpus else "rank"
     longest = table["rank_hours"].max()
     word, suffix, per_hour = ("minutes", "min", 60.0) if longest < 0.5 else ("hours", "h", 1.0)
@@ -284,8 +284,8 @@ def caveats(found: Cost) -> list[str]:
     hours, named = found.unit.hour_word + "s", f" ({worst['named']})" if worst["named"] else ""
     text = (
         f"With rolled-back attempts and tuning counted, {worst['curriculum']} at batch {worst['global_batch_size']}, "
-        f"LR {short_float(worst['lr'])}{named} saved {_percent(worst['saving_counted'])} of the {hours}, "
-        f"not {_percent(worst['saving_alone'])}"
+        f"LR {short_float(worst['lr'])}{named} saved {percent(worst['saving_counted'])} of the {hours}, "
+        f"not {percent(worst['saving_alone'])}"
     )
     if worst["break_even"] is not None:
         runs = worst["break_even"]
@@ -293,10 +293,6 @@ def caveats(found: Cost) -> list[str]:
         text += f"; its tuning is {again}"
     more = len(fell) - 1
     return [text + (f"; {more} more cell{'s' * (more > 1)} in the table of costs." if more else ".")]
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f}%".replace("-", "−")
 
 
 def plain(found: Cost) -> dict[str, Any]:

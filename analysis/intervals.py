@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
+from analysis.targets import Crossing
+
 CONFIDENCE = 0.95
-BOOTSTRAP_FROM = 30
+BOOTSTRAP_FROM = 100
 """Seeds from which on the bootstrap replaces Student's t: with fewer its own coverage falls short of its name."""
 _RESAMPLES = 9_999
 _BOOTSTRAP_SEED = 0  # the same data give the same interval, whoever asks
@@ -81,6 +83,21 @@ def pair(curriculum: float, baseline: float, curriculum_bound: float, baseline_b
         return Pair(math.nan, "unbounded")
     censored: Censored = "" if ours and theirs else "at_most" if theirs else "at_least"
     return Pair(math.log(top / bottom), censored)
+
+
+def pair_of(
+    curriculum: Crossing,
+    baseline: Crossing,
+    what: Literal["tokens", "seconds"] = "tokens",
+    ranks: tuple[float, float] = (1, 1),
+) -> Pair:
+    """One seed's pair in tokens or seconds, each side times its `ranks`."""
+    amounts, bounds = [], []
+    for crossing, n in zip((curriculum, baseline), ranks, strict=True):
+        reached = crossing.tokens if what == "tokens" else crossing.seconds
+        amounts.append(math.nan if reached is None else reached * n)
+        bounds.append(n * (crossing.tokens_bound if what == "tokens" else crossing.seconds_bound))
+    return pair(amounts[0], amounts[1], bounds[0], bounds[1])
 
 
 def estimate(pairs: Sequence[Pair]) -> Estimate:

@@ -8,7 +8,7 @@ from string import Template
 
 import pandas as pd
 
-from analysis import figures, page_tables
+from analysis import cost_tables, figures
 from analysis.cost import Cost
 from analysis.figures import Figure
 
@@ -35,13 +35,13 @@ def section(found: Cost) -> str:
     tuned = any(cell["tuning_rank_hours"] for cell in found.cells)
     values = {
         "clocks": escape(clocks_in_words(found.runs)),
-        "cells_table": page_tables.cost_cells_table(found),
+        "cells_table": cost_tables.cost_cells_table(found),
         "rank": f"A {hour} is {rank}.",
         "break_even": f" {_BREAK_EVEN}" if tuned else "",
         "price": "" if found.price is None else f" Money: {found.price:g} per {hour}.",
         "notes": f'<ul class="caveats">{"".join(f"<li>{escape(note)}</li>" for note in found.notes)}</ul>',
-        "runs_table": page_tables.cost_runs_table(found),
-        "throughput_table": page_tables.throughput_table(found.throughput),
+        "runs_table": cost_tables.cost_runs_table(found),
+        "throughput_table": cost_tables.throughput_table(found.throughput),
     }
     template = (files("analysis") / "page_assets" / "cost.html").read_text(encoding="utf-8")
     return Template(template).substitute(values)

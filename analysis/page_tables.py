@@ -6,41 +6,52 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis import figures
 from analysis.correlation import MEASURES
-from analysis.cost import ClockUnit, Cost
 from analysis.figures import TimeUnit
+from analysis.formats import (
+    SIDES,
+    interval_column,
+    note_columns,
+    numbers,
+    p_text,
+    percent_column,
+    perplexity_column,
+    saved_column,
+    state_texts,
+    texts,
+    time_column,
+    token_column,
+    where_columns,
+)
 from analysis.frontier import Along, edge_words, multiple_words, plain_rows, proportion, select, short
 from analysis.intervals import METHOD_WORDS
-from analysis.tables import Column as _Column
-from analysis.tables import Table
+from analysis.schema import method_names
+from analysis.tables import Column, Table
 from analysis.verdict import DISAGREE, disagree
 
-_SIDES = {"at_most": "≤", "at_least": "≥"}
 _CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
 
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Savings of each cell of the verdict, seeds put together."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
-    hours_differ = any(c["gpu_hour_saving"] != c["time_saving"] for c in cells)
+    hours_differ = any(c["rank_hour_saving"] not in (None, c["time_saving"]) for c in cells)
     columns = [
-        *_where(rows, seed=False),
-        _saved("tokens saved", cells, "token_saving"),
-        _interval(cells, "token_saving"),
-        _Column("called", [_CALLED.get(c["difference"] or "", "–") for c in cells]),
-        _Column("p (Holm)", [_p(c["token_p_holm"]) for c in cells], number=True),
-        _saved("time saved", cells, "time_saving"),
-        _interval(cells, "time_saving"),
-        *([_saved("GPU-hours saved", cells, "gpu_hour_saving")] if hours_differ else []),
-        *([_interval(cells, "gpu_hour_saving")] if hours_differ else []),
-        _Column("arrived", [f"{c['reached']} of {c['of']}" for c in cells], number=True),
-        _perplexities("target ppl", (c["target_ppl"] for c in cells)),
-        _percents("tokens saved against the best baseline", (c["vs_best_token_saving"] for c in cells)),
-        *_notes(c["note"] for c in cells),
+        *where_columns(rows, seed=False),
+        saved_column("tokens saved", cells, "token_saving"),
+        interval_column("tokens", cells, "token_saving"),
+        Column("called", [_CALLED.get(c["difference"] or "", "–") for c in cells]),
+        Column("p (Holm)", [p_text(c["token_p_holm"]) for c in cells], number=True),
+        saved_column("time saved", cells, "time_saving"),
+        interval_column("time", cells, "time_saving"),
+        *([saved_column("rank-hours saved", cells, "rank_hour_saving")] if hours_differ else []),
+        *([interval_column("rank-hours", cells, "rank_hour_saving")] if hours_differ else []),
+        Column("arrived", [f"{c['reached']} of {c['of']}" for c in cells], number=True),
+        perplexity_column("target ppl", (c["target_ppl"] for c in cells)),
+        percent_column("tokens saved against the best baseline", (c["vs_best_token_saving"] for c in cells)),
+        *note_columns(c["note"] for c in cells),
     ]
     methods = sorted({METHOD_WORDS[c["interval_method"]] for c in cells if c["interval_method"]})
     how = f"; intervals: {', '.join(methods)}" if methods else ""
@@ -55,13 +66,13 @@ def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     rows = pd.DataFrame(known, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     deepest = [c["deepest"] for c in known]
     columns = [
-        *_where(rows, seed=False),
-        _perplexities("deepest ppl", (d["target_ppl"] for d in deepest)),
-        _percents("tokens saved", (d["token_saving"] for d in deepest)),
-        _interval(deepest, "token_saving"),
-        _percents("time saved", (d["time_saving"] for d in deepest)),
-        _interval(deepest, "time_saving"),
-        _Column("seeds", [str(d["n"]) for d in deepest], number=True),
+        *where_columns(rows, seed=False),
+        perplexity_column("deepest ppl", (d["target_ppl"] for d in deepest)),
+        percent_column("tokens saved", (d["token_saving"] for d in deepest)),
+        interval_column("tokens", deepest, "token_saving"),
+        percent_column("time saved", (d["time_saving"] for d in deepest)),
+        interval_column("time", deepest, "time_saving"),
+        Column("seeds", [str(d["n"]) for d in deepest], number=True),
     ]
     words = "At the deepest perplexity that all runs of a cell reached: nothing is censored here"
     return Table(words, columns, "No target that all runs of a cell reached.")
@@ -71,11 +82,11 @@ def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Each cell's token saving by how a crossing is read, and where that matters."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     columns = [
-        *_where(rows, seed=False),
-        _percents("first evaluation at the target", (c["token_saving_first"] for c in cells)),
-        _percents("first crossing, interpolated", (c["token_saving_interpolate"] for c in cells)),
-        _percents("last crossing, interpolated", (c["token_saving_sustained"] for c in cells)),
-        _Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if disagree(c) else "" for c in cells]),
+        *where_columns(rows, seed=False),
+        percent_column("first evaluation at the target", (c["token_saving_first"] for c in cells)),
+        percent_column("first crossing, interpolated", (c["token_saving_interpolate"] for c in cells)),
+        percent_column("last crossing, interpolated", (c["token_saving_sustained"] for c in cells)),
+        Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if disagree(c) else "" for c in cells]),
     ]
     return Table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
 
@@ -83,29 +94,29 @@ def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
 def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
     """Every curriculum run against its baselines."""
     columns = [
-        *_where(savings),
-        _perplexities("target ppl", savings["target_ppl"]),
-        _tokens("tokens to target", savings["tokens_to_target"], over=savings["baseline_tokens"]),
-        _tokens("baseline tokens", savings["baseline_tokens"]),
-        _percents("tokens saved", savings["token_saving"]),
-        _Column(
+        *where_columns(savings),
+        perplexity_column("target ppl", savings["target_ppl"]),
+        token_column("tokens to target", savings["tokens_to_target"], over=savings["baseline_tokens"]),
+        token_column("baseline tokens", savings["baseline_tokens"]),
+        percent_column("tokens saved", savings["token_saving"]),
+        Column(
             "bound (%)",
             [
-                "–" if c not in _SIDES else f"{_SIDES[c]} {n}"
+                "–" if c not in SIDES else f"{SIDES[c]} {n}"
                 for c, n in zip(
-                    savings["censored"], _numbers(savings["token_saving_bound"], 1, 100, sign=True), strict=True
+                    savings["censored"], numbers(savings["token_saving_bound"], 1, 100, sign=True), strict=True
                 )
             ],
             number=True,
         ),
-        _times("time to target", savings["seconds_to_target"], unit),
-        _times("baseline time", savings["baseline_seconds"], unit),
-        _percents("time saved", savings["time_saving"]),
-        _perplexities("best baseline ppl", savings["vs_best_target_ppl"]),
-        _percents("tokens saved against it", savings["vs_best_token_saving"]),
-        _percents("time saved against it", savings["vs_best_time_saving"]),
-        *_notes(savings["note"]),
-        _Column("run", _texts(savings["run_id"])),
+        time_column("time to target", savings["seconds_to_target"], unit),
+        time_column("baseline time", savings["baseline_seconds"], unit),
+        percent_column("time saved", savings["time_saving"]),
+        perplexity_column("best baseline ppl", savings["vs_best_target_ppl"]),
+        percent_column("tokens saved against it", savings["vs_best_token_saving"]),
+        percent_column("time saved against it", savings["vs_best_time_saving"]),
+        *note_columns(savings["note"]),
+        Column("run", texts(savings["run_id"])),
     ]
     return Table("Savings by run", columns, "No curriculum run to compare yet.")
 
@@ -128,14 +139,14 @@ def stability_table(stability: pd.DataFrame) -> Table:
         )
     )
     columns = [
-        *_where(cells, seed=False),
-        _Column("runs", _numbers(cells["runs"], 0), number=True),
-        _Column("diverged", [f"× {int(d)}" if d else "0" for d in cells["diverged"]], number=True),
-        _Column("diverged, 95% interval (%)", _shares(cells["diverged"], cells["finished"]), number=True),
-        _Column("max loss ratio", _numbers(cells["ratio"], 2), number=True),
-        _Column("steps above 1.2", _numbers(cells["above_2"], 0), number=True),
-        _Column("steps above 1.5", _numbers(cells["above_5"], 0), number=True),
-        _Column("of steps", _numbers(cells["steps"], 0), number=True),
+        *where_columns(cells, seed=False),
+        Column("runs", numbers(cells["runs"], 0), number=True),
+        Column("diverged", [f"× {int(d)}" if d else "0" for d in cells["diverged"]], number=True),
+        Column("diverged, 95% interval (%)", _shares(cells["diverged"], cells["finished"]), number=True),
+        Column("max loss ratio", numbers(cells["ratio"], 2), number=True),
+        Column("steps above 1.2", numbers(cells["above_2"], 0), number=True),
+        Column("steps above 1.5", numbers(cells["above_5"], 0), number=True),
+        Column("of steps", numbers(cells["steps"], 0), number=True),
     ]
     return Table("Stability by cell, over seeds: largest ratio, summed steps", columns, "No training step yet.")
 
@@ -143,13 +154,13 @@ def stability_table(stability: pd.DataFrame) -> Table:
 def stability_runs_table(stability: pd.DataFrame) -> Table:
     """Loss ratios of every run."""
     columns = [
-        *_where(stability),
-        _Column("state", _states(stability["state"])),
-        _Column("max loss ratio", _numbers(stability["max_loss_ratio"], 2), number=True),
-        _Column("steps above 1.2", _numbers(stability["steps_above_1_2"], 0), number=True),
-        _Column("steps above 1.5", _numbers(stability["steps_above_1_5"], 0), number=True),
-        _Column("of steps", _numbers(stability["steps"], 0), number=True),
-        _Column("run", _texts(stability["run_id"])),
+        *where_columns(stability),
+        Column("state", state_texts(stability["state"])),
+        Column("max loss ratio", numbers(stability["max_loss_ratio"], 2), number=True),
+        Column("steps above 1.2", numbers(stability["steps_above_1_2"], 0), number=True),
+        Column("steps above 1.5", numbers(stability["steps_above_1_5"], 0), number=True),
+        Column("of steps", numbers(stability["steps"], 0), number=True),
+        Column("run", texts(stability["run_id"])),
     ]
     return Table("Stability by run", columns, "No training step yet.")
 
@@ -170,16 +181,16 @@ def frontier_table(table: pd.DataFrame, along: Along) -> Table:
         for r in rows
     ]
     columns = [
-        _Column(at, [short(r["at"]) for r in rows], number=True),
-        _Column("curriculum", figures.method_names(pd.DataFrame(rows))),
-        _Column(f"largest {what} without divergence", [edge_words(r) for r in rows], number=True),
-        _Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
-        _Column("ratio of the edges", [_between(r) for r in rows], number=True),
-        _Column(f"largest {what} without a loss ratio above {allowed}", [edge_words(r) for r in calm], number=True),
-        _Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
-        _Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
-        _Column("seeds", [str(r["seeds"]) for r in rows], number=True),
-        *_notes(notes),
+        Column(at, [short(r["at"]) for r in rows], number=True),
+        Column("curriculum", method_names(pd.DataFrame(rows))),
+        Column(f"largest {what} without divergence", [edge_words(r) for r in rows], number=True),
+        Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
+        Column("ratio of the edges", [_between(r) for r in rows], number=True),
+        Column(f"largest {what} without a loss ratio above {allowed}", [edge_words(r) for r in calm], number=True),
+        Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
+        Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
+        Column("seeds", [str(r["seeds"]) for r in rows], number=True),
+        *note_columns(notes),
     ]
     return Table(f"Largest {what} stable on every seed, by {at}", columns, "No run yet.")
 
@@ -214,26 +225,26 @@ def correlation_table(table: pd.DataFrame) -> Table:
     p, s = (rows[rows["coefficient"] == c].reset_index(drop=True) for c in ("pearson", "spearman"))
     names = [n if level == "curriculum" else "all" for n, level in zip(_names(p), p["level"], strict=True)]
     columns = [
-        _Column("curriculum", names),
-        _Column("Adam's variance", [MEASURES[m] for m in p["measure"]]),
-        _Column("Pearson", _numbers(p["r"], 2, sign=True), number=True),
-        _Column("95% interval", _spans(p), number=True),
-        _Column("p, adjusted", _p_values(p["p_holm"]), number=True),
-        _Column("Spearman", _numbers(s["r"], 2, sign=True), number=True),
-        _Column("95% interval", _spans(s), number=True),
-        _Column("p, adjusted", _p_values(s["p_holm"]), number=True),
-        _Column("cells", [f"{u} of {o}" for u, o in zip(p["units"], p["of"], strict=True)], number=True),
-        _Column("points", _numbers(p["points"], 0), number=True),
+        Column("curriculum", names),
+        Column("Adam's variance", [MEASURES[m] for m in p["measure"]]),
+        Column("Pearson", numbers(p["r"], 2, sign=True), number=True),
+        Column("95% interval", _spans(p), number=True),
+        Column("p, adjusted", _p_values(p["p_holm"]), number=True),
+        Column("Spearman", numbers(s["r"], 2, sign=True), number=True),
+        Column("95% interval", _spans(s), number=True),
+        Column("p, adjusted", _p_values(s["p_holm"]), number=True),
+        Column("cells", [f"{u} of {o}" for u, o in zip(p["units"], p["of"], strict=True)], number=True),
+        Column("points", numbers(p["points"], 0), number=True),
     ]
     return Table("Correlation of a step's loss ratio with Adam's variance", columns, "No run yet.")
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    return figures.method_names(rows.assign(curriculum=rows["curriculum"].fillna("")))
+    return method_names(rows.assign(curriculum=rows["curriculum"].fillna("")))
 
 
 def _spans(rows: pd.DataFrame) -> list[str]:
-    lows, highs = _numbers(rows["low"], 2, sign=True), _numbers(rows["high"], 2, sign=True)
+    lows, highs = numbers(rows["low"], 2, sign=True), numbers(rows["high"], 2, sign=True)
     return ["–" if "–" in (a, b) else f"{a} to {b}" for a, b in zip(lows, highs, strict=True)]
 
 
@@ -244,223 +255,16 @@ def _p_values(values: Iterable[float]) -> list[str]:
 def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> Table:
     """Every run: final values, tokens, time."""
     columns = [
-        *_where(runs),
-        *([_Column("model", _texts(runs["model"]))] if runs["model"].nunique() > 1 else []),
-        _Column("state", _states(runs["state"])),
-        _perplexities("final ppl", runs["final_ppl"]),
-        _perplexities("best ppl", runs["best_ppl"]),
-        _tokens("tokens", runs["consumed_tokens"], over=runs["token_budget"]),
-        _tokens("budget", runs["token_budget"]),
-        _times("time", runs["train_seconds"], unit),
-        _Column("tok/s", _numbers(runs["tokens_per_second"], 0), number=True),
-        _Column("lengths", _texts(runs["shape"])),
-        _Column("run", _texts(runs["run_id"])),
+        *where_columns(runs),
+        *([Column("model", texts(runs["model"]))] if runs["model"].nunique() > 1 else []),
+        Column("state", state_texts(runs["state"])),
+        perplexity_column("final ppl", runs["final_ppl"]),
+        perplexity_column("best ppl", runs["best_ppl"]),
+        token_column("tokens", runs["consumed_tokens"], over=runs["token_budget"]),
+        token_column("budget", runs["token_budget"]),
+        time_column("time", runs["train_seconds"], unit),
+        Column("tok/s", numbers(runs["tokens_per_second"], 0), number=True),
+        Column("lengths", texts(runs["shape"])),
+        Column("run", texts(runs["run_id"])),
     ]
     return Table("Final values, tokens and training time of every run", columns, "No run yet.")
-
-
-def cost_cells_table(found: Cost) -> Table:
-    """Hours to the target of each cell, what they saved, and what is left of that once everything is counted."""
-    rows = pd.DataFrame(found.cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
-    unit = found.unit
-    ours, theirs, lost, theirs_lost, tuned = (
-        [c[k] for c in found.cells]
-        for k in (
-            "rank_hours_to_target",
-            "baseline_rank_hours_to_target",
-            "lost_rank_hours",
-            "baseline_lost_rank_hours",
-            "tuning_rank_hours",
-        )
-    )
-    columns = [
-        *_where(rows, seed=False),
-        _hours("to target", ours, unit, like=theirs),
-        _hours("baseline", theirs, unit, like=ours),
-        _percents(f"{unit.hour_word}s saved, runs alone", (c["saving_alone"] for c in found.cells)),
-        _percents("everything counted", (c["saving_counted"] for c in found.cells)),
-    ]
-    if any((*lost, *theirs_lost)):
-        columns += [
-            _hours("rolled back", lost, unit, like=theirs_lost),
-            _hours("rolled back, baseline", theirs_lost, unit, like=lost),
-        ]
-    if any(tuned):
-        columns += [
-            _hours("tuning", tuned, unit),
-            _Column("runs to pay it back", [_runs(c["break_even"]) for c in found.cells], number=True),
-        ]
-    if found.price is not None:
-        alone, counted = (
-            [None if c[k] is None else c[k] * found.price for c in found.cells]
-            for k in ("saved_rank_hours", "saved_rank_hours_counted")
-        )
-        decimals = _decimals([*alone, *counted])
-        columns += [
-            _Column("money saved a run, alone", _numbers(alone, decimals, sign=True), number=True),
-            _Column("money, everything counted", _numbers(counted, decimals, sign=True), number=True),
-        ]
-    columns += [
-        _Column("reached", [f"{c['reached']} of {c['of']}" for c in found.cells], number=True),
-        *_column_if_any("unlike clocks", [c["unlike"] for c in found.cells]),
-    ]
-    return Table("Hours to the target by cell, mean over seeds", columns, "No curriculum run to compare yet.")
-
-
-def cost_runs_table(found: Cost) -> Table:
-    """What every run took, evaluations and lost attempts apart; clocks where they differ."""
-    runs, unit = found.runs, found.unit
-    columns = [*_where(runs), _hours("training", runs["rank_hours"], unit)]
-    if (runs["attempts"] > 1).any() or runs["lost_rank_hours"].any():
-        columns += [
-            _Column("attempts", [str(n) if n else "–" for n in runs["attempts"]], number=True),
-            _hours("rolled back", runs["lost_rank_hours"], unit),
-        ]
-    columns.append(_hours("evaluation", runs["eval_rank_hours"], unit))
-    if found.price is not None:
-        columns.append(_Column("money, in all", _numbers(runs["money"], _decimals(runs["money"])), number=True))
-    clocks = {
-        "world_size": _Column(
-            "ranks", [str(int(n)) if n > 0 else "–" for n in runs["world_size"].fillna(0)], number=True
-        ),
-        "precision": _Column("precision", _texts(runs["precision"])),
-        "hardware": _Column("hardware", _texts(runs["hardware"])),
-    }
-    columns += [column for name, column in clocks.items() if runs[name].nunique() > 1]
-    return Table("Hours by run", columns, "Nothing has been trained yet.")
-
-
-def throughput_table(throughput: pd.DataFrame) -> Table:
-    """Tokens a second by curriculum and batch size, the lengths from one power of two to the next put together."""
-    keys = ["curriculum", "variant", "model", "hardware", "world_size", "global_batch_size"]
-    floor = 2 ** np.floor(np.log2(throughput["seqlen"].to_numpy(dtype=float, na_value=1.0))).astype(int)
-    rows = throughput.assign(floor=floor)
-    summed = rows.groupby([*keys, "floor"], sort=False, dropna=False)[["tokens", "seconds"]].sum()
-    speeds = (summed["tokens"].astype(float) / summed["seconds"].astype(float)).unstack("floor")
-    speeds = speeds.reindex(list(dict.fromkeys(rows.set_index(keys).index)))
-    where = speeds.index.to_frame(index=False)
-    columns = [
-        _Column("curriculum", figures.method_names(where)),
-        *(_Column(k, _texts(where[k])) for k in ("model", "hardware") if where[k].nunique() > 1),
-        *([_Column("ranks", _texts(where["world_size"]), number=True)] if where["world_size"].nunique() > 1 else []),
-        _Column("batch", [str(int(b)) for b in where["global_batch_size"]], number=True),
-    ]
-    for start in sorted(speeds.columns):
-        inside = rows.loc[rows["floor"] == start, "seqlen"]
-        low, high = int(inside.min()), int(inside.max())
-        head = str(low) if low == high else f"{low}–{high}"
-        columns.append(_Column(head, _numbers(speeds[start], 0), number=True))
-    return Table("Tokens a second at sequence lengths of so many tokens", columns, "No two training steps yet.")
-
-
-def _hours(head: str, values: Iterable[Any], unit: ClockUnit, like: Iterable[Any] = ()) -> _Column:
-    """Rank-hours in the page's unit, at the precision that this column and the one `like` it need."""
-    shown, other = ([None if v is None else float(v) * unit.per_hour for v in column] for column in (values, like))
-    return _Column(f"{head} ({unit.suffix})", _numbers(shown, min(3, _decimals([*shown, *other]))), number=True)
-
-
-def _runs(break_even: float | None) -> str:
-    if break_even is None:
-        return "–"
-    return f"{break_even:,.0f}" if math.isfinite(break_even) else "never"
-
-
-def _column_if_any(head: str, cells: Sequence[str]) -> list[_Column]:
-    return [_Column(head, cells)] if any(cells) else []
-
-
-def _where(rows: pd.DataFrame, *, seed: bool = True) -> list[_Column]:
-    """The columns that say which run or cell a row is about."""
-    names = [_Column("cell", _texts(rows["named"]))] if rows["named"].astype(bool).any() else []
-    columns = [
-        *names,
-        _Column("curriculum", figures.method_names(rows)),
-        _Column("batch", [str(int(b)) for b in rows["global_batch_size"]], number=True),
-        _Column("LR", [figures.format_lr(float(lr)) for lr in rows["lr"]], number=True),
-    ]
-    return [*columns, _Column("seed", [str(int(s)) for s in rows["seed"]], number=True)] if seed else columns
-
-
-def _notes(notes: Iterable[object]) -> list[_Column]:
-    texts = _texts(notes)
-    return [_Column("note", texts)] if any(texts) else []
-
-
-def _states(states: Iterable[object]) -> list[str]:
-    return ["× diverged" if state == "DIVERGED" else str(state).lower() for state in states]
-
-
-def _texts(values: Iterable[object]) -> list[str]:
-    return ["" if v is None or v != v else str(v) for v in values]
-
-
-def _numbers(values: Iterable[Any], decimals: int, scale: float = 1.0, *, sign: bool = False) -> list[str]:
-    """Numbers at one precision down the column; an en dash where there is none."""
-    out = []
-    for value in values:
-        number = float(value) * scale if value is not None and not pd.isna(value) else math.nan
-        text = f"{number:{'+' if sign else ''},.{decimals}f}".replace("-", "−")
-        out.append(text if math.isfinite(number) else "–")
-    return out
-
-
-def _decimals(values: Iterable[Any]) -> int:
-    """Decimals, 4 at most, that give the smallest magnitude in a column 3 significant digits."""
-    sizes = [abs(float(v)) for v in values if v is not None and not pd.isna(v) and math.isfinite(float(v)) and v != 0]
-    return min(4, max(0, 2 - math.floor(math.log10(min(sizes))))) if sizes else 0
-
-
-def _perplexities(head: str, values: Iterable[Any]) -> _Column:
-    values = list(values)
-    return _Column(head, _numbers(values, _decimals(values)), number=True)
-
-
-def _tokens(head: str, values: pd.Series[Any], over: pd.Series[Any] | None = None) -> _Column:
-    """Tokens in K, M or B, chosen by the largest value of ``over`` (default: the column itself)."""
-    largest = float(np.nanmax((over if over is not None else values).to_numpy(dtype=float), initial=0.0))
-    suffix, scale = next(((s, 10.0**-p) for s, p in (("B", 9), ("M", 6), ("K", 3)) if largest >= 10**p), ("", 1.0))
-    shown = f"{head} ({suffix})" if suffix else head
-    return _Column(shown, _numbers(values, 3 if suffix else 0, scale), number=True)
-
-
-def _times(head: str, values: pd.Series[Any], unit: TimeUnit) -> _Column:
-    largest = float(np.nanmax(values.to_numpy(dtype=float), initial=0.0)) / unit.seconds
-    return _Column(
-        f"{head} ({unit.suffix})", _numbers(values, 2 if largest < 100 else 1, 1 / unit.seconds), number=True
-    )
-
-
-def _percents(head: str, values: Iterable[Any]) -> _Column:
-    return _Column(f"{head} (%)", _numbers(values, 1, 100, sign=True), number=True)
-
-
-def _saved(head: str, cells: Sequence[Mapping[str, Any]], name: str) -> _Column:
-    """Savings in percent; a bound where not every run arrived."""
-    points = _numbers((c[name] for c in cells), 1, 100, sign=True)
-    bounds = _numbers((c[f"{name}_bound"] for c in cells), 1, 100, sign=True)
-    texts = [
-        f"{_SIDES[c['censored']]} {bound}" if point == "–" and bound != "–" and c["censored"] in _SIDES else point
-        for c, point, bound in zip(cells, points, bounds, strict=True)
-    ]
-    return _Column(f"{head} (%)", texts, number=True)
-
-
-def _interval(cells: Sequence[Mapping[str, Any]], name: str) -> _Column:
-    lows = _numbers((c[f"{name}_low"] for c in cells), 1, 100, sign=True)
-    highs = _numbers((c[f"{name}_high"] for c in cells), 1, 100, sign=True)
-    spans = [_span(low, high) for low, high in zip(lows, highs, strict=True)]
-    return _Column("95% interval (%)", spans, number=True)
-
-
-def _span(low: str, high: str) -> str:
-    if low == high == "–":
-        return "–"
-    if "–" in (low, high):
-        return f"≤ {high}" if low == "–" else f"≥ {low}"
-    return f"{low} to {high}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

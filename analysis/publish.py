@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis import figures, page, page_tables
+from analysis import cost_tables, figures, page, page_tables
 from analysis.figures import Figure, Width
 from analysis.page import ReportData
 from analysis.report import Answer, page_data
@@ -57,7 +57,7 @@ def tables(answer: Answer) -> dict[str, Table]:
         "stability": page_tables.stability_table(answer.stability),
         "frontier": page_tables.frontier_table(answer.frontier, "lr"),
         "correlation": page_tables.correlation_table(answer.correlation),
-        "cost": page_tables.cost_cells_table(answer.cost),
+        "cost": cost_tables.cost_cells_table(answer.cost),
     }
 
 

@@ -12,11 +12,12 @@ import pandas as pd
 
 from analysis.clocks import mean_ranks
 from analysis.curves import Curve, curves
-from analysis.intervals import Censored, Estimate, Pair, estimate, pair
+from analysis.intervals import Censored, Estimate, Pair, estimate, pair_of
 from analysis.multiple import holm
 from analysis.schema import Row, Runs, rows_of
 from analysis.targets import METHODS, Crossing, Method, saving
 from cl_bench.errors import UserError
+from cl_bench.status import FINISHED
 
 SAVING_COLUMNS = (
     "run_id",
@@ -35,16 +36,16 @@ SAVING_COLUMNS = (
     "censored",
     "tokens_to_target",
     "seconds_to_target",
-    "gpu_hours_to_target",
+    "rank_hours_to_target",
     "baseline_tokens",
     "baseline_seconds",
-    "baseline_gpu_hours",
+    "baseline_rank_hours",
     "token_saving",
     "time_saving",
-    "gpu_hour_saving",
+    "rank_hour_saving",
     "token_saving_bound",
     "time_saving_bound",
-    "gpu_hour_saving_bound",
+    "rank_hour_saving_bound",
     *(f"token_saving_{method}" for method in METHODS),
     "vs_best_target_ppl",
     "vs_best_reached",
@@ -55,9 +56,8 @@ SAVING_COLUMNS = (
 )
 CELL = ["curriculum", "variant", "setting", "global_batch_size", "lr"]
 """What a cell's runs share: all but the seed."""
-MEASURES = ("token", "time", "gpu_hour")
-"""What a saving is measured in; GPU-hours are training hours times ranks."""
-_OPEN = ("PENDING", "RUNNING", "PREEMPTED", "LOST", "FAILED")
+MEASURES = ("token", "time", "rank_hour")
+"""What a saving is measured in; rank-hours are training hours times ranks: GPU-hours where a rank is a GPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +90,12 @@ class Comparison:
         """The pair's log ratio in one of MEASURES, or its bound."""
         if not self.curriculum or not self.baseline:
             return Pair(math.nan, "unbounded")
-        what = "tokens" if measure == "token" else "seconds"
-        ranks = self.ranks if measure == "gpu_hour" else (1, 1)
-        ours, theirs = (_amount(c, what) * n for c, n in zip((self.curriculum, self.baseline), ranks, strict=True))
-        bounds = (getattr(c, f"{what}_bound") * n for c, n in zip((self.curriculum, self.baseline), ranks, strict=True))
-        return pair(ours, theirs, *bounds)
+        if measure == "token":
+            return pair_of(self.curriculum, self.baseline)
+        ranks = self.ranks if measure == "rank_hour" else (1.0, 1.0)
+        if any(math.isnan(n) for n in ranks):
+            return Pair(math.nan, "unbounded")
+        return pair_of(self.curriculum, self.baseline, "seconds", ranks)
 
 
 def savings(runs: Runs, target_ppl: float | None = None, method: Method = "interpolate") -> pd.DataFrame:
@@ -213,20 +214,19 @@ def compare(
     note = ""
     if not theirs.reached:
         note = "the baseline never reached the target"
-        if baseline["state"] in _OPEN:
+        if baseline["state"] not in FINISHED:
             note = f"the baseline is not there yet ({baseline['state']})"
     elif theirs.tokens == 0:
         note = "the baseline is at the target before training"
     elif not ours.reached:
-        note = f"not there yet ({run['state']})" if run["state"] in _OPEN else "never reached the target"
+        note = f"not there yet ({run['state']})" if run["state"] not in FINISHED else "never reached the target"
         note += "; the run diverged" if run["state"] == "DIVERGED" else ""
     return Comparison(baseline_id, target, ours, theirs, note)
 
 
 def _ranks(ranks: dict[str, float], found: Comparison, run_id: str) -> tuple[float, float]:
-    """Of the run and its baseline; where either is unknown its hours are those of one rank, and so are the other's."""
-    both = ranks[run_id], ranks.get(found.baseline_run_id or "", math.nan)
-    return (1, 1) if any(math.isnan(r) for r in both) else both
+    """Of the run and its baseline, NaN where a source does not say."""
+    return ranks[run_id], ranks.get(found.baseline_run_id or "", math.nan)
 
 
 def _recrossed(found: Comparison, run_id: str, known: dict[str, Curve], method: Method) -> float:
@@ -261,10 +261,10 @@ def _row(run: Row, paired: Comparison, best: Comparison, by_method: dict[Method,
         "censored": pairs["token"].censored,
         "tokens_to_target": _amount(paired.curriculum, "tokens"),
         "seconds_to_target": ours,
-        "gpu_hours_to_target": ours * paired.ranks[0] / 3600,
+        "rank_hours_to_target": ours * paired.ranks[0] / 3600,
         "baseline_tokens": _amount(paired.baseline, "tokens"),
         "baseline_seconds": theirs,
-        "baseline_gpu_hours": theirs * paired.ranks[1] / 3600,
+        "baseline_rank_hours": theirs * paired.ranks[1] / 3600,
         **{f"{m}_saving": s for m, s in savings.items()},
         **{f"{m}_saving_bound": b for m, b in bounds.items()},
         **{f"token_saving_{m}": s for m, s in by_method.items()},

@@ -114,3 +114,14 @@ def stretches(frame: pd.DataFrame) -> Iterator[tuple[str, slice]]:
     for end in ends.tolist():
         yield str(ids[start]), slice(start, end)
         start = end
+
+
+def method_name(curriculum: str, variant: str) -> str:
+    """What a hue stands for: the curriculum and, where a sweep varies something else, its variant."""
+    return f"{curriculum} {variant}" if variant else curriculum
+
+
+def method_names(rows: pd.DataFrame) -> list[str]:
+    """`method_name` of every row of a frame with curriculum and variant."""
+    pairs = zip(rows["curriculum"].astype(str), rows["variant"].fillna("").astype(str), strict=True)
+    return [method_name(curriculum, variant) for curriculum, variant in pairs]

@@ -15,6 +15,7 @@ from analysis.over_targets import deepest
 from analysis.savings import best_baseline_cell, cells
 from analysis.schema import Runs
 from analysis.targets import Method
+from analysis.words import amount, percent
 from cl_bench.identity import short_float
 
 _MOST_CURRICULA = 3
@@ -215,20 +216,6 @@ def _where(cell: dict[str, Any]) -> str:
     return f"batch {cell['global_batch_size']}, LR {short_float(cell['lr'])}{special}"
 
 
-def amount(saved: float, what: str) -> str:
-    """0.37 of tokens -> '37% fewer tokens'; -0.3 of time -> '30% more time'."""
-    whole = round(abs(saved) * 100)
-    if whole == 0:
-        return f"as many {what}" if what == "tokens" else f"as much {what}"
-    return f"{whole}% {('fewer' if what == 'tokens' else 'less') if saved > 0 else 'more'} {what}"
-
-
-def percent(value: float) -> str:
-    """0.37 -> '37%', -0.3 -> '−30%'."""
-    text = f"{value * 100:.0f}%"
-    return "0%" if text == "-0%" else text.replace("-", "−")
-
-
 def _spikes(runs: Runs, stability: pd.DataFrame) -> str:
     """Largest loss ratios and divergences, baseline and curricula apart."""
     table = stability.merge(runs.runs[["run_id", "role"]], on="run_id")
@@ -257,9 +244,9 @@ def best_sentence(champions: Sequence[Best]) -> str:
     text = f"Best against best: {cl.curriculum} at {where}"
     e = found.tokens
     if e.point is not None:
-        interval = (
-            f" (95% interval {percent(e.low)} to {percent(e.high)} saved)" if e.low is not None and e.high else ""
-        )
+        interval = ""
+        if e.low is not None and e.high is not None:
+            interval = f" (95% interval {percent(e.low)} to {percent(e.high)} saved)"
         text += f" needed {amount(e.point, 'tokens')}{interval}"
         text += f" and {amount(found.seconds.point, 'time')}" if found.seconds.point is not None else ""
     elif e.bound is not None:

@@ -21,7 +21,6 @@ from analysis.figures.style import (
     TimeUnit,
     format_lr,
     format_ppl,
-    method_names,
     run_styles,
     time_unit,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "format_ppl",
     "hours_spent",
     "length_schedule",
-    "method_names",
     "over_time",
     "printed",
     "run_styles",

@@ -16,11 +16,11 @@ from analysis.figures.style import (
     empty_figure,
     format_lr,
     method_colors,
-    method_names,
     styled_axis,
     styled_layout,
 )
 from analysis.frontier import edge_words, multiple_words, plain_rows, select
+from analysis.schema import method_names
 
 _SYMBOLS = {"exact": "circle", "at_least": "triangle-up", "below": "triangle-down"}
 _MOST_LABELS = 12

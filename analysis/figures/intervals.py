@@ -17,10 +17,10 @@ from analysis.figures.style import (
     empty_figure,
     format_lr,
     method_colors,
-    method_name,
     styled_axis,
     styled_layout,
 )
+from analysis.schema import method_name
 
 LOWEST_SHOWN = -200.0
 """Savings (%) below this are outside the first view: one cell's endless interval must not flatten all others."""

@@ -19,12 +19,12 @@ from analysis.figures.style import (
     empty_figure,
     format_lr,
     method_colors,
-    method_names,
     styled_axis,
     styled_layout,
     target_line,
 )
 from analysis.figures.thinning import significant
+from analysis.schema import method_names
 
 MAX_BANDS = 6
 """With more cells than this the bands would hide each other: lines alone, the bands are in the data."""

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import pandas as pd
 
+from analysis.schema import method_names
+
 Trace = dict[str, Any]
 
 
@@ -52,17 +54,6 @@ def format_ppl(ppl: float | None) -> str:
         return f"{ppl:.3g}"
     rounded = float(f"{ppl:.3g}")  # first, so that 9.996 becomes 10.0 and not 10.00
     return f"{rounded:,.{max(0, 2 - math.floor(math.log10(rounded)))}f}"
-
-
-def method_name(curriculum: str, variant: str) -> str:
-    """What a hue stands for: the curriculum and, where a sweep varies something else, its variant."""
-    return f"{curriculum} {variant}" if variant else curriculum
-
-
-def method_names(rows: pd.DataFrame) -> list[str]:
-    """:func:`method_name` of every row of a frame with curriculum and variant."""
-    pairs = zip(rows["curriculum"].astype(str), rows["variant"].fillna("").astype(str), strict=True)
-    return [method_name(curriculum, variant) for curriculum, variant in pairs]
 
 
 def time_unit(longest_s: float) -> TimeUnit:

@@ -15,11 +15,11 @@ from analysis.figures.style import (
     Trace,
     empty_figure,
     method_colors,
-    method_names,
     styled_axis,
     styled_layout,
 )
 from analysis.figures.thinning import significant
+from analysis.schema import method_names
 
 _MOST_MARKED = 24
 _PARTS = {"training": "", "evaluation": ".", "lost": "x", "tuning": "/"}

@@ -19,7 +19,8 @@ from analysis.intervals import summarise
 from analysis.savings import best_baseline_cell
 from analysis.schema import NoRunsError
 from analysis.targets import saving
-from analysis.verdict import amount, verdict
+from analysis.verdict import verdict
+from analysis.words import amount
 from cl_bench import records
 from cl_bench.errors import UserError
 from cl_bench.paths import SweepDir

@@ -13,7 +13,8 @@ from analysis import load_runs, savings
 from analysis.__main__ import main
 from analysis.report import analyse
 from analysis.savings import cells
-from analysis.verdict import disagree, percent
+from analysis.verdict import disagree
+from analysis.words import percent
 from cl_bench.paths import RunDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
 
@@ -56,7 +57,9 @@ def test_a_cost_is_called_as_a_cost_and_noise_is_undecided(tmp_path: Path) -> No
     assert by_name["fixed_linear"]["difference"] == "cost"
     assert by_name["fixed_root"]["difference"] == "undecided"
     sentence = analyse(runs).verdict["sentence"]
-    assert "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root 11% fewer (" in sentence
+    assert (
+        "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root 11% fewer (" in sentence
+    )
     assert "Of 2 cells none saved tokens, 1 cost more, 1 undecided (at 95% over all of them, Holm)." in sentence
 
 
@@ -105,15 +108,15 @@ def test_a_diverged_baseline_takes_its_cells_figure_away(tmp_path: Path) -> None
     assert "the baseline diverged" in cell["note"]
 
 
-def test_gpu_hours_count_the_ranks(tmp_path: Path) -> None:
+def test_rank_hours_count_the_ranks(tmp_path: Path) -> None:
     runs = load_runs(make_sweep(tmp_path, pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1])))
     ranks = runs.runs["role"].map({"baseline": 1, "curriculum": 2})
     runs = dataclasses.replace(runs, runs=runs.runs.assign(world_size=ranks), attempts=runs.attempts.iloc[:0])
     (row,) = savings(runs).to_dict("records")
     assert row["time_saving"] == pytest.approx(1 / 3)
-    assert row["gpu_hour_saving"] == pytest.approx(1 - 2 * 2 / 3)
-    assert row["gpu_hours_to_target"] == pytest.approx(2 * 20 / 3600)
-    assert row["baseline_gpu_hours"] == pytest.approx(30 / 3600)
+    assert row["rank_hour_saving"] == pytest.approx(1 - 2 * 2 / 3)
+    assert row["rank_hours_to_target"] == pytest.approx(2 * 20 / 3600)
+    assert row["baseline_rank_hours"] == pytest.approx(30 / 3600)
 
 
 def test_ways_to_read_a_crossing_are_compared(tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""Savings in words, the same everywhere."""
+
+from __future__ import annotations
+
+
+def amount(saved: float, what: str) -> str:
+    """0.37 of tokens -> '37% fewer tokens'; -0.3 of time -> '30% more time'."""
+    whole = round(abs(saved) * 100)
+    if whole == 0:
+        return f"as many {what}" if what == "tokens" else f"as much {what}"
+    return f"{whole}% {('fewer' if what == 'tokens' else 'less') if saved > 0 else 'more'} {what}"
+
+
+def percent(value: float) -> str:
+    """0.37 -> '37%', -0.3 -> '−30%'."""
+    text = f"{value * 100:.0f}%"
+    return "0%" if text == "-0%" else text.replace("-", "−")
