@@ -33,7 +33,7 @@ bench: setup-dev
 	$(BIN)/python bench/report.py
 	$(BIN)/python bench/page.py
 
-# Thousands of synthetic sweeps through the statistics, into docs/statistics.md: about 10 minutes on two cores.
+# Thousands of synthetic sweeps through the statistics, into docs/statistics.md: a few minutes on two cores.
 calibrate: setup
 	$(BIN)/python -m analysis.calibration_table docs/statistics.md
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves import Curve, curves
-from analysis.intervals import Estimate, Pair, estimate, pair_of
+from analysis.intervals import Estimate, Pair, estimate, pair_of, widened
 from analysis.schema import Runs, rows_of
 from analysis.targets import Method
 
@@ -70,10 +70,9 @@ def _of_setting(table: pd.DataFrame, known: Mapping[str, Curve], method: Method)
     )
     if not baselines or not curricula:
         return None
-    # The seeds that most cells have; a cell without one of them is passed over.
-    common = max(Counter(frozenset(s) for s in [*baselines.values(), *curricula.values()]).items(), key=_most)[0]
+    common = _seeds_in_common(baselines, curricula)
     baselines, curricula = ({c: s for c, s in g.items() if common <= set(s)} for g in (baselines, curricula))
-    if not baselines or not curricula:
+    if not baselines or not curricula or not common:
         return None
     seeds = sorted(common)
     picks, tokens, seconds, targets = [], [], [], []
@@ -87,12 +86,13 @@ def _of_setting(table: pd.DataFrame, known: Mapping[str, Curve], method: Method)
         seconds.append(time_pair)
         targets.append(target)
     (base, cl), _ = Counter(picks).most_common(1)[0]
+    chosen = len(baselines) > 1 or len(curricula) > 1
     return Best(
         base,
         cl,
         len(set(picks)),
-        estimate(tokens),
-        estimate(seconds),
+        crossfitted(tokens) if chosen else estimate(tokens),
+        crossfitted(seconds) if chosen else estimate(seconds),
         len(seeds),
         len(seeds) > 1,
         math.exp(float(np.mean(targets))),
@@ -100,9 +100,15 @@ def _of_setting(table: pd.DataFrame, known: Mapping[str, Curve], method: Method)
     )
 
 
-def _most(item: tuple[frozenset[int], int]) -> tuple[int, int]:
-    seeds, count = item
-    return count, len(seeds)
+def _seeds_in_common(baselines: Mapping[Cell, _Seeds], curricula: Mapping[Cell, _Seeds]) -> frozenset[int]:
+    """The seeds that keep the most cells, and of these the most seeds; a cell without one of them is passed over."""
+    tried = {frozenset(b) & frozenset(c) for b in baselines.values() for c in curricula.values()}
+
+    def kept(seeds: frozenset[int]) -> tuple[bool, int, int]:
+        of_role = [sum(seeds <= set(s) for s in group.values()) for group in (baselines, curricula)]
+        return bool(seeds) and min(of_role) > 0, sum(of_role), len(seeds)
+
+    return max(sorted(tried, key=sorted), key=kept)
 
 
 def _cells(table: pd.DataFrame, known: Mapping[str, Curve], *, finished: bool) -> dict[Cell, dict[int, Curve]]:
@@ -118,6 +124,18 @@ def _cells(table: pd.DataFrame, known: Mapping[str, Curve], *, finished: bool) -
     return whole or found
 
 
+def crossfitted(pairs: Sequence[Pair]) -> Estimate:
+    """The estimate over seeds that were each measured on cells which the others chose.
+
+    The choices share seeds, so the logs are not independent: the standard error is Nadeau and Bengio's, of the
+    corrected resampled t test ("Inference for the generalization error", Machine Learning 52, 2003): the spread times
+    sqrt(1/n + 1/(n - 1)) instead of sqrt(1/n), with one seed measured and n - 1 choosing.
+    """
+    n = len(pairs)
+    found = estimate(pairs)
+    return widened(found, [p.log_ratio for p in pairs], math.sqrt(1 + n / (n - 1))) if n > 1 else found
+
+
 def best_baseline(cells: Mapping[Cell, _Seeds], seeds: Sequence[int]) -> Cell:
     """The cell that ends at the lowest mean loss over `seeds`."""
     return min(cells, key=lambda c: float(np.mean([_final(cells[c][s]) for s in seeds])))
@@ -126,10 +144,11 @@ def best_baseline(cells: Mapping[Cell, _Seeds], seeds: Sequence[int]) -> Cell:
 def best_curriculum(cells: Mapping[Cell, _Seeds], baseline: _Seeds, seeds: Sequence[int], method: Method) -> Cell:
     """The cell with the most seeds that reach the baseline's final loss, and of these the fewest tokens to it."""
 
-    def cost(cell: Cell) -> tuple[int, float]:
+    def cost(cell: Cell) -> tuple[int, float, float]:
         pairs = [measure(cells[cell][s], baseline[s], method)[0] for s in seeds]
         never = sum(p.censored != "" for p in pairs)
-        return never, float(np.mean([p.log_ratio if math.isfinite(p.log_ratio) else math.inf for p in pairs]))
+        ratio = float(np.mean([p.log_ratio if math.isfinite(p.log_ratio) else math.inf for p in pairs]))
+        return never, ratio, float(np.mean([_final(cells[cell][s]) for s in seeds]))  # of those that tie, the nearest
 
     return min(cells, key=cost)
 

@@ -27,6 +27,12 @@ class Curve(NamedTuple):
         """Tokens and seconds to each of the targets, NaN where never."""
         return crossings(self.tokens, self.seconds, self.loss, targets, method)
 
+    def depth(self, method: Method) -> float:
+        """The deepest target that it reaches by `method`: to stay at or below a loss is to end there."""
+        if method != "sustained":
+            return self.best
+        return float(self.loss[-1]) if np.isfinite(self.loss[-1]) else np.inf
+
     @property
     def start(self) -> float:
         """Loss of the first evaluation; a target above it was reached before anybody looked."""

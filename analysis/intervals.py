@@ -55,7 +55,7 @@ class Estimate:
     that side is there: nothing is known of the other."""
     high: float | None
     p_value: float | None
-    """Of a ratio of 1, by a two-sided t test on the log ratios; None where there is no interval."""
+    """Of a ratio of 1, by a two-sided t test on the log ratios; None where there is no interval, or no spread."""
     method: IntervalMethod
     """How the interval was computed."""
     bound: float | None
@@ -91,13 +91,22 @@ def pair_of(
     what: Literal["tokens", "seconds"] = "tokens",
     ranks: tuple[float, float] = (1, 1),
 ) -> Pair:
-    """One seed's pair in tokens or seconds, each side times its `ranks`."""
+    """One seed's pair in tokens or seconds, each side times its `ranks`.
+
+    A run that begins at or below the target was there at its first evaluation at the latest. Of a curriculum that makes
+    the saving at least so much; a baseline like that leaves nothing to compare with.
+    """
+    if baseline.from_start:
+        return Pair(math.nan, "unbounded")
     amounts, bounds = [], []
     for crossing, n in zip((curriculum, baseline), ranks, strict=True):
         reached = crossing.tokens if what == "tokens" else crossing.seconds
         amounts.append(math.nan if reached is None else reached * n)
         bounds.append(n * (crossing.tokens_bound if what == "tokens" else crossing.seconds_bound))
-    return pair(amounts[0], amounts[1], bounds[0], bounds[1])
+    found = pair(amounts[0], amounts[1], bounds[0], bounds[1])
+    if not curriculum.from_start:
+        return found
+    return Pair(found.log_ratio, "at_least") if not found.censored else Pair(math.nan, "unbounded")
 
 
 def estimate(pairs: Sequence[Pair]) -> Estimate:
@@ -145,6 +154,19 @@ def _ends(logs: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:
     return _saving(high[0]), _saving(low[0])
 
 
+def widened(found: Estimate, logs: Sequence[float], factor: float) -> Estimate:
+    """The estimate with its t interval `factor` times as wide on the log ratio, and p by the same standard error."""
+    if found.point is None or found.low is None:
+        return found
+    values = np.asarray(logs)
+    error = factor * float(_standard_error(values))
+    half = float(special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error
+    mean = float(values.mean())
+    p_value = float(2 * special.stdtr(len(values) - 1, -abs(mean / error))) if error > 1e-12 else None
+    low, high = _saving(mean + half), _saving(mean - half)
+    return dataclasses.replace(found, low=low, high=high, p_value=p_value, method="t")
+
+
 def method_for(n_seeds: int) -> IntervalMethod:
     """How an interval over so many seeds is computed."""
     if n_seeds < 2:
@@ -175,10 +197,10 @@ def _standard_error(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return error
 
 
-def _p_value(logs: npt.NDArray[np.float64]) -> float:
+def _p_value(logs: npt.NDArray[np.float64]) -> float | None:
     mean, error = float(logs.mean()), float(_standard_error(logs))
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
+    if error <= 1e-12:  # seeds that do not differ are copies, and prove nothing
+        return None
     return float(2 * special.stdtr(len(logs) - 1, -abs(mean / error)))
 
 

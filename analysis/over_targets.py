@@ -100,9 +100,7 @@ def targets_of(pairs: Sequence[tuple[Curve, Curve]], method: Method = "interpola
     all_curves = [c for p in pairs for c in p]
     if not all_curves:
         return np.empty(0)
-    # To stay at or below a target is to end there; the sustained crossing has its own depth.
-    lowest = [float(np.nan_to_num(c.loss[-1], nan=np.inf)) if method == "sustained" else c.best for c in all_curves]
-    deep, start = max(lowest), min(c.start for c in all_curves)
+    deep, start = max(c.depth(method) for c in all_curves), min(c.start for c in all_curves)
     if not (math.isfinite(deep) and deep < start):
         return np.empty(0)
     baseline = pairs[0][1]

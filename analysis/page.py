@@ -22,29 +22,45 @@ import pandas as pd
 from analysis import cost, figures, page_cost, page_key, page_savings, page_stability, page_tables
 from analysis.figures import Figure, TimeUnit
 
-DEFAULT_METHODS = (
+_OURS = (
     "Perplexity is exp(validation loss), always at full length and on the same validation blocks; evaluations fall on "
-    "a grid of tokens that all runs of the sweep share, and one is made before training.",
+    "a grid of tokens that all runs of the sweep share, and one is made before training."
+)
+_FOREIGN = (
+    "Perplexity is exp(validation loss), as the curves' source gives it: that all runs were evaluated on the same "
+    "text, at the same length, and count tokens and seconds alike is the source's word."
+)
+_CROSSINGS = {
+    "interpolate": "the first time that the line through the evaluations (loss over tokens) meets the target",
+    "first": "the first evaluation at or below the target",
+    "sustained": "the last time that the line through the evaluations (loss over tokens) meets the target, after which "
+    "no evaluation is above it",
+}
+_METHODS = (
     "Each curriculum run is compared with the baseline run of the same batch size, learning rate and seed, all other "
     "settings equal. Its target is what that baseline finally reached, at its last evaluation; or, where a target was "
     "given, that perplexity for all runs.",
-    "Tokens to target: the first crossing. Loss is interpolated linearly over tokens between the two evaluations "
-    "around it, and time is read at the same place. Two other ways to read it are in a table beside it.",
+    "Tokens to target: $crossing. Time is read at the same place. Two other ways to read it are in a table beside it. "
+    "A curve that begins at or below the target was there at its first evaluation at the latest: of a curriculum that "
+    "makes the saving “at least” so much, of a baseline it leaves nothing to compare with.",
     "Saving = 1 − (the curriculum run's tokens to target ÷ its baseline's tokens to the same target), and the same "
     "with training time and with GPU-hours (time × ranks). Negative values are a cost.",
     "A run that never reaches the target took more than it was trained on: its ratio is bounded, and with it the "
     "cell's mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is "
     "dropped.",
     "Over several seeds, a cell's saving is 1 − the geometric mean of the seeds' ratios, with a 95% interval of "
-    "Student's t on the log ratio (from 30 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
+    "Student's t on the log ratio (from 100 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
     "a bound is all there is, the end of the interval on its side is given.",
-    "A difference is called where the p-value of the t test of a ratio of 1, adjusted by Holm over all cells with an "
-    "interval, is below 0.05.",
+    "A difference is called where the p-value of the t test of a ratio of 1, adjusted by Holm over all cells with two "
+    "seeds or more, is below 0.05. Where a run of a pair never arrived, its pair is compared at the deepest loss that "
+    "both of its runs reached, so that a cost can be called as a saving can and no cell leaves the family. Intervals "
+    "in the tables are each cell's own: one may exclude 0 where no difference is called over all cells together.",
     "At every target: from 2% of a baseline's tokens to the deepest loss that every run of the cell reached; all "
     "seeds of a cell at the same target. Where a saving is small, this is the figure to read: at a baseline's own "
     "last loss it is luck whether a run arrives.",
     "Best against best: for each seed, the baseline cell with the lowest mean final loss and the curriculum cell with "
-    "the fewest tokens to it, both chosen on the other seeds.",
+    "the fewest tokens to it, both chosen on the other seeds; the interval is that of Nadeau and Bengio's corrected "
+    "resampled t test, since the choices share seeds.",
     "“Against the best baseline” compares with the batch size and learning rate whose finished baselines have the "
     "lowest mean final loss over seeds, at the same seed; the target is that baseline's final perplexity, unless one "
     "was given.",
@@ -97,10 +113,10 @@ class ReportData:
     """analysis.correlation.correlations() of the runs."""
     attempts: pd.DataFrame
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
-    methods: Sequence[str] = DEFAULT_METHODS
-    """How the numbers were computed, one paragraph each."""
     cost: cost.Cost | None = None
     """What the runs cost; None: the runs alone, without tuning."""
+    ours: bool = True
+    """Whether the curves are of this tool's own runs."""
     refresh_s: float | None = None
     """Seconds after which the page loads itself again, while a sweep runs."""
 
@@ -164,7 +180,7 @@ def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
         "cost_section": page_cost.section(spent),
         "stability_section": page_stability.section(report, drawn, unit, max_points),
         "runs_table": page_tables.runs_table(report.runs, unit),
-        "methods": _list(report.methods, "methods"),
+        "methods": _list(_methods(report), "methods"),
         "command": escape(report.command),
         "css": _asset("style.css"),
         "data": script_json(_payload(report, drawn)),
@@ -255,6 +271,12 @@ def _running(report: ReportData) -> str:
     return f'<p class="running" role="status">{words} every {report.refresh_s:g} seconds.</p>'
 
 
+def _methods(report: ReportData) -> list[str]:
+    """How the numbers were computed, one paragraph each."""
+    how = [line.replace("$crossing", _CROSSINGS[report.verdict["crossing"]]) for line in _METHODS]
+    return [_OURS if report.ours else _FOREIGN, *how]
+
+
 def _list(items: Iterable[str], css: str) -> str:
     rows = "".join(f"<li>{escape(str(item))}</li>" for item in items)
     return f'<ul class="{css}">{rows}</ul>' if rows else ""
@@ -266,7 +288,7 @@ def _target_words(report: ReportData) -> str:
         if report.verdict["target_kind"] == "per_cell":
             return "Runs of several settings have no target in common: each cell has its own."
         return "The report has no common target: no baseline run has finished."
-    kind = "given by the sweep" if report.verdict["target_kind"] == "given" else "the best baseline's final perplexity"
+    kind = "given with --target" if report.verdict["target_kind"] == "given" else "the best baseline's final perplexity"
     return f"The report's own target is {figures.format_ppl(target)}, {kind}."
 
 

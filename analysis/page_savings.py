@@ -46,8 +46,9 @@ def _looked_at(cells: list[dict[str, Any]], tested: int) -> str:
         return ""
     words = f"{len(cells)} cell{'s' * (len(cells) > 1)} looked at"
     if not tested:
-        return words + "; none has an interval, so no difference is called."
+        return words + "; none has two seeds to compare, so no difference is called."
     return (
-        f"{words}, {tested} with an interval. A difference is called where Holm's adjusted p is below 0.05: over all "
-        f"{tested} together, at most one sweep in twenty without any real difference gets a call."
+        f"{words}, {tested} with two seeds or more. A difference is called where Holm's adjusted p is below 0.05: of "
+        "sweeps without any real difference about one in twenty gets a call. The intervals are each cell's own, and "
+        "one may exclude 0 where nothing is called."
     )

@@ -35,6 +35,10 @@ METHODS = (
     "are put together by the mean of Fisher's z: over a cell's seeds, then over cells, with Student's t over these "
     "units. p is adjusted by Holm's method for all values of the same level (the curricula; all runs).",
 )
+_UNSEEN = (
+    "These curves hold no training steps: loss ratios are not known, and whether a run diverged only where its source "
+    "says so."
+)
 _SCATTERS = {"variance-l1": "adam_var_l1", "variance-max": "adam_var_max"}
 
 
@@ -55,7 +59,7 @@ def drawn(report: ReportData, colors: Mapping[str, str], unit: TimeUnit, max_poi
 
 def section(report: ReportData, placed: Mapping[str, Figure], unit: TimeUnit, max_points: int) -> str:
     """The section's HTML, with a place for each of the figures of :func:`drawn`."""
-    words = sentence(report.frontier)
+    words = sentence(report.frontier) if len(report.train) else _UNSEEN
     methods = list(figures.stability_maps(report.stability))
     maps = "\n".join(_map_figure(i, method) for i, method in enumerate(methods))
     left_out = escape(placed["training"]["layout"].get("meta", {}).get("left_out", ""))

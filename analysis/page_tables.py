@@ -68,13 +68,15 @@ def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     columns = [
         *where_columns(rows, seed=False),
         perplexity_column("deepest ppl", (d["target_ppl"] for d in deepest)),
-        percent_column("tokens saved", (d["token_saving"] for d in deepest)),
+        percent_column("tokens saved there", (d["token_saving"] for d in deepest)),
         interval_column("tokens", deepest, "token_saving"),
         percent_column("time saved", (d["time_saving"] for d in deepest)),
         interval_column("time", deepest, "time_saving"),
         Column("seeds", [str(d["n"]) for d in deepest], number=True),
+        percent_column("tokens saved as far as both runs of a seed got", (c["both_saving"] for c in known)),
+        interval_column("as far as both got", known, "both_saving"),
     ]
-    words = "At the deepest perplexity that all runs of a cell reached: nothing is censored here"
+    words = "Nothing is censored here: at the deepest perplexity that all runs of a cell reached, and seed by seed"
     return Table(words, columns, "No target that all runs of a cell reached.")
 
 

@@ -92,7 +92,7 @@ def analyse(
     targets = over_targets(runs, saved, method)
     stable = stability(runs)
     edges, correlated = frontiers(runs.runs, stable), correlations(runs.runs, runs.train)
-    words = verdict(runs, saved, stable, target_ppl, targets, method)
+    words = verdict(runs, saved, stable, target_ppl, targets, method, edges)
     spent = cost.cost(runs.runs, runs.train, runs.attempts, saved, charges, price)
     words["caveats"] += cost.caveats(spent)
     words["cost"] = cost.plain(spent)
@@ -120,6 +120,7 @@ def page_data(
         attempts=runs.attempts,
         generated=generated,
         cost=answer.cost,
+        ours=bool(runs.configs),
         refresh_s=refresh_s,
     )
 

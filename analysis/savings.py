@@ -47,6 +47,7 @@ SAVING_COLUMNS = (
     "time_saving_bound",
     "rank_hour_saving_bound",
     *(f"token_saving_{method}" for method in METHODS),
+    "both_log_ratio",
     "vs_best_target_ppl",
     "vs_best_reached",
     "vs_best_token_saving",
@@ -73,6 +74,8 @@ class Comparison:
     """Whether there is nothing to compare yet, or nothing to compare with: no outcome of either run."""
     ranks: tuple[float, float] = (1, 1)
     """Of the curriculum run and of the baseline."""
+    both_log_ratio: float = math.nan
+    """Log ratio of tokens at the target or, where one of them never arrived, at the deepest loss that both reached."""
 
     @property
     def reached(self) -> bool:
@@ -210,7 +213,11 @@ def compare(
         target = target_loss
     if str(run["run_id"]) not in known or baseline_id not in known or math.isnan(target):
         return Comparison(baseline_id, note="no evaluation yet", waiting=True)
-    ours, theirs = (known[i].crossing(target, method) for i in (str(run["run_id"]), baseline_id))
+    pair_of_curves = known[str(run["run_id"])], known[baseline_id]
+    ours, theirs = (curve.crossing(target, method) for curve in pair_of_curves)
+    both = both_log_ratio(*pair_of_curves, target, method)
+    if run["state"] == "DIVERGED" and not ours.reached:  # it would not have got there with the rest of its tokens
+        ours = dataclasses.replace(ours, tokens_bound=max(ours.tokens_bound, float(run["token_budget"])))
     note = ""
     if not theirs.reached:
         note = "the baseline never reached the target"
@@ -218,10 +225,25 @@ def compare(
             note = f"the baseline is not there yet ({baseline['state']})"
     elif theirs.tokens == 0:
         note = "the baseline is at the target before training"
+    elif theirs.from_start:
+        note = "the baseline begins at or below the target: when it got there nobody knows"
+    elif ours.from_start:
+        note = "begins at or below the target: at least so much was saved"
     elif not ours.reached:
         note = f"not there yet ({run['state']})" if run["state"] not in FINISHED else "never reached the target"
         note += "; the run diverged" if run["state"] == "DIVERGED" else ""
-    return Comparison(baseline_id, target, ours, theirs, note)
+    return Comparison(baseline_id, target, ours, theirs, note, both_log_ratio=both)
+
+
+def both_log_ratio(curriculum: Curve, baseline: Curve, target_loss: float, method: Method) -> float:
+    """Log ratio of tokens at `target_loss` or, above it, at the deepest loss that both curves reached.
+
+    Where both arrive this is the pair's own log ratio. Where one does not, the other's lead is measured as far as the
+    two can be compared, so that a cost can be told as a saving can. NaN where either begins below that loss.
+    """
+    deepest = max(target_loss, curriculum.depth(method), baseline.depth(method))
+    found = pair_of(curriculum.crossing(deepest, method), baseline.crossing(deepest, method))
+    return math.nan if found.censored else found.log_ratio
 
 
 def _ranks(ranks: dict[str, float], found: Comparison, run_id: str) -> tuple[float, float]:
@@ -268,6 +290,7 @@ def _row(run: Row, paired: Comparison, best: Comparison, by_method: dict[Method,
         **{f"{m}_saving": s for m, s in savings.items()},
         **{f"{m}_saving_bound": b for m, b in bounds.items()},
         **{f"token_saving_{m}": s for m, s in by_method.items()},
+        "both_log_ratio": paired.both_log_ratio,
         "vs_best_target_ppl": math.exp(best.target_loss),
         "vs_best_reached": best.reached,
         "vs_best_token_saving": best.saved("tokens"),
@@ -284,17 +307,26 @@ def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     95% interval only when every seed arrived; else it has a bound, since dropping those that did not arrive would
     flatter the curriculum. Seeds that have nothing to be compared with yet are left out and counted in `waiting`.
     `difference` says what can be told apart from nothing at 5% over all cells looked at (Holm): "saved", "cost", or
-    "undecided"; None where there is no interval.
+    "undecided"; None with fewer than two seeds. It is judged on `both_*`: each seed at the target or, where one of its
+    two runs never arrived, at the deepest loss that both reached. So no cell leaves the family for having lost seeds,
+    and a curriculum that never arrives can be called a cost.
     """
     result = [_cell(key, group) for key, group in table.groupby(CELL, sort=False, dropna=False)]
-    tested = [math.nan if c["token_p"] is None else c["token_p"] for c in result]
+    tested = [_family_p(cell) for cell in result]
     for cell, adjusted in zip(result, holm(tested), strict=True):
-        known = not math.isnan(adjusted)
-        cell["token_p_holm"] = adjusted if known else None
         cell["cells_tested"] = sum(not math.isnan(p) for p in tested)
-        if known:
-            cell["difference"] = "undecided" if adjusted >= 0.05 else "saved" if cell["token_saving"] > 0 else "cost"
+        if not math.isnan(adjusted):
+            cell["token_p_holm"] = adjusted
+            decided = adjusted < 0.05
+            cell["difference"] = ("saved" if cell["both_saving"] > 0 else "cost") if decided else "undecided"
     return result
+
+
+def _family_p(cell: dict[str, Any]) -> float:
+    """What a cell brings to Holm's family: with two seeds or more its p-value, or 1 where they have none."""
+    if cell["of"] - cell["waiting"] < 2:
+        return math.nan
+    return 1.0 if cell["token_p"] is None else float(cell["token_p"])
 
 
 def _cell(key: Any, group: pd.DataFrame) -> dict[str, Any]:
@@ -302,6 +334,7 @@ def _cell(key: Any, group: pd.DataFrame) -> dict[str, Any]:
     here = group[~group["waiting"]]
     found = {measure: _estimate(here, measure) for measure in MEASURES}
     tokens = found["token"]
+    both = estimate([Pair(v, "" if math.isfinite(v) else "unbounded") for v in here["both_log_ratio"]])
     targets = here["target_loss"].dropna()
     vs_best = {m: _plain(here[f"vs_best_{m}_saving"]) for m in ("token", "time")}
     return {
@@ -320,7 +353,10 @@ def _cell(key: Any, group: pd.DataFrame) -> dict[str, Any]:
         **{k: v for measure, e in found.items() for k, v in _plain_estimate(measure, e).items()},
         "interval_method": tokens.method,
         "censored": tokens.censored if len(here) else "",
-        "token_p": tokens.p_value,
+        "both_saving": both.point,
+        "both_saving_low": both.low,
+        "both_saving_high": both.high,
+        "token_p": both.p_value,
         "token_p_holm": None,
         "cells_tested": 0,
         "difference": None,

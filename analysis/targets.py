@@ -31,6 +31,8 @@ class Crossing:
     """Tokens of the last evaluation: what it took, or more than this."""
     seconds_bound: float
     """Seconds of the last evaluation."""
+    from_start: bool = False
+    """Whether the first evaluation was at the target already: it was reached then or before, nobody knows when."""
 
     @property
     def reached(self) -> bool:
@@ -58,7 +60,7 @@ def crossing(
     bounds = float(t[-1]), float(s[-1])
     if np.isnan(at_tokens[0]):
         return Crossing(None, None, *bounds)
-    return Crossing(float(at_tokens[0]), float(at_seconds[0]), *bounds)
+    return Crossing(float(at_tokens[0]), float(at_seconds[0]), *bounds, from_start=bool(at_tokens[0] == t[0]))
 
 
 def crossings(

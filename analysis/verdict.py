@@ -32,6 +32,7 @@ def verdict(
     target_ppl: float | None,
     targets: pd.DataFrame | None = None,
     method: Method = "interpolate",
+    edges: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """`sentence`, `best_sentence`, `caveats`, `target_ppl`, `target_kind`, `cells` and more; values that JSON can hold.
 
@@ -49,18 +50,18 @@ def verdict(
     best_cell = best_baseline_cell(baselines) if baselines["setting"].nunique() == 1 else None
     common = target_ppl if target_ppl is not None else _final_ppl(baselines, best_cell)
     champions = best.best_against_best(runs, method)
-    edges = frontier.frontiers(runs.runs, stability)
+    edges = frontier.frontiers(runs.runs, stability) if edges is None else edges
     return {
         "sentence": sentence(runs, grid, stability, best_cell, target_ppl),
         "best_sentence": best_sentence(champions),
-        "caveats": caveats(runs, grid, champions) + clocks.warnings(runs.runs, savings),
+        "caveats": caveats(runs, grid, champions if len(champions) == 1 else ()) + clocks.warnings(runs.runs, savings),
         "target_ppl": common,
         "target_kind": _target_kind(baselines, target_ppl),
         "crossing": method,
         "cells_tested": max((c["cells_tested"] for c in grid), default=0),
         "best_against_best": [best.plain(b) for b in champions],
         "cells": grid,
-        "stability_sentence": frontier.sentence(edges),
+        "stability_sentence": frontier.sentence(edges) if len(runs.train) else "",
         "frontier": frontier.plain_rows(edges),
     }
 
@@ -102,19 +103,26 @@ def sentence(
     if not grid:
         return "There is no curriculum run here to compare with a baseline. " + _spikes(runs, stability)
     if target_ppl is None and not ((runs.runs["role"] == "baseline") & (runs.runs["state"] == "DONE")).any():
-        none = "There is no baseline in this grid" if not (runs.runs["role"] == "baseline").any() else None
-        return f"{none or 'No baseline has finished yet'}: nothing to compare with. " + _spikes(runs, stability)
+        states = runs.runs.loc[runs.runs["role"] == "baseline", "state"]
+        why = "No baseline has finished yet" if len(states) else "There is no baseline in this grid"
+        if len(states) and (states == "DIVERGED").all():
+            why = "Every baseline diverged and has no final perplexity"
+        return f"{why}: nothing to compare with. " + _spikes(runs, stability)
     at = f"At perplexity {target_ppl:.4g}" if target_ppl is not None else "At the baseline's final perplexity"
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in grid:
         groups.setdefault(cell["curriculum"], []).append(cell)
     heads = [_head(own, best_cell) for own in groups.values()]
+    heads.sort(key=lambda h: best_cell != (h["global_batch_size"], h["lr"]))  # what is beside the best baseline leads
+    weaker = _weaker(heads, best_cell, runs.runs) if target_ppl is None else {}
+    several = len({cell["setting"] for cell in grid}) > 1
     if len(heads) == 1:
         (head,) = heads
-        text = f"{at} {head['curriculum']} {_needed(head)} at {_where(head)}{_against_best(head)}"
+        where = _where(head, several) + weaker.get(_where(head, several), "")
+        text = f"{at} {head['curriculum']} {_needed(head)} at {where}{_against_best(head)}"
         text += _elsewhere([c for c in grid if c is not head]) if len(grid) <= _FEW_CELLS else ""
     else:
-        text = f"{at} {_side_by_side(heads[:_MOST_CURRICULA])}"
+        text = f"{at} {_side_by_side(heads[:_MOST_CURRICULA], weaker, several)}"
     text += "."
     if len(heads) > _MOST_CURRICULA:
         text += f" {len(heads) - _MOST_CURRICULA} more curricula are in the table."
@@ -123,12 +131,29 @@ def sentence(
     return f"{text} {_spikes(runs, stability)}".strip()
 
 
-def _side_by_side(heads: list[dict[str, Any]]) -> str:
+def _weaker(heads: list[dict[str, Any]], best_cell: tuple[int, float] | None, runs: pd.DataFrame) -> dict[str, str]:
+    """By place, that the baseline compared with there ends above the grid's best, which is the easier thing to beat."""
+    baselines = runs[(runs["role"] == "baseline") & (runs["state"] == "DONE")]
+    best_ppl = _final_ppl(baselines, best_cell)
+    if best_ppl is None or best_cell is None:
+        return {}
+    found = {}
+    for head in heads:
+        place = (head["global_batch_size"], head["lr"])
+        if place != best_cell and head["target_ppl"] is not None and head["target_ppl"] > 1.02 * best_ppl:
+            found[_where(head)] = (
+                f", where the baseline ends at perplexity {head['target_ppl']:.3g} (the best at {best_ppl:.3g})"
+            )
+    return found
+
+
+def _side_by_side(heads: list[dict[str, Any]], weaker: dict[str, str], several: bool) -> str:
     """Several curricula, those of one place together; tokens only, time is in the table."""
     places: dict[str, list[str]] = {}
     for i, head in enumerate(heads):
-        places.setdefault(_where(head), []).append(f"{head['curriculum']} {_needed(head, first=i == 0, time=False)}")
-    return "; ".join(f"{' and '.join(parts)} at {where}" for where, parts in places.items())
+        where = _where(head, several)
+        places.setdefault(where, []).append(f"{head['curriculum']} {_needed(head, first=i == 0, time=False)}")
+    return "; ".join(f"{' and '.join(parts)} at {where}{weaker.get(where, '')}" for where, parts in places.items())
 
 
 def _head(own: list[dict[str, Any]], best_cell: tuple[int, float] | None) -> dict[str, Any]:
@@ -146,7 +171,9 @@ def _needed(cell: dict[str, Any], *, first: bool = True, time: bool = True) -> s
     if not first:
         return text.removesuffix(" tokens") + (f" ({span})" if span else "")
     text = f"needed {text}" + (f" (95% interval {span} saved)" if span else "")
-    return text + (f" and {amount(cell['time_saving'], 'time')}" if time and cell["time_saving"] is not None else "")
+    if time and cell["time_saving"] is not None:
+        text += f" and {amount(cell['time_saving'], 'time')}{_span(cell['time_saving_low'], cell['time_saving_high'])}"
+    return text
 
 
 def _bounded(cell: dict[str, Any]) -> str:
@@ -155,13 +182,23 @@ def _bounded(cell: dict[str, Any]) -> str:
     bound = cell["token_saving_bound"]
     if cell["censored"] == "at_most" and bound is not None:
         if not cell["reached"]:
-            return "never reached it"
-        return f"saved at most {percent(bound)} of the tokens ({arrived})"
+            return ("has not reached it yet" if "not there yet" in cell["note"] else "never reached it") + _both(cell)
+        return f"saved at most {percent(bound)} of the tokens ({arrived}{_both(cell)})"
     if cell["censored"] == "at_least" and bound is not None:
         return f"saved at least {percent(bound)} of the tokens ({arrived}; a baseline did not)"
     if cell["reached"]:
         return f"reached it with {cell['reached']} of {cell['of']} seeds"
     return f"cannot be judged ({cell['note']})"
+
+
+def _both(cell: dict[str, Any]) -> str:
+    """The figure that a cell with seeds that did not arrive still has."""
+    if cell["both_saving"] is None:
+        return ""
+    span = ""
+    if cell["both_saving_low"] is not None:
+        span = f", {percent(cell['both_saving_low'])} to {percent(cell['both_saving_high'])} saved"
+    return f"; {amount(cell['both_saving'], 'tokens')} as far as both got{span}"
 
 
 def _against_best(cell: dict[str, Any]) -> str:
@@ -199,7 +236,7 @@ def _tally(grid: list[dict[str, Any]]) -> str:
         told = [f"{called['saved'] or 'none'} saved tokens", f"{called['cost'] or 'none'} cost more"]
         told += [f"{called['undecided']} undecided"] if called["undecided"] else []
         told += [f"{called['silent']} without an interval"] if called["silent"] else []
-        return f" Of {len(grid)} cells {', '.join(told)} (at 95% over all of them, Holm)."
+        return f" Of {len(grid)} cells {', '.join(told)} (5% for all of them together, Holm)."
     points = [c["token_saving"] for c in grid if c["token_saving"] is not None]
     if not points:
         return ""
@@ -208,10 +245,15 @@ def _tally(grid: list[dict[str, Any]]) -> str:
     return f" Over {len(points)} cells the saving goes from {percent(low)} to {percent(high)}{rest}."
 
 
-def _where(cell: dict[str, Any]) -> str:
-    """A cell's batch and learning rate, and what else is special about it, which the sweep's name for it says best."""
+def _where(cell: dict[str, Any], several: bool = False) -> str:
+    """A cell's batch and learning rate, and what else is special about it, which the sweep's name for it says best.
+
+    Where the grid holds `several` settings, the variant or the setting itself is what tells them apart.
+    """
     special = f", {cell['variant']}" if cell["variant"] else ""
-    if special and cell["named"]:
+    if several:
+        special = special or f", setting {cell['setting']}"
+    elif special and cell["named"]:
         special = f" ({cell['named']})"
     return f"batch {cell['global_batch_size']}, LR {short_float(cell['lr'])}{special}"
 
@@ -244,21 +286,25 @@ def best_sentence(champions: Sequence[Best]) -> str:
     text = f"Best against best: {cl.curriculum} at {where}"
     e = found.tokens
     if e.point is not None:
-        interval = ""
-        if e.low is not None and e.high is not None:
-            interval = f" (95% interval {percent(e.low)} to {percent(e.high)} saved)"
-        text += f" needed {amount(e.point, 'tokens')}{interval}"
-        text += f" and {amount(found.seconds.point, 'time')}" if found.seconds.point is not None else ""
+        text += f" needed {amount(e.point, 'tokens')}{_span(e.low, e.high, '95% interval ')}"
+        if found.seconds.point is not None:
+            text += f" and {amount(found.seconds.point, 'time')}{_span(found.seconds.low, found.seconds.high)}"
     elif e.bound is not None:
         side = "at most" if e.censored == "at_most" else "at least"
         text += f" saved {side} {percent(e.bound)} of the tokens ({e.arrived} of {e.n} seeds arrived)"
     else:
         text += " cannot be judged"
     text += f", to what the best baseline (batch {base.global_batch_size}, LR {short_float(base.lr)}) finally reached."
+    if found.candidates == (1, 1):
+        return text
     if not found.crossfitted:
         return text + " Chosen and measured on the same seed, which flatters the choice."
     chosen = "the same cells each time" if found.picks == 1 else f"{found.picks} different choices"
     return f"{text} Each seed is measured on the cells that the others chose ({chosen})."
+
+
+def _span(low: float | None, high: float | None, what: str = "") -> str:
+    return "" if low is None or high is None else f" ({what}{percent(low)} to {percent(high)} saved)"
 
 
 def caveats(runs: Runs, grid: list[dict[str, Any]], champions: Sequence[Best] = ()) -> list[str]:
@@ -271,8 +317,8 @@ def caveats(runs: Runs, grid: list[dict[str, Any]], champions: Sequence[Best] = 
     censored = [c for c in grid if c["censored"] in ("at_most", "at_least")]
     if censored:
         found.append(
-            f"In {_cells(len(censored))} not every run reached the target: the saving there is a bound, and at the "
-            "deepest perplexity that all of the cell's runs reached it has a figure."
+            f"In {_cells(len(censored))} not every run reached the target: the saving there is a bound; as far as both "
+            "runs of each seed got there is a figure, and on that differences are called."
         )
     differ = [c for c in grid if disagree(c)]
     if differ:
@@ -280,8 +326,13 @@ def caveats(runs: Runs, grid: list[dict[str, Any]], champions: Sequence[Best] = 
             f"In {_cells(len(differ))} of {len(grid)} the saving moves by more than {DISAGREE * 100:.0f} points with "
             "how a crossing is read (first evaluation, first crossing, last crossing); the table has all three."
         )
-    if any(not b.crossfitted for b in champions):
+    if any(not b.crossfitted and b.candidates != (1, 1) for b in champions):
         found.append("Best against best rests on the seed that chose the best: it flatters the choice.")
+    alike = sum(c["both_saving_low"] is not None and c["token_p"] is None for c in grid)
+    if alike:
+        found.append(
+            f"In {_cells(alike)} all seeds gave the same figure to the last digit: are they copies of one run?"
+        )
     late = sum(c["waiting"] for c in grid)
     if late:
         found.append(f"{late} curriculum run{'s' * (late > 1)} cannot be compared yet and counted for nothing.")

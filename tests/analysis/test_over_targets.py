@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from analysis import load_runs, savings
-from analysis.best import best_against_best, plain
+from analysis.best import best_against_best, crossfitted, plain
 from analysis.curves import Curve, curves
+from analysis.intervals import Estimate, Pair, estimate
 from analysis.over_targets import at_targets, deepest, over_targets, targets_of
 from analysis.report import analyse
 from analysis.targets import METHODS, crossing, crossings
@@ -189,6 +190,32 @@ def test_a_best_curriculum_that_lost_seeds_is_bounded(tmp_path: Path) -> None:
     assert (found["token_saving_point"], found["token_saving_arrived"]) == (None, 1)
     assert found["token_saving_bound"] == pytest.approx(1 - math.sqrt(0.5))
     assert "saved at most 29% of the tokens (1 of 2 seeds arrived)" in answer["best_sentence"]
+
+
+def test_cells_of_unequal_seeds_are_compared_over_those_in_common(tmp_path: Path) -> None:
+    folder = grid(tmp_path, {"base@2e-3": [(2, 1000)] * 5, "cl@2e-3": [(2, 500), (2, 600), (2, 700)]})
+    (found,) = best_against_best(load_runs(folder))
+    assert found.seeds == 3
+    assert found.tokens.point == pytest.approx(1 - (0.5 * 0.6 * 0.7) ** (1 / 3))
+    assert "Each seed is measured" not in analyse(load_runs(folder)).verdict["best_sentence"]  # nothing was chosen
+
+
+def test_of_curricula_that_never_arrive_the_nearest_is_chosen(tmp_path: Path) -> None:
+    folder = grid(tmp_path, {"base@2e-3": [(2, 1000)], "cl@1e-3": [(4, 1000)], "cl@4e-3": [(2.1, 1000)]})
+    (found,) = best_against_best(load_runs(folder))
+    assert found.curriculum.lr == 4e-3
+
+
+def test_the_interval_allows_for_choices_that_share_seeds() -> None:
+    plain, wider = (f([Pair(math.log(v)) for v in (0.5, 0.6, 0.8)]) for f in (estimate, crossfitted))
+    assert plain.point == wider.point
+
+    def half(e: Estimate) -> float:
+        assert e.point is not None
+        assert e.high is not None
+        return math.log1p(-e.point) - math.log1p(-e.high)
+
+    assert half(wider) / half(plain) == pytest.approx(math.sqrt(1 + 3 / 2))
 
 
 def test_nothing_to_choose_from(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_cost_is_called_as_a_cost_and_noise_is_undecided(tmp_path: Path) -> No
     assert (
         "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root 11% fewer (" in sentence
     )
-    assert "Of 2 cells none saved tokens, 1 cost more, 1 undecided (at 95% over all of them, Holm)." in sentence
+    assert "Of 2 cells none saved tokens, 1 cost more, 1 undecided (5% for all of them together, Holm)." in sentence
 
 
 def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
@@ -69,9 +69,11 @@ def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
     (cell,) = answer["cells"]
     # ratios: above 1 and 2/3
     assert cell["token_saving_bound"] == pytest.approx(1 - math.sqrt(2 / 3))
-    assert (cell["censored"], cell["token_saving_low"], cell["difference"]) == ("at_most", None, None)
+    assert (cell["censored"], cell["token_saving_low"], cell["difference"]) == ("at_most", None, "undecided")
+    # As far as both got: the baseline was at 3.5 after 1,500 of the curriculum's 3,000 tokens; the other pair arrived.
+    assert cell["both_saving"] == pytest.approx(1 - math.sqrt(2 * 2 / 3))
     assert cell["token_saving_high"] > cell["token_saving_bound"]
-    assert "fixed_linear saved at most 18% of the tokens (1 of 2 seeds arrived) at batch 8" in answer["sentence"]
+    assert "fixed_linear saved at most 18% of the tokens (1 of 2 seeds arrived; 15% more tokens" in answer["sentence"]
     assert any("In 1 cell not every run reached the target" in c for c in answer["caveats"])
     json.dumps(answer, allow_nan=False)
 
@@ -83,6 +85,55 @@ def test_a_given_target_that_a_baseline_missed_is_at_least(tmp_path: Path) -> No
     assert cell["censored"] == "at_least"
     assert cell["token_saving_bound"] == pytest.approx(1 / 3)  # 2,000 of more than 3,000, and of 3,000
     assert "saved at least 33% of the tokens (1 of 2 seeds arrived; a baseline did not)" in answer["sentence"]
+
+
+def test_a_curriculum_that_never_arrives_can_be_called_a_cost(tmp_path: Path) -> None:
+    # Each is after its 2,000 tokens where its baseline was after 1,000, 950 and 1,050.
+    made = []
+    for seed, there in ((1, 1000), (2, 950), (3, 1050)):
+        made += [
+            make_run(tmp_path, [5, 3, 2], tokens=[0, there, 2000], curriculum=BASELINE, seed=seed),
+            make_run(tmp_path, [5, 3], tokens=[0, 2000], curriculum=LINEAR, seed=seed),
+        ]
+    answer = analyse(load_runs(make_sweep(tmp_path, made))).verdict
+    (cell,) = answer["cells"]
+    assert (cell["token_saving"], cell["censored"], cell["difference"]) == (None, "at_most", "cost")
+    assert cell["both_saving"] == pytest.approx(1 - 2 / (1.0 * 0.95 * 1.05) ** (1 / 3))
+    assert "never reached it; 100% more tokens as far as both got" in answer["sentence"]
+
+
+def test_a_curve_that_begins_at_the_target_bounds_the_saving(tmp_path: Path) -> None:
+    # First looked at after 500 tokens, and there already; its baseline got there after 1,000.
+    base = make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)
+    early = make_run(tmp_path, [1.9, 1.8], tokens=[500, 1000], curriculum=LINEAR)
+    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, [base, early]))))
+    assert (cell["token_saving"], cell["censored"], cell["token_saving_bound"]) == (
+        None,
+        "at_least",
+        pytest.approx(0.5),
+    )
+    assert "begins at or below the target" in cell["note"]
+
+
+def test_a_baseline_that_begins_at_the_target_leaves_nothing_to_compare(tmp_path: Path) -> None:
+    base = make_run(tmp_path, [2, 2.5], tokens=[500, 1000], curriculum=BASELINE)
+    other = make_run(tmp_path, [5, 2], tokens=[500, 1000], curriculum=LINEAR)
+    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, [base, other]))))
+    assert (cell["token_saving"], cell["token_saving_bound"]) == (None, None)
+    assert "the baseline begins at or below the target" in cell["note"]
+
+
+def test_the_headline_says_where_a_weaker_baseline_was_beaten(tmp_path: Path) -> None:
+    best = [make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)]
+    made = best + pair(tmp_path, [5, 3.0], [5, 2.0], optim={"lr": 1e-3})
+    sentence = analyse(load_runs(make_sweep(tmp_path, made))).verdict["sentence"]
+    assert "at batch 8, LR 1e-3, where the baseline ends at perplexity 20.1 (the best at 7.39)" in sentence
+
+
+def test_a_running_curriculum_has_not_reached_it_yet(tmp_path: Path) -> None:
+    base = make_run(tmp_path, [5, 4, 2], curriculum=BASELINE)
+    running = make_run(tmp_path, [5, 4], curriculum=LINEAR, state="PENDING")
+    assert "has not reached it yet" in analyse(load_runs(make_sweep(tmp_path, [base, running]))).verdict["sentence"]
 
 
 def test_seeds_without_a_finished_baseline_wait_and_are_counted(tmp_path: Path) -> None:
