@@ -49,8 +49,8 @@ _METHODS = (
     "cell's mean, which is then “at most” (a curriculum that never arrived) or “at least” (a baseline). No run is "
     "dropped.",
     "Over several seeds, a cell's saving is 1 − the geometric mean of the seeds' ratios, with a 95% interval of "
-    "Student's t on the log ratio (from 100 seeds on a BCa bootstrap). A cell with a single seed has no interval. Where "
-    "a bound is all there is, the end of the interval on its side is given.",
+    "Student's t on the log ratio (from 100 seeds on a BCa bootstrap). A cell with a single seed has no interval. "
+    "Where a bound is all there is, the end of the interval on its side is given.",
     "A difference is called where the p-value of the t test of a ratio of 1, adjusted by Holm over all cells with two "
     "seeds or more, is below 0.05. Where a run of a pair never arrived, its pair is compared at the deepest loss that "
     "both of its runs reached, so that a cost can be called as a saving can and no cell leaves the family. Intervals "
