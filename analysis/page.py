@@ -176,7 +176,7 @@ def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
         "evals_note": _evals_note(report, max_points),
         "evals_left_out": _left_out(drawn["validation"]),
         "key": page_key.key(report.runs),
-        "savings_section": page_savings.section(report.verdict, report.savings, report.targets, unit),
+        "savings_section": page_savings.section(report.verdict, report.savings, unit),
         "cost_section": page_cost.section(spent),
         "stability_section": page_stability.section(report, drawn, unit, max_points),
         "runs_table": page_tables.runs_table(report.runs, unit),

@@ -14,8 +14,8 @@ from analysis import figures, page_tables
 from analysis.figures import Figure, TimeUnit
 
 
-def section(verdict: Mapping[str, Any], savings: pd.DataFrame, targets: pd.DataFrame, unit: TimeUnit) -> str:
-    """HTML of the section; `savings` and `targets` as in analysis.savings and analysis.over_targets."""
+def section(verdict: Mapping[str, Any], savings: pd.DataFrame, unit: TimeUnit) -> str:
+    """HTML of the section; `savings` as in analysis.savings."""
     cells = verdict["cells"]
     template = (files("analysis") / "page_assets" / "savings.html").read_text(encoding="utf-8")
     best = str(verdict["best_sentence"])

@@ -46,8 +46,8 @@ def savings_intervals(
 
     ``cells`` are the verdict's cells (run_ids; token_saving, time_saving and their _low/_high as fractions, None where
     there is none); ``savings`` has one row a curriculum run (run_id, token_saving, time_saving, token_saving_bound as
-    fractions, reached). Ticks are single seeds; a triangle is a run that never reached the target: it saved at most
-    that. ``colors`` (method -> hue) keeps the hues of other figures.
+    fractions, censored). Ticks are single seeds; a triangle points to where the saving of a seed lies whose curriculum
+    ("at_most") or baseline ("at_least") never arrived. ``colors`` (method -> hue) keeps the hues of other figures.
     """
     if not cells:
         return empty_figure("no curriculum run has a baseline to be compared with")
@@ -59,7 +59,7 @@ def savings_intervals(
         seeds = savings[savings["run_id"].isin(cell["run_ids"])]
         for saving in _SAVINGS:
             traces += [_seed_ticks(y, seeds, saving, hues[method]), _cell_mark(y, cell, method, saving, hues[method])]
-        traces.append(_bounds(y, seeds, hues[method]))
+        traces += [_bounds(y, seeds, censored, hues[method]) for censored in ("at_most", "at_least")]
     drawn = [trace for trace in traces if trace["x"]]
     _one_legend_entry_each(drawn)
     many = len(set(methods)) > 1
@@ -115,11 +115,12 @@ def _seed_ticks(y: float, seeds: pd.DataFrame, saving: _Saving, color: str) -> T
     return _marks("one seed", y + saving.offset, values, f"{saving.name} saved %{{x:.1f}}%", marker)
 
 
-def _bounds(y: float, seeds: pd.DataFrame, color: str) -> Trace:
-    values = _values(seeds[~seeds["reached"].astype(bool)], "token_saving_bound")
-    marker = {"symbol": "triangle-left-open", "size": 11, "color": color, "line": {"width": 2}}
-    hover = "target never reached: saved at most %{x:.1f}%"
-    return _marks("never reached: at most", y + _SAVINGS[0].offset, values, hover, marker)
+def _bounds(y: float, seeds: pd.DataFrame, censored: str, color: str) -> Trace:
+    values = _values(seeds[seeds["censored"] == censored], "token_saving_bound")
+    side, symbol = ("at most", "triangle-left-open") if censored == "at_most" else ("at least", "triangle-right-open")
+    marker = {"symbol": symbol, "size": 11, "color": color, "line": {"width": 2}}
+    hover = f"a bound: saved {side} %{{x:.1f}}%"
+    return _marks(f"bound: {side}", y + _SAVINGS[0].offset, values, hover, marker)
 
 
 def _values(seeds: pd.DataFrame, column: str) -> list[tuple[float, str]]:

@@ -28,6 +28,7 @@ _STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "circle": [[(math.cos(i * math.pi / 12), math.sin(i * math.pi / 12)) for i in range(24)]],
     "diamond": [[(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)]],
     "triangle-left": [[(-1, 0), (0.8, 1), (0.8, -1)]],
+    "triangle-right": [[(1, 0), (-0.8, 1), (-0.8, -1)]],
     "triangle-up": [[(0, 1), (1, -0.8), (-1, -0.8)]],
     "triangle-down": [[(0, -1), (1, 0.8), (-1, 0.8)]],
     "line-ns": [[(0, -1.2), (0, 1.2)]],

@@ -108,6 +108,7 @@
       // On a phone the ends of lines have no room for names: touch says them, and the key above.
       if (name === "over-targets" && width < 620) {
         next.annotations = [];
+        next.xaxis = { ...next.xaxis, nticks: 4 };
         next.margin = { ...next.margin, r: 12 };
       }
       // Words beside marks would cover each other there, too; they stand in the hover and the table.

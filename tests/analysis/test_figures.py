@@ -62,12 +62,18 @@ def test_first_view_keeps_the_ends_apart() -> None:
 
 
 def test_a_seed_alone_in_reaching_the_target_is_drawn(report: ReportData) -> None:
-    savings = report.savings.assign(reached=False, token_saving=np.nan, token_saving_bound=-0.02)
+    savings = report.savings.assign(censored="at_most", token_saving=np.nan, token_saving_bound=-0.02)
     cell = report.verdict["cells"][0] | dict.fromkeys(("token_saving", "token_saving_low", "token_saving_high"))
-    savings.loc[savings["run_id"] == cell["run_ids"][0], ["reached", "token_saving"]] = [True, 0.25]
+    savings.loc[savings["run_id"] == cell["run_ids"][0], ["censored", "token_saving"]] = ["", 0.25]
     drawn = figures.savings_intervals([cell], savings)["data"]
     assert [t["x"] for t in drawn if t["name"] == "one seed" and "tokens" in t["hovertemplate"]] == [[25.0]]
-    assert [t["x"] for t in drawn if t["name"].startswith("never reached")] == [[-2.0]]
+    assert [(t["x"], t["marker"]["symbol"]) for t in drawn if t["name"] == "bound: at most"] == [
+        ([-2.0], "triangle-left-open")
+    ]
+    least = figures.savings_intervals([cell], savings.replace({"censored": {"at_most": "at_least"}}))["data"]
+    assert [(t["x"], t["marker"]["symbol"]) for t in least if t["name"] == "bound: at least"] == [
+        ([-2.0], "triangle-right-open")
+    ]
 
 
 def test_numbers_as_people_write_them() -> None:

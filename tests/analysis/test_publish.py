@@ -74,7 +74,7 @@ def test_lines_are_named_by_what_their_look_stands_for(report: page.ReportData) 
     assert key_of(static["validation"]) == [*looks, "diverged", "target"]
     assert key_of(static["training"]) == [*looks, "diverged"]
     assert key_of(static["over_targets"]) == [*looks[1:], "target"]
-    assert sorted(key_of(static["savings"])) == ["never reached: at most", "one seed", "time", "tokens"]
+    assert sorted(key_of(static["savings"])) == ["bound: at most", "one seed", "time", "tokens"]
     assert key_of(static["variance_max"]) == looks[:2]
     # the diverged baseline ends above the view, and is marked at its edge
     assert [a["text"] for a in static["validation"]["layout"]["annotations"] if "xshift" not in a] == ["×"]
