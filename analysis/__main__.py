@@ -1,4 +1,4 @@
-"""`python -m analysis report FOLDER` (or --table FILE, …), `figures` of the same, `paper FOLDER`, `compare A B`."""
+"""`python -m analysis`: reports on curves, figures for print, the published claims, two curves compared."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cl_bench.paths import SweepDir
 _WIDTH = 100
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="What a sweep says, and curves from elsewhere.")
     commands = parser.add_subparsers(dest="command", required=True)
     page = commands.add_parser("report", help="the page, tables and verdict of a sweep, or of curves from elsewhere")
     source.add_arguments(page)
@@ -31,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=watch.DEFAULT_S,
         metavar="SECONDS",
-        help=f"write it again as often ({watch.DEFAULT_S}) while runs train; the page reloads itself",
+        help=f"write the report again every SECONDS (default: {watch.DEFAULT_S}) while runs train; "
+        "the page reloads itself",
     )
     printed = commands.add_parser(
         "figures", help="the page's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
@@ -60,10 +61,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--crossing",
         choices=METHODS,
         default="interpolate",
-        help="how a crossing is read: first one, interpolated (default); first evaluation; or from where it stays",
+        help="interpolate (default): the first crossing; first: the first evaluation at or below the target; "
+        "sustained: the last crossing",
     )
-    parser.add_argument("--price", type=float, metavar="MONEY", help="price of a GPU-hour, in any currency")
-    parser.add_argument("--tuning", default="", metavar="NAME[,NAME]", help="count these searches of outputs/tune, too")
+    parser.add_argument(
+        "--price", type=float, metavar="MONEY", help="money per rank-hour (a GPU-hour where a rank is a GPU)"
+    )
+    parser.add_argument(
+        "--tuning",
+        default="",
+        metavar="NAME[,NAME]",
+        help="count these searches of outputs/tune even if no run uses what they found",
+    )
 
 
 def _options(args: argparse.Namespace) -> report.Options:
@@ -76,13 +85,15 @@ def _report(args: argparse.Namespace) -> report.Report:
         return report.write_source(source.read(args), _options(args))
     watch.check_interval(args.watch)
     if args.folder is None:
-        raise UserError("--watch: goes with outputs/sweeps/NAME only, where runs tell whether they are at work")
+        raise UserError(
+            "--watch: goes with outputs/sweeps/NAME or outputs only, where runs tell whether they are at work"
+        )
     return watch.watch(lambda: source.read(args), _options(args), args.watch, lambda line: print(line, flush=True))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code, 2 for the user's mistakes."""
-    args = _parser().parse_args(argv)
+def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int:
+    """Run the command line, called `prog` in its help; returns the exit code, 2 for the user's mistakes."""
+    args = _parser(prog).parse_args(argv)
     try:
         if args.command == "report":
             written = _report(args)

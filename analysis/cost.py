@@ -19,6 +19,7 @@ from analysis.tuning import Charges
 from analysis.words import percent
 from cl_bench.errors import UserError
 from cl_bench.identity import short_float
+from cl_bench.status import AT_WORK, FINISHED
 
 RUN_COST_COLUMNS = (
     "run_id",
@@ -47,7 +48,6 @@ RUN_COST_COLUMNS = (
     "saving_counted",
     "unlike",
 )
-_FAILED = ("FAILED", "LOST")
 
 
 class ClockUnit(NamedTuple):
@@ -83,7 +83,7 @@ class Cost:
 def check_price(price: float | None) -> None:
     """Raise UserError for a price that is none."""
     if price is not None and not (math.isfinite(price) and price >= 0):
-        raise UserError(f"--price {price:g}: must be a finite price per GPU-hour, 0 or more")
+        raise UserError(f"--price {price:g}: must be a finite price per rank-hour, 0 or more")
 
 
 def cost(
@@ -227,7 +227,7 @@ def _totals(table: pd.DataFrame, charges: Charges) -> pd.DataFrame:
     """Where the hours of each method went; a run that failed and was not taken up again is lost as a whole."""
     rows = []
     for method, group in table.assign(method=method_names(table)).groupby("method", sort=False):
-        failed = group["state"].isin(_FAILED)
+        failed = _failed(group)
         searches = {s.name: s for r in group["run_id"] for s in charges.by_run.get(str(r), ())}
         rows.append(
             {
@@ -240,6 +240,11 @@ def _totals(table: pd.DataFrame, charges: Charges) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=["method", "role", "training", "evaluation", "lost", "tuning"])
+
+
+def _failed(table: pd.DataFrame) -> pd.Series[bool]:
+    """Which runs ended without a result."""
+    return ~table["state"].isin((*FINISHED, *AT_WORK))
 
 
 def _unit(table: pd.DataFrame, attempts: pd.DataFrame) -> ClockUnit:
@@ -264,7 +269,7 @@ def _notes(table: pd.DataFrame, attempts: pd.DataFrame, charges: Charges) -> lis
         notes.append("Every run took one attempt.")
     else:
         notes.append("Where these curves come from, attempts are not known: nothing lost can be counted.")
-    if failed := int(table["state"].isin(_FAILED).sum()):
+    if failed := int(_failed(table).sum()):
         several = failed > 1
         notes.append(
             f"{failed} run{'s' * several} failed or {'were' if several else 'was'} lost and not taken up again: all "

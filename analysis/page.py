@@ -21,6 +21,7 @@ import pandas as pd
 
 from analysis import cost, figures, page_cost, page_key, page_savings, page_stability, page_tables
 from analysis.figures import Figure, TimeUnit
+from cl_bench.status import AT_WORK
 
 _OURS = (
     "Perplexity is exp(validation loss), always at full length and on the same validation blocks; evaluations fall on "
@@ -266,8 +267,8 @@ def _without_x(figure: Figure) -> Figure:
 
 
 def _running(report: ReportData) -> str:
-    done = int(report.runs["state"].isin(["DONE", "DIVERGED"]).sum())
-    words = f"Still running: {done} of {len(report.runs)} runs are over. This page loads itself again"
+    over = int((~report.runs["state"].isin(AT_WORK)).sum())
+    words = f"Still running: {over} of {len(report.runs)} runs are over. This page loads itself again"
     return f'<p class="running" role="status">{words} every {report.refresh_s:g} seconds.</p>'
 
 

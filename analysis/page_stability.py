@@ -24,8 +24,8 @@ METHODS = (
     "Stability: a run is stable when it finished without diverging, and a cell when all of its seeds are; a seed that "
     "is not finished leaves it undecided. The frontier is the largest learning rate of the grid at which a "
     "curriculum's cell is stable, and nothing is read between or beyond the values tested: “at least” where no larger "
-    "one was tested (or is undecided), “below” where none is stable. Its multiple of the baseline's is in steps of the "
-    "grid; the edges themselves lie between tested values, and “ratio of the edges” is what that leaves open. The "
+    "one was tested (or one is undecided), “below” where none is stable. Its multiple of the baseline's is in steps of "
+    "the grid; the edges themselves lie between tested values, and “ratio of the edges” is what that leaves open. The "
     f"stricter criterion also asks that no loss ratio exceeds {SPIKE_RATIO:g}.",
     "The share of a cell's finished seeds that diverged has the exact (Clopper-Pearson) 95% interval: none of three "
     "leaves up to 71%.",

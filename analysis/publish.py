@@ -97,7 +97,8 @@ def draw(printed: Mapping[str, Figure], form: Format) -> dict[str, bytes]:
         from kaleido import errors
     except ImportError:
         raise UserError(
-            "figures: kaleido is not installed (the tables are written); run: pip install kaleido"
+            "figures: kaleido is not installed (the tables are written); run: "
+            '.venv/bin/pip install -c constraints.txt -e ".[figures]"'
         ) from None
     with tempfile.TemporaryDirectory() as folder:
         jobs: list[dict[str, Any]] = []

@@ -10,10 +10,9 @@ from analysis import report
 from analysis.readers.source import Source
 from analysis.report import Options, Report
 from cl_bench.errors import UserError
+from cl_bench.status import AT_WORK
 
 LEAST_S, DEFAULT_S = 2, 10
-_AT_WORK = ("PENDING", "RUNNING", "PREEMPTED")
-"""States in which a run is still to get further by itself."""
 
 
 def check_interval(seconds: float) -> None:
@@ -38,7 +37,8 @@ def watch(
     while True:
         source = read()
         states = source.runs.runs["state"]
-        at_work = int(states.isin(_AT_WORK).sum())
+        at_work = int(states.isin(AT_WORK).sum())
+        took = 0.0
         now = (len(source.runs.train), len(source.runs.evals), *states)
         if not at_work:
             return report.write_source(source, options)
@@ -47,9 +47,9 @@ def watch(
         elif now != seen:
             started = time.monotonic()
             written = report.write_source(source, dataclasses.replace(options, refresh_s=every_s))
-            done = int((~states.isin(_AT_WORK)).sum())
+            done = int((~states.isin(AT_WORK)).sum())
             say(f"{done} of {len(states)} runs over, {at_work} at work: {written.path}")
             seen = now
-            # A sweep so large that its report takes longer than the interval is looked at half of the time.
-            sleep(max(0.0, time.monotonic() - started - every_s))
-        sleep(every_s)
+            took = time.monotonic() - started
+        # A sweep so large that its report takes longer than the interval is looked at half of the time.
+        sleep(max(every_s, took))

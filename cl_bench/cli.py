@@ -9,17 +9,17 @@ from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_yo
 _USAGE = """cl-bench COMMAND …
 
 commands:
-  sweep …               train a grid or a run; the same as `python -m cl_bench.sweep …`
-  tune …                start length and T of a curriculum for a run, by short probes
-  status [SWEEP|RUN]    state and progress; --watch follows, --json is for programs
+  sweep …               train a grid or a run, as `python -m cl_bench.sweep …`
+  tune …                a curriculum's start length and T, by short probes
+  status [SWEEP|RUN]    state and progress; --watch follows, --json for programs
   logs RUN              what a run printed; -f follows
   cancel SWEEP|RUN      stop runs; those in training save first
-  retry [SWEEP|RUN]     go on with what failed (--failed), was lost (--lost) or stopped
-  eval RUN              zero-shot quality: --task wikitext103 or lambada, --data FILE
+  retry [SWEEP|RUN]     go on with what failed, was lost or stopped
+  eval RUN              zero-shot: --task wikitext103 or lambada, --data FILE
   export RUN DIR        the trained model as a Hugging Face folder
   prepare TEXTS         encode texts larger than memory into tokens on disk
   report FOLDER         write a sweep's page, tables and verdict
-  figures FOLDER        figures and tables for print: PDF or SVG, LaTeX and Markdown
+  figures FOLDER        for print: PDF or SVG, tables in LaTeX and Markdown
   paper FOLDER          a sweep beside the published cells and claims
   compare BASE CL       the saving between two curves in CSV files
 
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if command in ("report", "figures", "paper", "compare"):
         from analysis.__main__ import main as analysis
 
-        return analysis(argv)
+        return analysis(argv, prog="cl-bench")
     return _on_runs(command, rest)
 
 

@@ -14,6 +14,8 @@ State = Literal["PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED", "PREEMPTED",
 """LOST is never written: it is what a reader says of RUNNING where nobody trains the run any more (states.py)."""
 FINISHED = ("DONE", "DIVERGED")
 """States of a run that has its result and is not trained again."""
+AT_WORK = ("PENDING", "RUNNING", "PREEMPTED")
+"""States in which a run is still to get further by itself; FAILED and LOST ones wait for somebody to retry them."""
 
 
 @dataclasses.dataclass(frozen=True)

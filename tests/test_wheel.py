@@ -13,6 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+def shipped(folder: Path) -> set[str]:
+    """Names of the files that the page and the notebooks are made of."""
+    return {path.name for path in folder.iterdir() if path.suffix in (".html", ".css", ".js", ".ipynb")}
+
+
 @pytest.mark.train
 def test_the_wheel_is_whole(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
@@ -36,4 +41,5 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=demo", "dry_run=true"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "8 runs: 8 new" in done.stdout, done.stdout + done.stderr
-    assert list((site / "analysis" / "page_assets").glob("*.css"))
+    for folder in ("page_assets", "notebooks"):
+        assert shipped(site / "analysis" / folder) == shipped(ROOT / "analysis" / folder) != set()

@@ -45,9 +45,9 @@ def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = N
     """Largest stable learning rate (log axis) of each curriculum at each batch size.
 
     ``table`` is :func:`analysis.frontier.frontiers`. Full marks: did not diverge; hollow ones: and no loss ratio above
-    the threshold. A circle is the edge; a triangle upwards is "at least" (no larger one was tested, or is decided),
-    downwards "below"; a line leads to the smallest unstable learning rate above, a cross. ``colors`` (method -> hue)
-    keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.
+    the threshold. A circle is the edge; a triangle upwards is "at least" (no larger one was tested, or one is
+    undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a cross. ``colors``
+    (method -> hue) keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.
     """
     rows = select(table)
     if rows.empty:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from analysis import cells, crossing, load_runs, savings, stability
 from analysis.__main__ import main
 from analysis.compare import compare
-from analysis.intervals import summarise
 from analysis.savings import best_baseline_cell
 from analysis.schema import NoRunsError
 from analysis.targets import saving
@@ -132,10 +131,6 @@ def test_seeds_are_paired_and_summarised_on_the_log(tmp_path: Path) -> None:
     assert cell["token_saving_low"] == pytest.approx(1 - math.exp(math.log(math.sqrt(1 / 8)) + half_width))
     assert cell["token_saving_high"] == pytest.approx(1 - math.exp(math.log(math.sqrt(1 / 8)) - half_width))
     assert len(cell["run_ids"]) == len(cell["baseline_run_ids"]) == 2
-
-
-def test_summarise_one_seed_has_no_interval() -> None:
-    assert summarise([0.37]) == (pytest.approx(0.37), None, None)
 
 
 def test_against_the_best_baseline_of_the_grid(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from scipy import signal, stats
 
 from analysis.correlation import (
     MEASURES,
-    Correlation,
     calibration,
     correlate,
     correlations,
@@ -229,7 +228,3 @@ def test_a_source_without_telemetry(what: str) -> None:
     assert table["r"].isna().all()
     assert set(table["note"]) == {"no step has both a loss ratio and Adam's variance"}
     assert dict(measured(train.iloc[:0])) == {}
-
-
-def test_an_empty_correlation_says_nothing() -> None:
-    assert all(math.isnan(v) for v in (Correlation().r, Correlation().p, Correlation().low))

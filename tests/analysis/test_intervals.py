@@ -12,7 +12,6 @@ from scipy import stats
 from analysis import cells, load_runs, savings
 from analysis.calibrate import USUAL, at_final, best_of_equals, coverage, family, simulate, true_loss
 from analysis.intervals import BOOTSTRAP_FROM, Pair, estimate, log_interval, method_for, pair, summarise
-from analysis.multiple import holm
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 
 NAN = math.nan
@@ -164,9 +163,3 @@ def test_choosing_on_the_other_seeds_does_not_flatter() -> None:
 def test_the_synthetic_curve_falls() -> None:
     loss = true_loss(np.linspace(0, 1.5e9, 50))
     assert (np.diff(loss) < 0).all()
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, NAN, 0.6])[::2] == pytest.approx([1.0, 1.0])
-    assert math.isnan(holm([0.5, NAN, 0.6])[1])

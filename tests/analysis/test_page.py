@@ -29,6 +29,7 @@ LAUNCH_ARGS = [
     "--disable-quic",
 ]
 FRAMES = ("runs", "train", "evals", "savings", "stability", "frontier", "correlation")
+OPEN = "(all) => all.map(details => details.open)"
 EVIL = "<script>window.pwned=1</script>"
 EVIL_END = '</script><img src=x onerror="window.pwned=2"><b>\'&amp;\u2028'
 
@@ -326,11 +327,17 @@ def test_a_page_that_loads_itself_again_comes_back_as_it_was_left(open_report: O
     page.locator("[data-axis=seconds]").first.click()
     page.locator(".key input[data-field=method][value=baseline]").uncheck()
     page.locator("#target").fill("12")
+    page.locator("details summary").nth(1).click()
+    opened = page.locator("details").evaluate_all(OPEN)
+    assert sum(opened) == 1
+    page.evaluate("scrollTo(0, 700)")
     page.reload()
     page.wait_for_selector("html[data-ready]", timeout=60_000)
     assert page.locator("[data-axis=seconds]").first.get_attribute("aria-pressed") == "true"
     assert not page.locator(".key input[data-field=method][value=baseline]").is_checked()
     expect(page.locator("#target")).to_have_value("12")
+    assert page.locator("details").evaluate_all(OPEN) == opened
+    assert page.evaluate("scrollY") == 700
 
 
 @pytest.mark.browser
@@ -345,7 +352,7 @@ def test_page_without_any_result(open_report: Open) -> None:
 
 
 @pytest.mark.browser
-def test_two_hundred_runs_stay_small_and_quick(open_report: Open) -> None:
+def test_two_hundred_runs_stay_small_and_are_all_drawn(open_report: Open) -> None:
     report = make_report(methods=3, batches=(16, 32, 64, 128), lrs=(1e-3, 2e-3, 4e-3, 8e-3), seeds=4)
     assert len(report.runs) == 192
     html = render(report)

@@ -172,21 +172,23 @@ def test_without_kaleido_tables_are_written_and_the_remedy_named(
     monkeypatch.setitem(sys.modules, "kaleido", None)
     assert cli.main(["figures", str(sweep), "--out", str(tmp_path / "print")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("kaleido is not installed (the tables are written); run: pip install kaleido")
+    remedy = '.venv/bin/pip install -c constraints.txt -e ".[figures]"'
+    assert line.endswith(f"kaleido is not installed (the tables are written); run: {remedy}")
     assert len(list((tmp_path / "print").iterdir())) == 14
 
 
-@pytest.mark.parametrize("browser", ["/nowhere/chromium", ""])
+@pytest.mark.browser
 def test_without_a_browser_the_remedy_is_named(
-    browser: str, sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("BROWSER_PATH", browser or "/nowhere")
+    monkeypatch.setenv("BROWSER_PATH", "/nowhere/chromium")
     assert cli.main(["figures", str(sweep)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: figures: no Chromium or Chrome found; install one")
     assert "BROWSER_PATH" in line
 
 
+@pytest.mark.browser
 def test_a_browser_that_cannot_start_is_one_line(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

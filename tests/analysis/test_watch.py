@@ -35,11 +35,7 @@ def test_it_is_written_while_runs_are_at_work_and_once_more_in_the_end(tmp_path:
         pass
 
     def evaluated() -> None:
-        writer = records.RecordWriter(late, 0)
-        writer.write(
-            "eval", {"step": 2, "consumed_tokens": 2000, "train_seconds": 20.0, "val_loss": 1.0, "val_ppl": 2.7}
-        )
-        writer.close()
+        evaluate(late, 2000, 1.0)
 
     def finished() -> None:
         status.write(late, status.Status(), state="DONE")
@@ -47,9 +43,9 @@ def test_it_is_written_while_runs_are_at_work_and_once_more_in_the_end(tmp_path:
     happens: list[Callable[[], None]] = [nothing, evaluated, finished]
 
     def sleep(seconds: float) -> None:
-        if seconds == 5:  # between two looks
-            pages.append(SweepDir.at(folder).report.read_text())
-            happens.pop(0)()
+        assert seconds >= 5  # between two looks
+        pages.append(SweepDir.at(folder).report.read_text())
+        happens.pop(0)()
 
     written = watch.watch(lambda: of_folder(folder), Options(), 5, said.append, sleep)
     assert happens == []
@@ -72,11 +68,7 @@ def test_it_waits_for_the_first_evaluation(tmp_path: Path) -> None:
 
     def sleep(seconds: float) -> None:
         assert not SweepDir.at(folder).report.exists()
-        writer = records.RecordWriter(run, 0)
-        writer.write(
-            "eval", {"step": 0, "consumed_tokens": 10, "train_seconds": 0.0, "val_loss": 5.0, "val_ppl": 148.4}
-        )
-        writer.close()
+        evaluate(run, 10, 5.0)
         status.write(run, status.Status(), state="DONE")
 
     watch.watch(lambda: of_folder(folder), Options(), 5, said.append, sleep)
@@ -88,7 +80,7 @@ def test_it_waits_for_the_first_evaluation(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["FOLDER", "--watch", "0"], "--watch 0: seconds between two looks, from 2 to 3600"),
-        (["--table", "curves.csv", "--watch"], "--watch: goes with outputs/sweeps/NAME only"),
+        (["--table", "curves.csv", "--watch"], "--watch: goes with outputs/sweeps/NAME or outputs only"),
         (["FOLDER", "--watch"], "no such folder"),
     ],
 )
