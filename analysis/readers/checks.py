@@ -43,9 +43,9 @@ def numbers(table: pd.DataFrame, column: str, place: Place, besides: npt.ArrayLi
     found = pd.to_numeric(table[column], errors="coerce").astype(float)
     bad = np.flatnonzero(~(np.isfinite(found.to_numpy()) | np.asarray(besides)))
     if len(bad):
-        raise UserError(
-            f"{place(bad[0])}: column '{column}' holds '{table[column].iloc[bad[0]]}'; remove or mend the row"
-        )
+        value = table[column].iloc[bad[0]]
+        what = "is empty" if value is None or value is pd.NA or value == "" else f"holds '{value}'"
+        raise UserError(f"{place(bad[0])}: column '{column}' {what}; remove or mend the row")
     return found
 
 
@@ -57,12 +57,32 @@ def losses(table: pd.DataFrame, place: Place, besides: npt.ArrayLike = False, re
     if "val_loss" in table:
         found = numbers(table, "val_loss", place, besides)
         _refuse_perplexities(table, found, place, remedy)
+        low = np.flatnonzero(found.to_numpy() < 0)
+        if len(low):
+            raise UserError(f"{place(low[0])}: column 'val_loss' holds {found.iloc[low[0]]:g}; a loss is at least 0")
+        _refuse_another_perplexity(table, found, place)
         return found
     ppl = numbers(table, "val_ppl", place, besides)
     low = np.flatnonzero(ppl.to_numpy() < 1)
     if len(low):
         raise UserError(f"{place(low[0])}: column 'val_ppl' holds {ppl.iloc[low[0]]:g}; a perplexity is at least 1")
     return ppl.map(np.log)
+
+
+def _refuse_another_perplexity(table: pd.DataFrame, loss: pd.Series[float], place: Place) -> None:
+    """Raises UserError where a column val_ppl beside the losses is not exp(val_loss)."""
+    if "val_ppl" not in table:
+        return
+    given = pd.to_numeric(table["val_ppl"], errors="coerce").to_numpy(dtype=float)
+    with np.errstate(over="ignore"):
+        expected = np.exp(loss.to_numpy())
+    known = np.isfinite(given) & np.isfinite(expected)
+    off = np.flatnonzero(known & (np.abs(given - expected) > 0.01 * expected))
+    if len(off):
+        at = off[0]
+        raise UserError(
+            f"{place(at)}: val_ppl is {given[at]:g} where exp(val_loss) is {expected[at]:g}; give one of the columns"
+        )
 
 
 def _refuse_perplexities(table: pd.DataFrame, loss: pd.Series[float], place: Place, remedy: str) -> None:

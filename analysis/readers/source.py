@@ -64,6 +64,9 @@ def read(args: argparse.Namespace) -> Source:
     """The curves that the command line names. Raises UserError for none, several, or options that do not belong."""
     kind = _kind(args)
     where = getattr(args, kind)
+    if args.out is not None and (str(args.out) in ("", ".") or args.out.is_file()):
+        what = "a file is there" if args.out.is_file() else "an empty path, or the folder one is in"
+        raise UserError(f"--out {args.out}: {what}; name a folder of its own")
     out = ["--out", str(args.out)] if args.out else []
     if kind == "folder":
         found = of_folder(where)

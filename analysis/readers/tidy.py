@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -121,12 +122,14 @@ def _facts(facts: pd.DataFrame) -> pd.DataFrame:
             runs[column] = None
     for column in ("curriculum", "setting", "eval_set", "variant", "shape", "model", "hardware", "precision"):
         runs[column] = [_text(v) for v in runs[column]]
+    _name_curricula(runs)
     runs["state"] = [state(v) if _text(v) else "DONE" for v in runs["state"]]
     runs["global_batch_size"] = _whole(runs, "global_batch_size", least=1)
     runs["seed"] = _whole(runs, "seed", least=0)
-    runs["lr"] = _positive(runs, "lr")
+    # Six digits tell learning rates apart, and 0.002 read as a 32-bit number is still 0.002.
+    runs["lr"] = [float(f"{lr:.6g}") for lr in _positive(runs, "lr")]
     for column in ("token_budget", "max_seqlen", "world_size"):
-        runs[column] = pd.to_numeric(runs[column], errors="coerce").astype(float)
+        runs[column] = _whole_or_nothing(runs, column)
     runs["world_size"] = runs["world_size"].fillna(0).astype("int64")
     runs["role"] = np.where(runs["curriculum"] == BASELINE, "baseline", "curriculum")
     return runs
@@ -136,18 +139,43 @@ def _text(value: object) -> str:
     """A label as text: nothing for what is missing, 7 and not 7.0 for a whole number."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    # A name must not steer the terminal that it is printed on.
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in text).strip()
+
+
+def _name_curricula(runs: pd.DataFrame) -> None:
+    """Baselines by their one name; raises UserError for a run without a curriculum."""
+    nameless = runs.index[runs["curriculum"] == ""]
+    if len(nameless):
+        raise UserError(
+            f"run '{runs['run_id'].iloc[nameless[0]]}': curriculum is empty; give its name, or '{BASELINE}'"
+        )
+    runs["curriculum"] = [BASELINE if name.lower() == BASELINE else name for name in runs["curriculum"]]
 
 
 def _whole(runs: pd.DataFrame, column: str, least: int) -> pd.Series[int]:
     found = pd.to_numeric(runs[column], errors="coerce").astype(float)
-    bad = np.flatnonzero(~(np.isfinite(found) & (found >= least) & (found % 1 == 0)))
+    bad = np.flatnonzero(~(np.isfinite(found) & (found >= least) & (found % 1 == 0) & (found < 2**53)))
     if len(bad):
         raise UserError(
             f"run '{runs['run_id'].iloc[bad[0]]}': {column} is '{runs[column].iloc[bad[0]]}'; it must be a whole "
             f"number of at least {least}"
         )
     return found.astype("int64")
+
+
+def _whole_or_nothing(runs: pd.DataFrame, column: str) -> pd.Series[float]:
+    """A fact that need not be given: NaN where it is empty. Raises UserError where it is no whole number from 0 on."""
+    found = pd.to_numeric(runs[column], errors="coerce").astype(float)
+    given = np.array([_text(v) != "" for v in runs[column]])
+    bad = np.flatnonzero(given & ~(np.isfinite(found) & (found >= 0) & (found % 1 == 0) & (found < 2**63)))
+    if len(bad):
+        raise UserError(
+            f"run '{runs['run_id'].iloc[bad[0]]}': {column} is '{runs[column].iloc[bad[0]]}'; it must be a whole "
+            "number of at least 0, or empty"
+        )
+    return found
 
 
 def _positive(runs: pd.DataFrame, column: str) -> pd.Series[float]:
@@ -162,6 +190,13 @@ def _positive(runs: pd.DataFrame, column: str) -> pd.Series[float]:
 
 def _evals(evals: pd.DataFrame) -> pd.DataFrame:
     frame = evals.reset_index(drop=True)
+    tokens = frame["consumed_tokens"].to_numpy(dtype=float)
+    broken = np.flatnonzero((tokens % 1 != 0) | (tokens >= 2**53))
+    if len(broken):
+        raise UserError(
+            f"run '{frame['run_id'].iloc[broken[0]]}': consumed_tokens holds {tokens[broken[0]]:g}; give whole tokens, "
+            "not millions or shares of them"
+        )
     if "step" not in frame:  # the evaluation's number: nothing compares runs by it
         frame = frame.assign(step=frame.groupby("run_id", sort=False).cumcount())
     with np.errstate(over="ignore"):

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -250,3 +251,56 @@ def test_empty_tables_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     path = written(tmp_path / "c.csv", pair()[0].head(0))
     assert main(["report", "--table", str(path)]) == 2
     assert "holds no rows; give at least one evaluation" in capsys.readouterr().err
+
+
+WRONG = [
+    ({"consumed_tokens": [0, 0.1, 0.2, 0.3]}, "consumed_tokens holds 0.1; give whole tokens, not millions"),
+    ({"val_loss": [5.0, 4.0, -3.0, 2.0]}, "column 'val_loss' holds -3; a loss is at least 0"),
+    ({"val_ppl": [148.0, 54.6, 40.0, 7.39]}, "val_ppl is 40 where exp(val_loss) is 20.0855"),
+    ({"curriculum": " "}, "run 'b': curriculum is empty; give its name, or 'baseline'"),
+    ({"seed": 1e20}, "seed is '1e+20'; it must be a whole number of at least 0"),
+    ({"world_size": -2}, "world_size is '-2.0'; it must be a whole number of at least 0, or empty"),
+    ({"token_budget": "lots"}, "token_budget is 'lots'; it must be a whole number of at least 0, or empty"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_what_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    base, other = pair()
+    path = written(tmp_path / "curves.parquet", base.assign(**change), other)
+    assert main(["report", "--table", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "curves_report").exists()
+
+
+def test_a_file_that_is_not_utf8_and_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes(b"run_id,curriculum\nr\xe9gime,baseline\n")
+    assert main(["report", "--table", str(latin)]) == 2
+    assert "latin.csv, line 2: column 'run_id' is not UTF-8" in capsys.readouterr().err
+    good = written(tmp_path / "curves.csv", *pair())
+    for out in ("", str(good)):
+        assert main(["report", "--table", str(good), "--out", out]) == 2
+        assert "name a folder of its own" in capsys.readouterr().err
+
+
+def test_names_are_tidied_and_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    base, other = pair()
+    other = other.assign(curriculum="li\x1b[31mn", lr=np.float32(0.002))
+    path = written(
+        tmp_path / "curves.parquet",
+        base.assign(curriculum=" Baseline"),
+        other,
+    )
+    runs = load_table(path)
+    assert runs.runs["curriculum"].tolist() == ["baseline", "li�[31mn"]
+    assert savings(runs)["token_saving"].tolist() == [pytest.approx(0.5)]
+
+
+def test_training_steps_without_lengths_still_make_a_page(tmp_path: Path) -> None:
+    path = written(tmp_path / "curves.csv", *(c.assign(loss=[5.0, 4.0, 3.0, 2.0]) for c in pair()))
+    assert main(["report", "--table", str(path)]) == 0
