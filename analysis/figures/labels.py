@@ -21,7 +21,7 @@ def name_lines(figure: Figure, styles: pd.DataFrame, low: float, high: float) ->
     """Name the lines of a figure whose view goes from ``low`` to ``high``."""
     layout = figure["layout"]
     if len(figure["data"]) <= MAX_LABELLED_LINES:
-        layout["annotations"] = end_labels(figure, low, high)
+        layout["annotations"] = _end_labels(figure, low, high)
         layout["margin"]["r"] = 24 + round(6.4 * max(len(str(t["name"])) for t in figure["data"]))
         return
     figure["data"].extend(_key_traces(styles))
@@ -31,14 +31,14 @@ def name_lines(figure: Figure, styles: pd.DataFrame, low: float, high: float) ->
     layout["margin"]["t"] = 64
 
 
-def end_labels(figure: Figure, low: float, high: float) -> list[dict[str, Any]]:
+def _end_labels(figure: Figure, low: float, high: float) -> list[dict[str, Any]]:
     """A label to the right of each line's last point, pushed apart vertically until none overlap.
 
     The view goes from ``low`` to ``high``.
     """
     layout = figure["layout"]
     # plotly places annotations on a log axis by exponent
-    across, scale = (math.log10 if layout[axis].get("type") == "log" else float for axis in ("xaxis", "yaxis"))
+    scale = math.log10 if layout["yaxis"].get("type") == "log" else float
     height = layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]
 
     def end(trace: Trace) -> float:
@@ -48,7 +48,7 @@ def end_labels(figure: Figure, low: float, high: float) -> list[dict[str, Any]]:
     wanted = [(end(line) - scale(low)) / (scale(high) - scale(low)) * height for line in lines]
     return [
         {
-            "x": across(line["x"][-1]),
+            "x": line["x"][-1],
             "y": end(line),
             "ax": 14,
             "ay": at - put,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.labels import end_labels
 from analysis.figures.style import (
     BASELINE_GREY,
     DASHES,
@@ -28,7 +27,6 @@ from analysis.schema import method_names
 
 MAX_BANDS = 6
 """With more cells than this the bands would hide each other: lines alone, the bands are in the data."""
-MAX_LABELS = 8
 MOST_POINTS = 3000
 """Of all lines together: a grid of hundreds of cells must not fill the page with this one figure."""
 _SHOWN = (-100.0, 100.0)
@@ -72,10 +70,6 @@ def saving_over_targets(
         meta={"table": _table(targets)},
     )
     figure: Figure = {"data": traces, "layout": layout}
-    lines = [t for t in traces if "fill" not in t]
-    if len(lines) <= MAX_LABELS:
-        layout["annotations"] = end_labels({"data": lines, "layout": layout}, low, high)
-        layout["margin"]["r"] = 24 + round(6.4 * max(len(str(t["name"])) for t in lines))
     if target_ppl is not None:
         across = target_line(target_ppl)
         ends = {"x0": across["y0"], "x1": across["y0"], "y0": 0, "y1": 1}

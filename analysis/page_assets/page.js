@@ -105,12 +105,7 @@
       } else if (width < 620 && layout.legend) {
         next.margin = { ...next.margin, t: 110 };
       }
-      // On a phone the ends of lines have no room for names: touch says them, and the key above.
-      if (name === "over-targets" && width < 620) {
-        next.annotations = [];
-        next.xaxis = { ...next.xaxis, nticks: 4 };
-        next.margin = { ...next.margin, r: 12 };
-      }
+      if (name === "over-targets" && width < 620) next.xaxis = { ...next.xaxis, nticks: 4 };
       // Words beside marks would cover each other there, too; they stand in the hover and the table.
       const bare = (trace) => (width < 620 && trace.mode === "markers+text" ? { ...trace, mode: "markers" } : trace);
       // Lines that the key can hide say what they are of; a mark of no seed of its own stays with any seed.
