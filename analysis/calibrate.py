@@ -19,7 +19,7 @@ from analysis.curves import Curve
 from analysis.intervals import Estimate, Pair, estimate, pair_of
 from analysis.multiple import holm
 from analysis.over_targets import targets_of
-from analysis.savings import both_log_ratio
+from analysis.pairs import both_log_ratio
 from analysis.targets import Floats
 
 BUDGET = 1e9

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.caveats import DISAGREE, disagree
 from analysis.correlation import MEASURES
 from analysis.figures import TimeUnit
 from analysis.formats import (
@@ -29,7 +30,6 @@ from analysis.frontier import Along, edge_words, multiple_words, plain_rows, pro
 from analysis.intervals import METHOD_WORDS
 from analysis.schema import method_names
 from analysis.tables import Column, Table
-from analysis.verdict import DISAGREE, disagree
 
 _CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
 

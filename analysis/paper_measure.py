@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.intervals import summarise
-from analysis.savings import compare_runs
+from analysis.pairs import compare_runs
 from analysis.schema import Runs
 from analysis.targets import saving
 from cl_bench.paths import RunDir, SweepDir

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from analysis import cells, crossing, load_runs, savings, stability
 from analysis.__main__ import main
 from analysis.compare import compare
-from analysis.savings import best_baseline_cell
+from analysis.pairs import best_baseline_cell
 from analysis.schema import NoRunsError
 from analysis.targets import saving
 from analysis.verdict import verdict

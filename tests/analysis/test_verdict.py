@@ -11,9 +11,9 @@ import pytest
 
 from analysis import load_runs, savings
 from analysis.__main__ import main
+from analysis.caveats import disagree
 from analysis.report import analyse
 from analysis.savings import cells
-from analysis.verdict import disagree
 from analysis.words import percent
 from cl_bench.paths import RunDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
