@@ -18,8 +18,20 @@ _BREAK_EVEN = (
 )
 
 
+_NO_HOURS = (
+    "How many ranks the runs had is not known (column world_size), so there are no hours and no money to tell. Seconds "
+    "are compared as they are."
+)
+
+
+def _unknown(found: Cost) -> bool:
+    return bool(len(found.runs) and found.runs["rank_hours"].isna().all())
+
+
 def drawn(found: Cost, runs: pd.DataFrame) -> dict[str, Figure]:
-    """The section's figures by the ids of their places in it."""
+    """The section's figures by the ids of their places in it; none where no hours are known."""
+    if _unknown(found):
+        return {}
     styles = figures.run_styles(runs)
     colors, dashes = (dict(zip(styles[k], styles[v], strict=True)) for k, v in (("method", "color"), ("batch", "dash")))
     return {
@@ -30,6 +42,11 @@ def drawn(found: Cost, runs: pd.DataFrame) -> dict[str, Figure]:
 
 def section(found: Cost) -> str:
     """The section's HTML."""
+    if _unknown(found):
+        return (
+            '<section aria-labelledby="h-cost">\n<h2 id="h-cost">Clocks and cost</h2>\n'
+            f'<p class="prose">{escape(clocks_in_words(found.runs))} {_NO_HOURS}</p>\n</section>\n'
+        )
     hour = found.unit.hour_word
     rank = "an hour of one GPU" if hour == "GPU-hour" else "an hour of one rank, which is one process on a GPU or CPU"
     tuned = any(cell["tuning_rank_hours"] for cell in found.cells)

@@ -304,3 +304,12 @@ def test_names_are_tidied_and_cannot_steer_a_terminal(tmp_path: Path) -> None:
 def test_training_steps_without_lengths_still_make_a_page(tmp_path: Path) -> None:
     path = written(tmp_path / "curves.csv", *(c.assign(loss=[5.0, 4.0, 3.0, 2.0]) for c in pair()))
     assert main(["report", "--table", str(path)]) == 0
+
+
+def test_hours_are_told_only_where_ranks_are_known(tmp_path: Path) -> None:
+    for name, facts in (("without", {}), ("with", {"world_size": 4})):
+        path = written(tmp_path / f"{name}.csv", *(c.assign(**facts) for c in pair()))
+        assert main(["report", "--table", str(path), "--price", "2"]) == 0
+    pages = [(tmp_path / f"{name}_report" / "report.html").read_text() for name in ("without", "with")]
+    assert ["there are no hours and no money to tell" in page for page in pages] == [True, False]
+    assert ['id="hours"' in page for page in pages] == [False, True]
