@@ -163,7 +163,7 @@ def _by_length(
 ) -> pd.DataFrame:
     """Steps, tokens and seconds at each length, of one run's rows in order."""
     took, moved, steps = np.diff(seconds), np.diff(tokens), np.diff(step)
-    usable = np.isfinite(took) & (took > 0) & (moved > 0) & np.isfinite(seqlen[1:])
+    usable = np.isfinite(took) & (took > 0) & (moved > 0) & np.isfinite(seqlen[1:]) & (seqlen[1:] > 0)
     usable &= ((steps == 1) | (seqlen[1:] == seqlen[:-1])) & (attempt[1:] == attempt[:-1])
     lengths, at = np.unique(seqlen[1:][usable].astype(np.int64), return_inverse=True)
     summed = {"steps": steps, "tokens": moved, "seconds": took}

@@ -1,6 +1,13 @@
-"""Savings in words, the same everywhere."""
+"""Savings and names in words, the same everywhere."""
 
 from __future__ import annotations
+
+_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "�")
+
+
+def printable(text: str) -> str:
+    """Text from elsewhere without control characters, which a terminal would obey: each gives way to a '�'."""
+    return text.translate(_CONTROLS)
 
 
 def amount(saved: float, what: str) -> str:

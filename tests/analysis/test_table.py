@@ -164,7 +164,7 @@ def test_an_unfinished_double_gives_way(tmp_path: Path) -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"lr": None}, "no column 'lr'; it has run_id, curriculum"),
-    ({"val_loss": [5.0, math.nan, 3.0, 2.0]}, "line 3: column 'val_loss' holds 'nan'; remove or mend the row"),
+    ({"val_loss": [5.0, math.nan, 3.0, 2.0]}, "line 3: column 'val_loss' is empty or nan; remove or mend the row"),
     ({"val_loss": [5.0, "?", 3.0, 2.0]}, "line 3: column 'val_loss' holds '?'"),
     ({"val_loss": [50000.0, 900.0, 80.0, 20.0]}, "'val_loss' looks like a perplexity (the curve begins at 50000"),
     ({"consumed_tokens": [0, 2000, 1000, 3000]}, "line 4: 'consumed_tokens' goes backwards"),
@@ -172,7 +172,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train_seconds": [0, 20, 10, 30]}, "line 4: 'train_seconds' goes backwards"),
     ({"seed": [1, 1, 2, 1]}, "line 4: run 'b' has seed '2', and '1' before"),
     ({"seed": [1.5] * 4}, "run 'b': seed is '1.5'; it must be a whole number of at least 0"),
-    ({"lr": [0.0] * 4}, "run 'b': lr is '0.0'; it must be above 0"),
+    ({"lr": [0.0] * 4}, "run 'b': lr is '0'; it must be above 0"),
     ({"state": ["resting"] * 4}, "state 'resting': unknown"),
     ({"run_id": ["b", None, "b", "b"]}, "line 3: no run_id"),
     ({"run_id": ["c"] * 4, "consumed_tokens": [7000, 8000, 9000, 9500]}, "run 'c' has curriculum 'linear', and"),
