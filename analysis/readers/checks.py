@@ -78,7 +78,8 @@ def tokens(table: pd.DataFrame, place: Place) -> pd.Series[float]:
 def _from_zero(found: pd.Series[float], column: str, place: Place) -> None:
     low = np.flatnonzero(found.to_numpy() < 0)
     if len(low):
-        raise UserError(f"{place(low[0])}: '{column}' holds {found.iloc[low[0]]:g}; it is at least 0")
+        remedy = "it is at least 0" if column == "loss" else "it counts from 0"
+        raise UserError(f"{place(low[0])}: '{column}' holds {found.iloc[low[0]]:g}; {remedy}")
 
 
 def steps(table: pd.DataFrame, place: Place) -> dict[str, pd.Series[float]]:

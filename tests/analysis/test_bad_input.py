@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis import savings
+from analysis import load_runs, savings
 from analysis.__main__ import main
 from analysis.figures.curves import length_schedule
 from analysis.readers.table import load_table
+from cl_bench import status
+from cl_bench.paths import RunDir
+from tests.analysis.folders import make_run, make_sweep
+from tests.analysis.folders import pair as our_pair
 from tests.analysis.test_table import curve, pair, written
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"consumed_tokens": [0.1, 0.2, 0.3, 0.4]}, "line 2: 'consumed_tokens' holds 0.1; give whole tokens, not millions"),
     ({"consumed_tokens": [0, 1, 2, 10**18]}, "line 5: 'consumed_tokens' holds 1e+18; no more than 2^53 can be counted"),
-    ({"consumed_tokens": [-1, 1, 2, 3]}, "line 2: 'consumed_tokens' holds -1; it is at least 0"),
+    ({"consumed_tokens": [-1, 1, 2, 3]}, "line 2: 'consumed_tokens' holds -1; it counts from 0"),
     ({"train_seconds": [0, None, 2, 3]}, "line 3: column 'train_seconds' is empty or nan; remove or mend the row"),
     ({"val_loss": [5.0, -3.0, 2.0, 1.0]}, "line 3: 'val_loss' holds -3; a loss in nats a token is at least 0"),
     (
@@ -151,3 +157,27 @@ def test_a_folder_that_cannot_be_written_into(
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert "NAME_report beside any other" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("state", "kept"), [("DONE", "copy"), ("FAILED", "original")])
+def test_an_experiment_counts_once_under_whatever_names(tmp_path: Path, state: status.State, kept: str) -> None:
+    """A copied folder is no further seed; of two that finished the last counts."""
+    base, curriculum = our_pair(tmp_path, [5.0, 4.0, 2.0], [5.0, 3.0, 1.0])
+    copy = RunDir(tmp_path, f"{curriculum.run_id}_again")
+    shutil.copytree(curriculum.root, copy.root)
+    status.write(copy, status.read(copy), state=state)
+    runs = load_runs(tmp_path)
+    names = {"copy": copy.run_id, "original": curriculum.run_id}
+    (other,) = names.keys() - {kept}
+    assert set(runs.runs["run_id"]) == {base.run_id, names[kept]}
+    assert set(runs.configs) == set(runs.runs["run_id"])
+    assert runs.notes == (f"{names[other]}: the same experiment, seed and all, as {names[kept]}; left out.",)
+
+
+def test_names_of_our_own_sweeps_cannot_command_a_terminal(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [5.0, 4.0, 2.0])
+    sweep = make_sweep(tmp_path, [run])
+    manifest = {"name": "s\x1b", "question": "why\x07?", "runs": [{"run_id": run.run_id, "curriculum": "c\x9b"}]}
+    (sweep / "manifest.json").write_text(json.dumps(manifest))
+    runs = load_runs(sweep)
+    assert (runs.name, runs.question, runs.runs["curriculum"].tolist()) == ("s�", "why�?", ["c�"])
