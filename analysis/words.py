@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "�")
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "�") | dict.fromkeys(map(ord, "\t\n\v\f\r"), " ")
 
 
 def printable(text: str) -> str:
-    """Text from elsewhere without control characters, which a terminal would obey: each gives way to a '�'."""
+    """Text without control characters, which a terminal would obey: each gives way to a '�', or to a space."""
     return text.translate(_CONTROLS)
 
 

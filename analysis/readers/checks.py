@@ -71,7 +71,7 @@ def tokens(table: pd.DataFrame, place: Place) -> pd.Series[float]:
     many = np.flatnonzero(found.to_numpy() >= WHOLE)
     if len(many):
         value = found.iloc[many[0]]
-        raise UserError(f"{place(many[0])}: 'consumed_tokens' holds {value:g}; no more than 2^53 can be counted")
+        raise UserError(f"{place(many[0])}: 'consumed_tokens' holds {value:g}; give a number below 2^53")
     return found
 
 

@@ -82,7 +82,7 @@ class Known:
         """A run and what of its record is analysed; the record itself may go."""
         # Copies: a view would keep every column of the record alive.
         train = {name: record.train[name].to_numpy(dtype=dtype, copy=True) for name, dtype in TRAIN_COLUMNS.items()}
-        return cls(run_id, config, train, record.evals, record.attempts, state, planned_steps, entry)
+        return cls(printable(run_id), config, train, record.evals, record.attempts, state, planned_steps, entry)
 
 
 def _collect(
@@ -229,7 +229,7 @@ def _row(run: Known) -> dict[str, Any]:
         "world_size": int(attempts["world_size"].iloc[-1]) if len(attempts) else 0,
         "precision": config.deepspeed.precision,
     }
-    return {key: printable(v) if isinstance(v, str) and key != "run_id" else v for key, v in row.items()}
+    return {key: printable(v) if isinstance(v, str) else v for key, v in row.items()}
 
 
 def _hardware(attempts: pd.DataFrame) -> str:
