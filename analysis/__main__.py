@@ -13,6 +13,7 @@ from analysis import compare as curves
 from analysis import figures, paper, paper_text, publish, report, watch
 from analysis.readers import source
 from analysis.targets import METHODS
+from analysis.words import printable
 from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from cl_bench.paths import SweepDir
 
@@ -104,7 +105,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int
             print(f"report  {written.path}")
         elif args.command == "figures":
             curves_read = source.read(args)
-            into = args.out or SweepDir.at(curves_read.out).figures
+            into = Path(args.out) if args.out else SweepDir.at(curves_read.out).figures
             made = publish.write(report.answer_of(curves_read, _options(args)), into, args.format, args.width)
             print(f"{len(made.figures)} figures, {len(made.tables)} tables in LaTeX and Markdown  {made.folder}")
         elif args.command == "paper":
@@ -115,7 +116,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int
             result = curves.compare(curves.read_curve(args.baseline), curves.read_curve(args.curriculum), args.target)
             print(json.dumps(result, indent=1) if args.json else curves.in_words(result))
     except UserError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        # Not splitlines(), which takes some control characters for ends of lines.
+        print("\n".join(f"error: {printable(line)}" for line in str(error).split("\n")), file=sys.stderr)
         return EXIT_USER_ERROR
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)

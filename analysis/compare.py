@@ -27,6 +27,8 @@ def read_curve(path: str | Path) -> pd.DataFrame:
             raise checks.missing(path, column, table.columns)
     if table.empty:
         raise UserError(f"{path}: holds no evaluation; give at least one row")
+    if "run_id" in table and (runs := table["run_id"].nunique()) > 1:
+        raise UserError(f"{path}: holds {runs} runs; give one run's curve")
     return checks.evaluations(table.drop(columns="run_id", errors="ignore"), place_in(path))
 
 

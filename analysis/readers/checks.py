@@ -22,6 +22,9 @@ Place = Callable[[int], str]
 EVALUATION = ("consumed_tokens", "train_seconds", "val_loss")
 """What an evaluation must say: tokens, seconds of training, nats a token."""
 
+WHOLE = 2**53
+"""From here on a float no longer holds every whole number."""
+
 # An untrained model guesses uniformly: 10.8 nats for GPT-2's vocabulary, 12.5 for the largest in use. A curve that
 # begins above 25, or never gets below 15, is not a loss in nats.
 _NO_FIRST_LOSS = 25.0
@@ -40,12 +43,70 @@ def missing(where: object, column: str, has: Iterable[object], remedy: str = "")
 
 def numbers(table: pd.DataFrame, column: str, place: Place, besides: npt.ArrayLike = False) -> pd.Series[float]:
     """A column as floats. Raises UserError for the first value that is not finite, unless `besides` allows that row."""
-    found = pd.to_numeric(table[column], errors="coerce").astype(float)
+    found = _floats(table[column])
     bad = np.flatnonzero(~(np.isfinite(found.to_numpy()) | np.asarray(besides)))
     if len(bad):
-        value = table[column].iloc[bad[0]]
-        what = "is empty" if value is None or value is pd.NA or value == "" else f"holds '{value}'"
-        raise UserError(f"{place(bad[0])}: column '{column}' {what}; remove or mend the row")
+        raise _no_number(table, column, bad[0], place)
+    return found
+
+
+def _floats(values: pd.Series[Any]) -> pd.Series[float]:
+    return pd.to_numeric(values, errors="coerce").astype(float)
+
+
+def _no_number(table: pd.DataFrame, column: str, row: int, place: Place) -> UserError:
+    value = table[column].iloc[row]
+    what = "is empty or nan" if pd.isna(value) or not str(value).strip() else f"holds '{value}'"
+    return UserError(f"{place(row)}: column '{column}' {what}; remove or mend the row")
+
+
+def tokens(table: pd.DataFrame, place: Place) -> pd.Series[float]:
+    """consumed_tokens as whole numbers from 0. Raises UserError for a value that is none."""
+    found = numbers(table, "consumed_tokens", place)
+    _from_zero(found, "consumed_tokens", place)
+    broken = np.flatnonzero(found.to_numpy() % 1 != 0)
+    if len(broken):
+        value = found.iloc[broken[0]]
+        raise UserError(f"{place(broken[0])}: 'consumed_tokens' holds {value:g}; give whole tokens, not millions")
+    many = np.flatnonzero(found.to_numpy() >= WHOLE)
+    if len(many):
+        value = found.iloc[many[0]]
+        raise UserError(f"{place(many[0])}: 'consumed_tokens' holds {value:g}; give a number below 2^53")
+    return found
+
+
+def _from_zero(found: pd.Series[float], column: str, place: Place) -> None:
+    low = np.flatnonzero(found.to_numpy() < 0)
+    if len(low):
+        remedy = "it is at least 0" if column == "loss" else "it counts from 0"
+        raise UserError(f"{place(low[0])}: '{column}' holds {found.iloc[low[0]]:g}; {remedy}")
+
+
+def steps(table: pd.DataFrame, place: Place) -> dict[str, pd.Series[float]]:
+    """Columns of training steps as floats: where something other than tokens and seconds was not logged, NaN.
+
+    A loss may be NaN or infinite. Raises UserError for a value that is no number, and for what cannot be a step.
+    """
+    found: dict[str, pd.Series[float]] = {}
+    for column in map(str, table.columns):
+        if column == "consumed_tokens":
+            found[column] = tokens(table, place)
+            continue
+        found[column] = _floats(table[column])
+        text = table[column].astype(str).str.strip().str.lower()
+        bad = np.flatnonzero(found[column].isna() & table[column].notna() & ~text.isin(["", "nan"]))
+        if len(bad):
+            raise _no_number(table, column, bad[0], place)
+        if column in ("step", "seqlen", "loss", "train_seconds"):
+            _from_zero(found[column], column, place)
+        if column == "train_seconds":
+            found[column] = numbers(table, column, place)
+        if column in ("step", "seqlen"):
+            far = np.flatnonzero(found[column] >= 2**31)
+            if len(far):
+                raise UserError(
+                    f"{place(far[0])}: '{column}' holds {found[column].iloc[far[0]]:g}; it ends at 2^31 - 1"
+                )
     return found
 
 
@@ -56,11 +117,13 @@ def losses(table: pd.DataFrame, place: Place, besides: npt.ArrayLike = False, re
     """
     if "val_loss" in table:
         found = numbers(table, "val_loss", place, besides)
-        _refuse_perplexities(table, found, place, remedy)
         low = np.flatnonzero(found.to_numpy() < 0)
         if len(low):
-            raise UserError(f"{place(low[0])}: column 'val_loss' holds {found.iloc[low[0]]:g}; a loss is at least 0")
-        _refuse_another_perplexity(table, found, place)
+            raise UserError(
+                f"{place(low[0])}: 'val_loss' holds {found.iloc[low[0]]:g}; a loss in nats a token is at least 0"
+            )
+        _refuse_perplexities(table, found, place, remedy)
+        _refuse_disagreement(table, found, place)
         return found
     ppl = numbers(table, "val_ppl", place, besides)
     low = np.flatnonzero(ppl.to_numpy() < 1)
@@ -69,19 +132,19 @@ def losses(table: pd.DataFrame, place: Place, besides: npt.ArrayLike = False, re
     return ppl.map(np.log)
 
 
-def _refuse_another_perplexity(table: pd.DataFrame, loss: pd.Series[float], place: Place) -> None:
-    """Raises UserError where a column val_ppl beside the losses is not exp(val_loss)."""
+def _refuse_disagreement(table: pd.DataFrame, loss: pd.Series[float], place: Place) -> None:
+    """A perplexity beside a loss must be of the same evaluation: exp(loss), give or take how they were rounded."""
     if "val_ppl" not in table:
         return
-    given = pd.to_numeric(table["val_ppl"], errors="coerce").to_numpy(dtype=float)
-    with np.errstate(over="ignore"):
-        expected = np.exp(loss.to_numpy())
-    known = np.isfinite(given) & np.isfinite(expected)
-    off = np.flatnonzero(known & (np.abs(given - expected) > 0.01 * expected))
-    if len(off):
-        at = off[0]
+    ppl = _floats(table["val_ppl"]).to_numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = np.exp(loss.to_numpy())
+        other = np.flatnonzero(np.isfinite(ppl) & np.isfinite(means) & (np.abs(ppl - means) > 0.01 * means))
+    if len(other):
+        row = other[0]
         raise UserError(
-            f"{place(at)}: val_ppl is {given[at]:g} where exp(val_loss) is {expected[at]:g}; give one of the columns"
+            f"{place(row)}: 'val_loss' holds {loss.iloc[row]:g}, perplexity {means[row]:.5g}, and 'val_ppl' "
+            f"{ppl[row]:.5g}; give the column that is right, without the other"
         )
 
 
@@ -119,13 +182,10 @@ def evaluations(table: pd.DataFrame, place: Place, *, diverged: Collection[str] 
     runs = table["run_id"].astype(str) if "run_id" in table else pd.Series("", index=table.index)
     if diverged:
         besides = runs.isin(list(diverged)).to_numpy()
-    found = {c: numbers(table, c, place) for c in ("consumed_tokens", "train_seconds")}
+    found = {"consumed_tokens": tokens(table, place), "train_seconds": numbers(table, "train_seconds", place)}
+    _from_zero(found["train_seconds"], "train_seconds", place)
     found["val_loss"] = losses(table, place, besides, remedy)
     curve = pd.DataFrame(found)
-    for column in ("consumed_tokens", "train_seconds"):
-        low = np.flatnonzero(curve[column].to_numpy() < 0)
-        if len(low):
-            raise UserError(f"{place(low[0])}: '{column}' holds {curve[column].iloc[low[0]]:g}; it counts from 0")
     _in_order(curve, runs, place)
     return curve.assign(run_id=runs) if "run_id" in table else curve
 

@@ -24,19 +24,17 @@ def read_table(path: str | Path) -> pd.DataFrame:
             table: pd.DataFrame = pq.read_table(path).to_pandas()
         else:
             # Arrow's reader refuses a row of the wrong width, where pandas shifts or cuts it.
-            table = csv.read_csv(path, parse_options=csv.ParseOptions(ignore_empty_lines=False)).to_pandas()
+            read = csv.read_csv(path, parse_options=csv.ParseOptions(ignore_empty_lines=False))
+            if any(pa.types.is_binary(kind) for kind in read.schema.types):
+                raise UserError(f"{path}: not UTF-8; save it as UTF-8")
+            table = read.to_pandas()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; save it as UTF-8") from None
     except (OSError, pa.ArrowInvalid) as error:
         kind = "Parquet" if is_parquet else "CSV"
         raise UserError(f"{path}: not a {kind} file ({' '.join(str(error).split())})") from None
-    for column in table.columns:
-        # What is not UTF-8, Arrow gives as bytes.
-        broken = table[column].map(lambda v: isinstance(v, bytes)) if table[column].dtype == object else None
-        if broken is not None and broken.any():
-            raise UserError(f"{place_in(path)(int(broken.argmax()))}: column '{column}' is not UTF-8; save it as UTF-8")
     if table.columns.duplicated().any():
         raise UserError(f"{path}: column '{table.columns[table.columns.duplicated()][0]}' stands there twice")
     return table

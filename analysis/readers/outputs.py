@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.readers import checks
 from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
+from analysis.words import printable
 from cl_bench import identity, records, status
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
@@ -81,7 +82,7 @@ class Known:
         """A run and what of its record is analysed; the record itself may go."""
         # Copies: a view would keep every column of the record alive.
         train = {name: record.train[name].to_numpy(dtype=dtype, copy=True) for name, dtype in TRAIN_COLUMNS.items()}
-        return cls(run_id, config, train, record.evals, record.attempts, state, planned_steps, entry)
+        return cls(printable(run_id), config, train, record.evals, record.attempts, state, planned_steps, entry)
 
 
 def _collect(
@@ -111,6 +112,9 @@ def gather(
     name: str, question: str, folder: Path, known: Sequence[Known], notes: Sequence[str], *, is_sweep: bool
 ) -> Runs:
     """Runs of ours in the tidy schema; those of no one sweep are named by what differs over all of them."""
+    if not is_sweep:
+        known, doubles = _one_of_each(known)
+        notes = [*notes, *doubles]
     table = pd.DataFrame([_row(run) for run in known], columns=list(RUN_COLUMNS))
     configs = [run.config for run in known]
     evals = [run.evals.assign(run_id=run.run_id) for run in known]
@@ -118,16 +122,40 @@ def gather(
     if not is_sweep:
         _tell_apart(table, configs)
     return Runs(
-        name,
-        question,
+        printable(name),
+        printable(question),
         folder,
         table,
         _one_frame(known),
         pd.concat(evals, ignore_index=True),
         pd.concat(attempts, ignore_index=True),
-        (*notes, *checks.evaluation_sets([_evaluation_set(config) for config in configs])),
+        (*map(printable, notes), *checks.evaluation_sets([_evaluation_set(config) for config in configs])),
         {str(run_id): config for run_id, config in zip(table["run_id"], configs, strict=True)},
     )
+
+
+def _one_of_each(known: Sequence[Known]) -> tuple[list[Known], list[str]]:
+    """One run of each experiment, seed and all: the newest that finished; and what to say of the others.
+
+    The same settings have the same run_id, unless a folder was copied or an older release named it.
+    """
+    same: dict[str, list[Known]] = {}
+    for run in known:
+        same.setdefault(json.dumps(identity.identity(run.config), sort_keys=True), []).append(run)
+    kept = {max(runs, key=_standing).run_id: runs for runs in same.values()}
+    notes = [
+        f"{run.run_id}: the same experiment, seed and all, as {run_id}; left out."
+        for run_id, runs in kept.items()
+        for run in runs
+        if run.run_id != run_id
+    ]
+    return [run for run in known if run.run_id in kept], notes
+
+
+def _standing(run: Known) -> tuple[bool, float, str]:
+    """Finished before unfinished, then the newest."""
+    started = float(run.attempts["started"].max()) if len(run.attempts) else 0.0
+    return run.state in status.FINISHED, 0.0 if math.isnan(started) else started, run.run_id
 
 
 def _evaluation_set(config: RunConfig) -> str:
@@ -173,7 +201,7 @@ def _row(run: Known) -> dict[str, Any]:
     curriculum, variant = entry.get("curriculum", config.method), entry.get("variant", "")
     plain = default_cell(curriculum, config.global_batch_size, config.optim.lr, variant)
     cell = entry.get("cell", config.cell or plain)
-    return {
+    row = {
         "run_id": run.run_id,
         "cell": cell,
         "role": "baseline" if config.is_baseline else "curriculum",
@@ -201,6 +229,7 @@ def _row(run: Known) -> dict[str, Any]:
         "world_size": int(attempts["world_size"].iloc[-1]) if len(attempts) else 0,
         "precision": config.deepspeed.precision,
     }
+    return {key: printable(v) if isinstance(v, str) else v for key, v in row.items()}
 
 
 def _hardware(attempts: pd.DataFrame) -> str:

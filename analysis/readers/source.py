@@ -57,27 +57,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of columns and keys that are not ours")
     parser.add_argument("--filter", metavar="JSON", help='W&B runs to read, as its Api takes it: \'{"tags": "a"}\'')
     parser.add_argument("--runs", type=Path, metavar="FILE", help="what events do not say: run, curriculum, seed, …")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write into (default: beside the source)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder to write into (default: the sweep's folder; NAME_report beside any other source)",
+    )
 
 
 def read(args: argparse.Namespace) -> Source:
     """The curves that the command line names. Raises UserError for none, several, or options that do not belong."""
     kind = _kind(args)
     where = getattr(args, kind)
-    if args.out is not None and (str(args.out) in ("", ".") or args.out.is_file()):
-        what = "a file is there" if args.out.is_file() else "an empty path, or the folder one is in"
-        raise UserError(f"--out {args.out}: {what}; name a folder of its own")
-    out = ["--out", str(args.out)] if args.out else []
+    into = _out(args.out)
+    out = ["--out", str(into)] if into else []
     if kind == "folder":
         found = of_folder(where)
         command = " ".join((found.command, *map(shlex.quote, out)))
-        return dataclasses.replace(found, out=args.out or found.out, command=command)
+        return dataclasses.replace(found, out=into or found.out, command=command)
     shown = [f"--{kind.replace('_', '-')}", str(where)]
     for option in _SOURCES[kind]:
         if (value := getattr(args, option)) is not None:
             shown += [f"--{option}", str(value)]
     command = f"python -m analysis report {shlex.join([*shown, *out])}"
-    return Source(_load(kind, where, args), args.out or _beside(kind, where), command)
+    return Source(_load(kind, where, args), into or _beside(kind, where), command)
+
+
+def _out(given: str | Path | None) -> Path | None:
+    """The folder of --out. Raises UserError for a path that can be none."""
+    if given is None:
+        return None
+    if not str(given).strip():
+        raise UserError("--out: an empty path; give a folder to write into, or leave it out")
+    path = Path(given)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path}: is a file; give a folder")
+    return path
 
 
 def _kind(args: argparse.Namespace) -> str:

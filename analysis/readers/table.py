@@ -75,7 +75,7 @@ def _evaluations(table: pd.DataFrame, facts: pd.DataFrame, place: checks.Place) 
     given = table.iloc[rows].reset_index(drop=True)
     at = _at(place, rows)
     evals = checks.evaluations(given, at, diverged=diverged, remedy=naming.PERPLEXITY_REMEDY)
-    return evals.assign(step=checks.numbers(given, "step", at)) if "step" in given else evals
+    return evals.assign(**checks.steps(given[["step"]], at)) if "step" in given else evals
 
 
 def _at(place: checks.Place, rows: npt.NDArray[np.intp]) -> checks.Place:
@@ -88,8 +88,5 @@ def _steps(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame | None:
         return None
     rows = np.flatnonzero(table["loss"].notna())
     given = table.iloc[rows]
-    columns = [c for c in naming.TRAIN if c in given]
-    steps = {c: pd.to_numeric(given[c], errors="coerce").astype(float) for c in columns}
-    for column in ("consumed_tokens", "train_seconds"):
-        steps[column] = checks.numbers(given, column, _at(place, rows))
+    steps = checks.steps(given[[c for c in naming.TRAIN if c in given]], _at(place, rows))
     return pd.DataFrame({"run_id": given["run_id"], **steps}).reset_index(drop=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ import pandas as pd
 
 from analysis.readers import checks
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
+from analysis.words import printable
 from cl_bench import records
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.identity import short_float
@@ -69,7 +69,8 @@ def tidy(
         raise NoRunsError(f"{folder}: holds no runs")
     if evals.empty:
         raise NoRunsError(f"{folder}: no run has an evaluation; give at least one row with a val_loss")
-    runs, notes = _facts(facts), list(notes)
+    runs, notes = _facts(facts), [printable(note) for note in notes]
+    runs, evals, train = _printable_ids(runs, evals, train)
     train = _train(train, runs)
     evals = _evals(evals)
     for column in ("token_budget", "max_seqlen"):
@@ -81,7 +82,7 @@ def tidy(
     if left_out:
         train, evals = (f[f["run_id"].isin(runs["run_id"])].reset_index(drop=True) for f in (train, evals))
     return Runs(
-        name,
+        printable(name),
         question,
         folder,
         runs[list(RUN_COLUMNS)].reset_index(drop=True),
@@ -114,6 +115,23 @@ def state(word: object) -> State:
     return _STATES[upper]
 
 
+def _printable_ids(
+    runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame | None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
+    """The frames with names of runs that can be shown. Raises UserError where two became the same."""
+    names = {run_id: printable(run_id) for run_id in runs["run_id"].astype(str)}
+    changed = {run_id: name for run_id, name in names.items() if name != run_id}
+    if not changed:
+        return runs, evals, train
+    if len(set(names.values())) < len(names):
+        raise UserError(f"run '{next(iter(changed.values()))}': another differs in control characters only; rename one")
+
+    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame if frame.empty else frame.assign(run_id=frame["run_id"].replace(changed))
+
+    return renamed(runs), renamed(evals), None if train is None else renamed(train)
+
+
 def _facts(facts: pd.DataFrame) -> pd.DataFrame:
     """One row a run, every column there, numbers as numbers."""
     runs = facts.reset_index(drop=True).copy()
@@ -122,14 +140,19 @@ def _facts(facts: pd.DataFrame) -> pd.DataFrame:
             runs[column] = None
     for column in ("curriculum", "setting", "eval_set", "variant", "shape", "model", "hardware", "precision"):
         runs[column] = [_text(v) for v in runs[column]]
-    _name_curricula(runs)
     runs["state"] = [state(v) if _text(v) else "DONE" for v in runs["state"]]
-    runs["global_batch_size"] = _whole(runs, "global_batch_size", least=1)
-    runs["seed"] = _whole(runs, "seed", least=0)
-    # Six digits tell learning rates apart, and 0.002 read as a 32-bit number is still 0.002.
-    runs["lr"] = [float(f"{lr:.6g}") for lr in _positive(runs, "lr")]
+    plain = runs["curriculum"].str.lower() == BASELINE
+    runs.loc[plain, "curriculum"] = BASELINE
+    unnamed = np.flatnonzero(runs["curriculum"] == "")
+    if len(unnamed):
+        raise _not_so(runs, "curriculum", unnamed[0], f"name it, '{BASELINE}' for the runs without")
+    runs["global_batch_size"] = _whole(runs, "global_batch_size", least=1).astype("int64")
+    runs["seed"] = _whole(runs, "seed", least=0).astype("int64")
+    runs["lr"] = _positive(runs, "lr")
     for column in ("token_budget", "max_seqlen", "world_size"):
-        runs[column] = _whole_or_nothing(runs, column)
+        known = runs[column].map(_text) != ""
+        most = checks.WHOLE if column == "token_budget" else 2**31
+        runs[column] = _whole(runs, column, least=0, most=most, known=known)
     runs["world_size"] = runs["world_size"].fillna(0).astype("int64")
     runs["role"] = np.where(runs["curriculum"] == BASELINE, "baseline", "curriculum")
     return runs
@@ -137,66 +160,50 @@ def _facts(facts: pd.DataFrame) -> pd.DataFrame:
 
 def _text(value: object) -> str:
     """A label as text: nothing for what is missing, 7 and not 7.0 for a whole number."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    # A name must not steer the terminal that it is printed on.
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in text).strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else printable(str(value).strip())
 
 
-def _name_curricula(runs: pd.DataFrame) -> None:
-    """Baselines by their one name; raises UserError for a run without a curriculum."""
-    nameless = runs.index[runs["curriculum"] == ""]
-    if len(nameless):
-        raise UserError(
-            f"run '{runs['run_id'].iloc[nameless[0]]}': curriculum is empty; give its name, or '{BASELINE}'"
-        )
-    runs["curriculum"] = [BASELINE if name.lower() == BASELINE else name for name in runs["curriculum"]]
+def _number(value: Any) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
-def _whole(runs: pd.DataFrame, column: str, least: int) -> pd.Series[int]:
-    found = pd.to_numeric(runs[column], errors="coerce").astype(float)
-    bad = np.flatnonzero(~(np.isfinite(found) & (found >= least) & (found % 1 == 0) & (found < 2**53)))
+def _whole(
+    runs: pd.DataFrame, column: str, least: int, *, most: int = checks.WHOLE, known: Any = True
+) -> pd.Series[float]:
+    """A column as whole numbers, where it is `known`; NaN elsewhere."""
+    found = runs[column].map(_number).astype(float)
+    whole = np.isfinite(found) & (found >= least) & (found < most) & (found % 1 == 0)
+    bad = np.flatnonzero(~whole & known)
     if len(bad):
-        raise UserError(
-            f"run '{runs['run_id'].iloc[bad[0]]}': {column} is '{runs[column].iloc[bad[0]]}'; it must be a whole "
-            f"number of at least {least}"
-        )
-    return found.astype("int64")
-
-
-def _whole_or_nothing(runs: pd.DataFrame, column: str) -> pd.Series[float]:
-    """A fact that need not be given: NaN where it is empty. Raises UserError where it is no whole number from 0 on."""
-    found = pd.to_numeric(runs[column], errors="coerce").astype(float)
-    given = np.array([_text(v) != "" for v in runs[column]])
-    bad = np.flatnonzero(given & ~(np.isfinite(found) & (found >= 0) & (found % 1 == 0) & (found < 2**63)))
-    if len(bad):
-        raise UserError(
-            f"run '{runs['run_id'].iloc[bad[0]]}': {column} is '{runs[column].iloc[bad[0]]}'; it must be a whole "
-            "number of at least 0, or empty"
-        )
+        below = f" and below 2^{most.bit_length() - 1}" if found.iloc[bad[0]] >= most else ""
+        raise _not_so(runs, column, bad[0], f"it must be a whole number of at least {least}{below}")
     return found
 
 
 def _positive(runs: pd.DataFrame, column: str) -> pd.Series[float]:
-    found = pd.to_numeric(runs[column], errors="coerce").astype(float)
+    """A column above 0, to 6 digits: 2e-3 was logged as 0.00200000009 where it was a float32."""
+    found = runs[column].map(_number).astype(float)
     bad = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
     if len(bad):
-        raise UserError(
-            f"run '{runs['run_id'].iloc[bad[0]]}': {column} is '{runs[column].iloc[bad[0]]}'; it must be above 0"
-        )
-    return found
+        raise _not_so(runs, column, bad[0], "it must be above 0")
+    return found.map(lambda value: float(f"{value:.6g}"))
+
+
+def _not_so(runs: pd.DataFrame, column: str, row: int, remedy: str) -> UserError:
+    value = runs[column].iloc[row]
+    shown = f"{value:g}" if isinstance(value, float) else _text(value)
+    what = f"is '{shown}'" if _text(value) else "is empty"
+    return UserError(f"run '{runs['run_id'].iloc[row]}': {column} {what}; {remedy}")
 
 
 def _evals(evals: pd.DataFrame) -> pd.DataFrame:
     frame = evals.reset_index(drop=True)
-    tokens = frame["consumed_tokens"].to_numpy(dtype=float)
-    broken = np.flatnonzero((tokens % 1 != 0) | (tokens >= 2**53))
-    if len(broken):
-        raise UserError(
-            f"run '{frame['run_id'].iloc[broken[0]]}': consumed_tokens holds {tokens[broken[0]]:g}; give whole tokens, "
-            "not millions or shares of them"
-        )
     if "step" not in frame:  # the evaluation's number: nothing compares runs by it
         frame = frame.assign(step=frame.groupby("run_id", sort=False).cumcount())
     with np.errstate(over="ignore"):
@@ -238,13 +245,24 @@ def _without_evaluation(run_ids: pd.Series[str], evals: pd.DataFrame) -> list[st
 
 
 def _tell_settings_apart(runs: pd.DataFrame) -> list[str]:
-    """Runs of different models or evaluation sets become different settings, in place; what to say of it."""
+    """Runs of different models or evaluation sets become different settings, in place; what to say of it.
+
+    So do runs of the variants that baselines are of, where these are several: each variant has its own baseline.
+    """
     runs["setting"] = np.where(runs["setting"] == "", runs["model"], runs["setting"])
+    notes = []
+    baselines = runs[runs["role"] == "baseline"]
+    for setting, variants in baselines.groupby("setting", sort=False)["variant"].unique().items():
+        if len(variants) > 1:
+            own = (runs["setting"] == setting) & runs["variant"].isin(list(variants))
+            runs.loc[own, "setting"] = (runs["setting"] + " " + runs["variant"]).str.strip()[own]
+            listed = ", ".join(variant or "none" for variant in variants)
+            notes.append(f"Baselines are of several variants ({listed}); runs are compared within a variant.")
     for column in ("model", "eval_set"):
         if runs[column].nunique() > 1:
             runs["variant"] = (runs["variant"] + " " + runs[column]).str.strip()
     runs["setting"] = (runs["setting"] + " " + runs["eval_set"]).str.strip()
-    return checks.evaluation_sets(runs["eval_set"].tolist())
+    return [*notes, *checks.evaluation_sets(runs["eval_set"].tolist())]
 
 
 def _measured(runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +18,10 @@ from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
 
 _T = TypeVar("_T")
+
+_NETWORK = "check the network, or WANDB_BASE_URL for a server of your own"
+_CONNECT_S = 5
+"""Longest wait to be let in or turned away; who says nothing by then is asked all the same."""
 
 _ANSWER_S = 20
 """Longest wait for a list of runs. W&B's own client goes on trying for minutes."""
@@ -44,9 +51,24 @@ def load_wandb(where: str, filters: Mapping[str, Any] | None = None, names: Mapp
 def _list(where: str, filters: Mapping[str, Any]) -> list[Any]:
     import wandb  # a second to import, and only who asks the service pays for it
 
-    wandb.setup(wandb.Settings(silent=True, login_timeout=_ANSWER_S))
+    session = wandb.setup(wandb.Settings(silent=True, login_timeout=_ANSWER_S))
+    _knock(where, session.settings.base_url)
     api = wandb.Api(timeout=_ANSWER_S)
     return list(api.runs(where, filters=dict(filters), per_page=200, lazy=False))
+
+
+def _knock(where: str, base_url: str) -> None:
+    """Raise UserError at once where nothing listens: the client itself tries again and again before it says so."""
+    address = urllib.parse.urlsplit(base_url)
+    if urllib.request.getproxies() or not address.hostname:
+        return
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname, port), timeout=_CONNECT_S).close()
+    except TimeoutError:
+        return
+    except OSError as error:
+        raise UserError(f"W&B {where}: no connection to {base_url} ({error.strerror or error}); {_NETWORK}") from None
 
 
 def _read_all(where: str, found: list[Any], notes: list[str]) -> Iterator[WandbRun]:
@@ -89,7 +111,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _within(seconds: float, call: Callable[[], _T]) -> _T:
+def _within(seconds: int, call: Callable[[], _T]) -> _T:
     """`call()`, or TimeoutError: the client itself waits for ever. The call is left behind in its thread."""
     done: list[_T] = []
     failed: list[BaseException] = []
@@ -106,7 +128,7 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T:
     if failed:
         raise failed[0]
     if not done:
-        raise TimeoutError
+        raise TimeoutError(seconds)
     return done[0]
 
 
@@ -129,7 +151,8 @@ def _explained(error: Exception) -> str:
     if kind == "UsageError" or "No authentication configured" in text or "api_key not configured" in text:
         return "no key; set WANDB_API_KEY or run `wandb login`"
     if "did not respond" in text or isinstance(error, TimeoutError):
-        return f"no answer within {_ANSWER_S} s; check the network, or WANDB_BASE_URL for a server of your own"
+        waited = next((a for a in error.args if isinstance(error, TimeoutError) and isinstance(a, int)), _ANSWER_S)
+        return f"no answer within {waited} s; {_NETWORK}"
     if kind == "AuthenticationError" and not re.search(r"returned error 5\d\d", text):
         return f"the key is not accepted ({text[:160]}); run `wandb login --relogin`"
     return f"{kind}: {text[:200]}"

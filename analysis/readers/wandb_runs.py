@@ -219,9 +219,7 @@ def _foreign(name: str, folder: Path, curves: list[_Curve], notes: list[str]) ->
     if not whole:
         raise NoRunsError(f"{folder}: no run has all of {', '.join(tidy.REQUIRED)} in its config")
     evals = [_checked(curve) for curve in whole if len(curve.evals)]
-    train = [
-        c.train.assign(run_id=c.facts["run_id"]).astype(dict.fromkeys(c.train, float)) for c in whole if len(c.train)
-    ]
+    train = [_steps(curve) for curve in whole if len(curve.train)]
     facts = pd.DataFrame([c.facts for c in whole])
     return tidy.tidy(
         name,
@@ -239,6 +237,11 @@ def _state(curve: _Curve) -> str:
     if measure and not np.isfinite(pd.to_numeric(curve.evals[measure], errors="coerce").iloc[-1]):
         return "DIVERGED"
     return str(curve.facts.get("state", "DONE"))
+
+
+def _steps(curve: _Curve) -> pd.DataFrame:
+    found = checks.steps(curve.train, lambda row: f"{curve.label}, step {row + 1}")
+    return pd.DataFrame(found).assign(run_id=curve.facts["run_id"])
 
 
 def _checked(curve: _Curve) -> pd.DataFrame:

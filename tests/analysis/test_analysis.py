@@ -407,7 +407,7 @@ def test_compare_never_reached_is_bounded(tmp_path: Path, capsys: pytest.Capture
 BAD_CURVES = [
     ({"consumed_tokens": None}, "no column 'consumed_tokens'; it has train_seconds, val_loss"),
     ({"val_loss": None}, "no column 'val_loss' (or val_ppl)"),
-    ({"val_loss": [5, math.nan, 3]}, "line 3: column 'val_loss' holds"),
+    ({"val_loss": [5, math.nan, 3]}, "line 3: column 'val_loss' is empty or nan"),
     ({"val_loss": [5, "high", 3]}, "line 3: column 'val_loss' holds 'high'"),
     ({"consumed_tokens": [0, 2000, 1000]}, "line 4: 'consumed_tokens' goes backwards"),
     ({"consumed_tokens": [-5, 1000, 2000]}, "'consumed_tokens' holds -5; it counts from 0"),

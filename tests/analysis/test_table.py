@@ -165,7 +165,7 @@ def test_an_unfinished_double_gives_way(tmp_path: Path) -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"lr": None}, "no column 'lr'; it has run_id, curriculum"),
-    ({"val_loss": [5.0, math.nan, 3.0, 2.0]}, "line 3: column 'val_loss' holds 'nan'; remove or mend the row"),
+    ({"val_loss": [5.0, math.nan, 3.0, 2.0]}, "line 3: column 'val_loss' is empty or nan; remove or mend the row"),
     ({"val_loss": [5.0, "?", 3.0, 2.0]}, "line 3: column 'val_loss' holds '?'"),
     ({"val_loss": [50000.0, 900.0, 80.0, 20.0]}, "'val_loss' looks like a perplexity (the curve begins at 50000"),
     ({"consumed_tokens": [0, 2000, 1000, 3000]}, "line 4: 'consumed_tokens' goes backwards"),
@@ -173,7 +173,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train_seconds": [0, 20, 10, 30]}, "line 4: 'train_seconds' goes backwards"),
     ({"seed": [1, 1, 2, 1]}, "line 4: run 'b' has seed '2', and '1' before"),
     ({"seed": [1.5] * 4}, "run 'b': seed is '1.5'; it must be a whole number of at least 0"),
-    ({"lr": [0.0] * 4}, "run 'b': lr is '0.0'; it must be above 0"),
+    ({"lr": [0.0] * 4}, "run 'b': lr is '0'; it must be above 0"),
     ({"state": ["resting"] * 4}, "state 'resting': unknown"),
     ({"run_id": ["b", None, "b", "b"]}, "line 3: no run_id"),
     ({"run_id": ["c"] * 4, "consumed_tokens": [7000, 8000, 9000, 9500]}, "run 'c' has curriculum 'linear', and"),
@@ -251,41 +251,6 @@ def test_empty_tables_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     path = written(tmp_path / "c.csv", pair()[0].head(0))
     assert main(["report", "--table", str(path)]) == 2
     assert "holds no rows; give at least one evaluation" in capsys.readouterr().err
-
-
-WRONG = [
-    ({"consumed_tokens": [0, 0.1, 0.2, 0.3]}, "consumed_tokens holds 0.1; give whole tokens, not millions"),
-    ({"val_loss": [5.0, 4.0, -3.0, 2.0]}, "column 'val_loss' holds -3; a loss is at least 0"),
-    ({"val_ppl": [148.0, 54.6, 40.0, 7.39]}, "val_ppl is 40 where exp(val_loss) is 20.0855"),
-    ({"curriculum": " "}, "run 'b': curriculum is empty; give its name, or 'baseline'"),
-    ({"seed": 1e20}, "seed is '1e+20'; it must be a whole number of at least 0"),
-    ({"world_size": -2}, "world_size is '-2.0'; it must be a whole number of at least 0, or empty"),
-    ({"token_budget": "lots"}, "token_budget is 'lots'; it must be a whole number of at least 0, or empty"),
-]
-
-
-@pytest.mark.parametrize(("change", "said"), WRONG, ids=[said for _, said in WRONG])
-def test_what_cannot_be_is_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
-) -> None:
-    base, other = pair()
-    path = written(tmp_path / "curves.parquet", base.assign(**change), other)
-    assert main(["report", "--table", str(path)]) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "curves_report").exists()
-
-
-def test_a_file_that_is_not_utf8_and_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    latin = tmp_path / "latin.csv"
-    latin.write_bytes(b"run_id,curriculum\nr\xe9gime,baseline\n")
-    assert main(["report", "--table", str(latin)]) == 2
-    assert "latin.csv, line 2: column 'run_id' is not UTF-8" in capsys.readouterr().err
-    good = written(tmp_path / "curves.csv", *pair())
-    for out in ("", str(good)):
-        assert main(["report", "--table", str(good), "--out", out]) == 2
-        assert "name a folder of its own" in capsys.readouterr().err
 
 
 def test_names_are_tidied_and_cannot_steer_a_terminal(tmp_path: Path) -> None:

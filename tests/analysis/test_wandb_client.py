@@ -182,6 +182,7 @@ def test_a_service_that_does_not_serve_is_one_line_in_seconds(
         stub.silent.set()
     elif fault == "refused":
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+        said = "no connection to http://127.0.0.1:9 (Connection refused); check the network"
     started = time.monotonic()
     assert main(["report", "--wandb", f"{ENTITY}/p"]) == 2
     assert time.monotonic() - started < 60  # W&B's own client goes on for minutes
@@ -194,7 +195,7 @@ def test_a_history_that_never_comes_is_one_line(stub: Stub, monkeypatch: pytest.
     two_runs(stub)
     monkeypatch.setattr(wandb_online, "_HISTORY_S", 1)
     stub.held_back = "RunParquetHistory"
-    with pytest.raises(wandb_online.UserError, match=r"run 'b': no answer within .* s; check the network"):
+    with pytest.raises(wandb_online.UserError, match=r"run 'b': no answer within 1 s; check the network"):
         load_wandb(f"{ENTITY}/p")
 
 
