@@ -220,7 +220,8 @@ def test_folders_beside_sweeps_are_not_taken_for_groups(tmp_path: Path, monkeypa
     assert dry(tmp_path / "outputs", "sweeps=smoke", "seed=1,2", "jobs=2") == 0
 
 
-def test_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # an outputs folder of somebody's own is none of its business
     assert cli.main(["--help"]) == 0
     assert "cl-bench COMMAND" in capsys.readouterr().out
     assert cli.main(["reprot"]) == 2

@@ -49,10 +49,10 @@ def test_a_run_on_text_in_gpt2s_encoding(text: Path, gpt2_files: dict[str, str],
 def test_an_id_beyond_the_vocabulary_that_no_sample_met_ends_the_run_with_its_place(tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
     folder.mkdir()
-    ids = np.zeros(2_000_000, "<u2")
-    ids[3000:] = 300  # pages of 2,048 tokens are sampled every 7,835
-    ids[np.arange(len(ids)) % 7_835 < 3_000] = 0
-    ids[-3000:] = 0
+    # Larger than what is looked at whole before training: of such a file 256 pages are sampled, and those are clean.
+    ids = np.full(40_000_000, 300, "<u2")
+    for start in np.linspace(0, len(ids) - 2_048, 256).astype(int):
+        ids[start : start + 2_048] = 0
     ids.tofile(folder / "train.bin")
     np.zeros(10_000, "<u2").tofile(folder / "val.bin")
     done = sweep(tmp_path, "data=nanogpt", f"data.path={folder}", "data.vocab_size=256")
