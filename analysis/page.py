@@ -7,6 +7,7 @@ so text that comes from run names or logs cannot run even if an escape were forg
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -155,11 +156,9 @@ def _worth_trying(report: ReportData) -> Sequence[int]:
 
 
 def _document(report: ReportData, spent: cost.Cost, max_points: int) -> str:
-    from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
-
     unit = _unit(report)
     drawn = all_figures(report, max_points)
-    plotly_js = str(get_plotlyjs()).replace("\r\n", "\n")
+    plotly_js = _plotly_js()
     page_js = _asset("page.js")
     target = report.verdict["target_ppl"]
     values = {
@@ -203,9 +202,20 @@ def _asset(name: str) -> str:
     return (files("analysis") / "page_assets" / name).read_text(encoding="utf-8")
 
 
+@functools.cache
+def _plotly_js() -> str:
+    from plotly.offline import get_plotlyjs  # a second to import, and only a page needs it
+
+    return str(get_plotlyjs()).replace("\r\n", "\n")
+
+
+@functools.cache
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _content_security_policy(*scripts: str) -> str:
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
+    allowed = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
     # plotly.js styles its elements inline and saves images through data and blob addresses.
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 

@@ -91,6 +91,7 @@ def test_one_long_rise_is_little_evidence_however_finely_it_is_cut() -> None:
 # --- calibration -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.calibration
 def test_unrelated_series_are_called_related_in_five_of_a_hundred() -> None:
     rows = calibration(1000, seed=1)
     unrelated = [r for r in rows if r["true_r"] == 0]
