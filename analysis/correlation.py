@@ -29,6 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import fft, special, stats
 
+from analysis.intervals import CONFIDENCE
 from analysis.multiple import holm
 
 Coefficient = Literal["pearson", "spearman"]
@@ -44,7 +45,6 @@ MEASURES = {
 """Columns of a training row and what they are of Adam's second moment."""
 
 MIN_POINTS = 10
-CONFIDENCE = 0.95
 _ALMOST_ONE = 1 - 1e-9
 _LINE = ["role", "curriculum", "variant", "setting"]
 _CELL = [*_LINE, "global_batch_size", "lr"]

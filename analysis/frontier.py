@@ -20,12 +20,12 @@ from typing import Any, Literal, NamedTuple, cast
 import pandas as pd
 from scipy import stats
 
+from analysis.intervals import CONFIDENCE
 from cl_bench.identity import short_float
 
 SPIKE_RATIO = 1.2
 """The loss ratio from which the paper counts a step as a spike."""
 
-CONFIDENCE = 0.95
 Along = Literal["lr", "global_batch_size"]
 Status = Literal["stable", "unstable", "undecided"]
 Kind = Literal["exact", "at_least", "below", "undecided"]

@@ -111,7 +111,7 @@ def _write_run(run: RunDir, config: RunConfig, linear: bool) -> None:
     }
     at = np.linspace(0, BUDGET, EVALUATIONS + 1).astype(int)
     val = curve(at) + rng.normal(0, 0.005, len(at))
-    evals = {
+    evals: dict[str, object] = {
         "step": at // (BUDGET // STEPS),
         "consumed_tokens": at,
         "train_seconds": at / 90_000,
@@ -125,8 +125,9 @@ def _write_run(run: RunDir, config: RunConfig, linear: bool) -> None:
     writer.write("attempt", once)
     writer.close()
     records.compact(run)
-    for kind, rows in (("train", train), ("eval", evals)):
-        frame = pd.DataFrame(rows).astype(records.COLUMNS[kind])  # type: ignore[index]
+    tables: list[tuple[records.Kind, dict[str, object]]] = [("train", train), ("eval", evals)]
+    for kind, rows in tables:
+        frame = pd.DataFrame(rows).astype(records.COLUMNS[kind])
         pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), run.table(kind), compression="zstd")
     status.write(run, status.Status(), state="DONE", steps=STEPS, durable=False)
 
