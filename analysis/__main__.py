@@ -10,12 +10,13 @@ import textwrap
 from pathlib import Path
 
 from analysis import compare as curves
-from analysis import figures, paper, paper_text, publish, report, watch
+from analysis import figures, print_figures, report, watch
+from analysis.paper import compare, tables
 from analysis.readers import source
-from analysis.targets import METHODS
+from analysis.stats.crossings import METHODS
 from analysis.words import printable
 from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
-from cl_bench.paths import SweepDir
+from cl_bench.runs.paths import SweepDir
 
 _WIDTH = 100
 
@@ -39,7 +40,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "figures", help="the page's figures (PDF or SVG) and tables (LaTeX, Markdown) for print"
     )
     source.add_arguments(printed)
-    printed.add_argument("--format", choices=publish.FORMATS, default="pdf", help="of the figures (default: pdf)")
+    printed.add_argument("--format", choices=print_figures.FORMATS, default="pdf", help="of the figures (default: pdf)")
     printed.add_argument(
         "--width", choices=list(figures.INCHES), default="one", help="columns of a paper (default: one)"
     )
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int
         elif args.command == "figures":
             curves_read = source.read(args)
             into = Path(args.out) if args.out else SweepDir.at(curves_read.out).figures
-            made = publish.write(report.answer_of(curves_read, _options(args)), into, args.format, args.width)
+            made = print_figures.write(report.answer_of(curves_read, _options(args)), into, args.format, args.width)
             print(f"{len(made.figures)} figures, {len(made.tables)} tables in LaTeX and Markdown  {made.folder}")
         elif args.command == "paper":
             _paper(args.folder, as_json=args.json)
@@ -128,13 +129,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int
 
 
 def _paper(folder: Path, *, as_json: bool) -> None:
-    found = paper.write(folder)
+    found = compare.write(folder)
     if as_json:
         print(json.dumps(found, indent=1, allow_nan=False))
         return
     from rich.console import Console
 
-    paper_text.show(found, Console(highlight=False, markup=False))
+    tables.show(found, Console(highlight=False, markup=False))
     print(f"\npaper  {SweepDir.at(folder).paper}")
 
 

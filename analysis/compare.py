@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.readers import checks
 from analysis.readers.files import place_in, read_table
-from analysis.savings import round_up
-from analysis.targets import Crossing, crossing, saving
+from analysis.stats.crossings import Crossing, crossing, saving
+from analysis.stats.savings import round_up
 from analysis.words import amount
 from cl_bench.errors import UserError
 

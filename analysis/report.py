@@ -11,18 +11,19 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import cost, page, tuning
-from analysis.correlation import correlations
-from analysis.frontier import frontiers
-from analysis.over_targets import over_targets
+from analysis.cost import hours, tuning
+from analysis.page import document
 from analysis.readers.source import Source, of_folder
-from analysis.savings import savings
 from analysis.schema import Runs
-from analysis.stability import stability
-from analysis.targets import Method
-from analysis.verdict import verdict
+from analysis.stats.boundary import frontiers
+from analysis.stats.correlation import correlations
+from analysis.stats.crossings import Method
+from analysis.stats.over_targets import over_targets
+from analysis.stats.savings import savings
+from analysis.stats.stability import stability
+from analysis.verdict.headline import verdict
 from cl_bench.errors import UserError
-from cl_bench.paths import SweepDir, write_atomic
+from cl_bench.runs.paths import SweepDir, write_atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Answer:
     frontier: pd.DataFrame
     correlation: pd.DataFrame
     verdict: dict[str, Any]
-    cost: cost.Cost
+    cost: hours.Cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,18 +94,18 @@ def analyse(
     stable = stability(runs)
     edges, correlated = frontiers(runs.runs, stable), correlations(runs.runs, runs.train)
     words = verdict(runs, saved, stable, target_ppl, targets, method, edges)
-    spent = cost.cost(runs.runs, runs.train, runs.attempts, saved, charges, price)
-    words["caveats"] += cost.caveats(spent)
-    words["cost"] = cost.plain(spent)
+    spent = hours.cost(runs.runs, runs.train, runs.attempts, saved, charges, price)
+    words["caveats"] += hours.caveats(spent)
+    words["cost"] = hours.plain(spent)
     return Answer(runs, saved, targets, stable, edges, correlated, words, spent)
 
 
 def page_data(
     answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None
-) -> page.ReportData:
+) -> document.ReportData:
     """What the page shows of an answer; `command` makes it again, `generated` is when, ISO 8601."""
     runs = answer.runs
-    return page.ReportData(
+    return document.ReportData(
         title=runs.name,
         question=runs.question,
         command=command,
@@ -128,7 +129,7 @@ def page_data(
 def answer_of(source: Source, options: Options | None = None) -> Answer:
     """Analyse curves of any origin. Raises UserError where no run has an evaluation."""
     options = options or Options()
-    cost.check_price(options.price)
+    hours.check_price(options.price)
     runs = source.runs
     if runs.evals.empty:
         raise UserError(f"{runs.folder}: no run has an evaluation yet; wait for the first one or see `cl-bench status`")
@@ -148,7 +149,7 @@ def write_source(source: Source, options: Options | None = None) -> Report:
     options = options or Options()
     answer, out = answer_of(source, options), SweepDir.at(source.out)
     generated = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
-    html = page.render(page_data(answer, source.command + options.shown(), generated, options.refresh_s))
+    html = document.render(page_data(answer, source.command + options.shown(), generated, options.refresh_s))
     for path, table in (
         (out.savings, answer.savings),
         (out.targets, answer.targets),

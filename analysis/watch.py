@@ -10,7 +10,7 @@ from analysis import report
 from analysis.readers.source import Source
 from analysis.report import Options, Report
 from cl_bench.errors import UserError
-from cl_bench.status import AT_WORK
+from cl_bench.runs.status import AT_WORK
 
 LEAST_S, DEFAULT_S = 2, 10
 

@@ -17,7 +17,8 @@ from common import heading, result
 TOKENS = 157_286_400_000
 PART = """
 import json, resource, sys, time
-from cl_bench import config, corpus, data
+from cl_bench import config
+from cl_bench.data import batches as data, sources as corpus
 def megabytes(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 took, memory, began = {}, megabytes(), time.perf_counter()
 def lap(name):

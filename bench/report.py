@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import report
 from analysis.readers import load_runs
-from analysis.savings import savings
-from analysis.stability import stability
-from cl_bench import identity, records, status
+from analysis.stats.savings import savings
+from analysis.stats.stability import stability
 from cl_bench.config import RunConfig
-from cl_bench.paths import RunDir, SweepDir, write_atomic
-from cl_bench.validation import to_dict
+from cl_bench.config.schema import to_dict
+from cl_bench.runs import identity, records, status
+from cl_bench.runs.paths import RunDir, SweepDir, write_atomic
 from tests.conftest import LINEAR, resolved
 
 STEPS, EVALUATIONS = 10_000, 50

@@ -13,8 +13,8 @@ from common import heading, result
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cl_bench import status, submission
-from cl_bench.paths import RunDir
+from cl_bench.runs import status, submission
+from cl_bench.runs.paths import RunDir
 from tests.slurm import cluster as clusters
 
 _PEER_JOBS = 20

@@ -15,10 +15,13 @@ import numpy as np
 import yaml
 from common import heading, result
 
-from cl_bench import corpus, ds_config, identity, paths, schedule, train
 from cl_bench.config import RunConfig, from_dict
-from cl_bench.paths import RunDir
-from cl_bench.validation import schema, to_dict
+from cl_bench.config.schema import schema, to_dict
+from cl_bench.data import sources
+from cl_bench.runs import identity, paths
+from cl_bench.runs.paths import RunDir
+from cl_bench.schedules import learning_rate
+from cl_bench.training import engine, loop
 
 BLOCKS, STEPS = 12, 15
 
@@ -37,17 +40,17 @@ def demo_config() -> RunConfig:
     ):
         plain[group] |= paths.read_yaml(conf / group / f"{preset}.yaml")
     config = from_dict(plain | {"token_budget": 2_000_000, "global_batch_size": 16})
-    text = corpus.inspect(config.data)
+    text = sources.inspect(config.data)
     return identity.resolve(config, vocab_size=text.vocab_size, fingerprint=text.fingerprint)
 
 
-def make_trainer(config: RunConfig, outputs: str) -> train.Trainer:
+def make_trainer(config: RunConfig, outputs: str) -> loop.Trainer:
     """A trainer as a job makes it, in this process."""
     run = RunDir(outputs, identity.run_id(config))
     paths.write_atomic(run.config, yaml.safe_dump(to_dict(config)))
-    device = ds_config.choose_accelerator("cpu")
-    ds_config.init_distributed(0, 1, 0, Path(outputs) / "store", device)
-    trainer = train.Trainer(config, run, train.Rank(), train.StopRequest())
+    device = engine.choose_accelerator("cpu")
+    engine.init_distributed(0, 1, 0, Path(outputs) / "store", device)
+    trainer = loop.Trainer(config, run, loop.Rank(), loop.StopRequest())
     trainer._begin()
     return trainer
 
@@ -58,13 +61,13 @@ class PlainLoop:
     def __init__(self, config: RunConfig, tokens: Path) -> None:
         import torch
 
-        from cl_bench.model import GPT2, parameter_groups
+        from cl_bench.training.model import GPT2, parameter_groups
 
         self.torch, self.config, self.step = torch, config, 0
         self.tokens = np.memmap(tokens, dtype=np.uint8, mode="r")
         self.model = GPT2(config.model)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, 0.01), lr=2e-3, fused=True)
-        self.lr = schedule.of(config)
+        self.lr = learning_rate.of(config)
         self.random = np.random.default_rng(0)
 
     def train(self, steps: int) -> None:
@@ -102,7 +105,7 @@ def main() -> None:
                 trainer._report(row)
                 telemetry[0] += time.perf_counter() - started
 
-        from cl_bench import telemetry as measures
+        from cl_bench.training import telemetry as measures
 
         variance = measures.adam_variance
 
@@ -134,7 +137,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from cl_bench.job import leave
+    from cl_bench.training.worker import leave
 
     main()
     leave(0)

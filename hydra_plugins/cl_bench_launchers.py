@@ -1,15 +1,15 @@
-"""Hydra loads launchers and sweepers from this namespace package only; the code is in cl_bench.launchers."""
+"""Hydra loads launchers and sweepers from this namespace package only; the code is in cl_bench.cli.hydra_glue."""
 
-from cl_bench import launchers
+from cl_bench.cli import hydra_glue
 
 
-class LocalLauncher(launchers.LocalLauncher):
+class LocalLauncher(hydra_glue.LocalLauncher):
     """`hydra/launcher=local`."""
 
 
-class SlurmLauncher(launchers.SlurmLauncher):
+class SlurmLauncher(hydra_glue.SlurmLauncher):
     """`hydra/launcher=slurm`."""
 
 
-class GridSweeper(launchers.GridSweeper):
+class GridSweeper(hydra_glue.GridSweeper):
     """`hydra/sweeper=grid`."""

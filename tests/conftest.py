@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cl_bench import config, identity
+from cl_bench import config
+from cl_bench.runs import identity
 
 SMALL: dict[str, Any] = {
     "model": {"name": "tiny", "n_layers": 2, "hidden_size": 32, "n_heads": 2, "n_positions": 64},

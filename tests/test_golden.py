@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from analysis import report
-from cl_bench import records, status, sweep
-from cl_bench.paths import RunDir
+from cl_bench.cli import sweep
+from cl_bench.runs import records, status
+from cl_bench.runs.paths import RunDir
 from tests.analysis.synthetic import make_report
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,11 +46,13 @@ def assert_same_tables(folder: Path, name: str) -> None:
 def assert_same(found: Any, expected: Any, where: str) -> None:
     """Equal values, floats to rounding."""
     if isinstance(expected, dict):
-        assert isinstance(found, dict) and found.keys() == expected.keys(), where
+        assert isinstance(found, dict), where
+        assert found.keys() == expected.keys(), where
         for key in expected:
             assert_same(found[key], expected[key], f"{where}.{key}")
     elif isinstance(expected, list):
-        assert isinstance(found, list) and len(found) == len(expected), where
+        assert isinstance(found, list), where
+        assert len(found) == len(expected), where
         for i, (one, other) in enumerate(zip(found, expected, strict=True)):
             assert_same(one, other, f"{where}[{i}]")
     elif isinstance(expected, float) and isinstance(found, float):

@@ -30,7 +30,7 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
         assert not [n for n in archive.namelist() if n.startswith(("tests/", "outputs/", "bench/"))]
     env = {**os.environ, "PYTHONPATH": str(site)}
     where = subprocess.run(
-        [sys.executable, "-c", "from cl_bench import paths; print(paths.config_root())"],
+        [sys.executable, "-c", "from cl_bench.runs import paths; print(paths.config_root())"],
         cwd=tmp_path,
         env=env,
         capture_output=True,
@@ -41,5 +41,5 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=demo", "dry_run=true"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "8 runs: 8 new" in done.stdout, done.stdout + done.stderr
-    for folder in ("page_assets", "notebooks"):
+    for folder in ("page/assets", "notebooks"):
         assert shipped(site / "analysis" / folder) == shipped(ROOT / "analysis" / folder) != set()

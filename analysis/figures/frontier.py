@@ -19,8 +19,8 @@ from analysis.figures.style import (
     styled_axis,
     styled_layout,
 )
-from analysis.frontier import edge_words, multiple_words, plain_rows, select
 from analysis.schema import method_names
+from analysis.stats.boundary import edge_words, multiple_words, plain_rows, select
 
 _SYMBOLS = {"exact": "circle", "at_least": "triangle-up", "below": "triangle-down"}
 _MOST_LABELS = 12
@@ -44,7 +44,8 @@ _MOST_TICKS = 9
 def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = None) -> Figure:
     """Largest stable learning rate (log axis) of each curriculum at each batch size.
 
-    ``table`` is :func:`analysis.frontier.frontiers`. Full marks: did not diverge; hollow ones: and no loss ratio above
+    ``table`` is :func:`analysis.stats.boundary.frontiers`.
+    Full marks: did not diverge; hollow ones: and no loss ratio above
     the threshold. A circle is the edge; a triangle upwards is "at least" (no larger one was tested, or one is
     undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a cross. ``colors``
     (method -> hue) keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.

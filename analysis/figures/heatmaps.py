@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.figures.style import INK, Figure, format_lr, styled_axis, styled_layout
-from analysis.frontier import proportion
 from analysis.schema import method_names
+from analysis.stats.boundary import proportion
 
 RATIO_SCALE_TOP = 2.0
 """Loss ratios from here on have the full colour: one diverged run must not make all the others look alike."""

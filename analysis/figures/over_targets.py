@@ -38,7 +38,8 @@ def saving_over_targets(
 ) -> Figure:
     """Tokens saved (%) over target perplexity, one line a cell, deeper targets to the right.
 
-    ``targets`` are the rows of :func:`analysis.over_targets.over_targets` (shares). ``colors`` (method -> hue) keeps
+    ``targets`` are the rows of :func:`analysis.stats.over_targets.over_targets` (shares). ``colors`` (method -> hue)
+    keeps
     the hues of other figures; ``target_ppl`` is marked.
     """
     if targets.empty:

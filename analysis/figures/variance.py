@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.correlation import MEASURES, measured
 from analysis.figures.style import BASELINE_GREY, Figure, Trace, empty_figure, run_styles, styled_axis, styled_layout
 from analysis.figures.thinning import integers, significant, thin_minmax
-from cl_bench.identity import short_float
+from analysis.stats.correlation import MEASURES, measured
+from cl_bench.runs.identity import short_float
 
 MOST_POINTS = 2000
 """Points of all runs in one figure, so that many runs stay quick to draw; a run has at least 4."""

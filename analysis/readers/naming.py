@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.readers import checks, tidy
-from cl_bench import records
 from cl_bench.errors import UserError, did_you_mean
+from cl_bench.runs import records
 
 TRAIN = tuple(c for c in records.TRAIN_COLUMNS if c not in ("lr", "global_batch_size", "attempt"))
 """Columns of a training step. The learning rate and batch of a run are facts of the whole run."""

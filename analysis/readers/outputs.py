@@ -18,10 +18,10 @@ from analysis.readers import checks
 from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
 from analysis.words import printable
-from cl_bench import identity, records, status
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
-from cl_bench.paths import RunDir, SweepDir, all_runs, read_manifest, read_yaml
+from cl_bench.runs import identity, records, status
+from cl_bench.runs.paths import RunDir, SweepDir, all_runs, read_manifest, read_yaml
 
 
 def load_runs(folder: str | Path) -> Runs:

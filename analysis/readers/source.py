@@ -13,7 +13,7 @@ from analysis.readers import naming
 from analysis.readers.outputs import load_runs
 from analysis.schema import Runs
 from cl_bench.errors import UserError
-from cl_bench.paths import SweepDir
+from cl_bench.runs.paths import SweepDir
 
 # Option -> the options that go with it.
 _SOURCES: dict[str, tuple[str, ...]] = {

@@ -21,8 +21,8 @@ from analysis.readers import checks, naming, tb_events, tidy
 from analysis.readers.files import read_table
 from analysis.readers.tb_events import Events, Series
 from analysis.schema import NoRunsError, Runs
-from cl_bench import records
 from cl_bench.errors import UserError, did_you_mean
+from cl_bench.runs import records
 
 TRAIN_LOSS = "lm-loss-training/lm loss"
 VAL_LOSS = "lm-loss-validation/lm loss validation"

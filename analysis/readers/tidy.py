@@ -13,10 +13,10 @@ import pandas as pd
 from analysis.readers import checks
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
 from analysis.words import printable
-from cl_bench import records
 from cl_bench.errors import UserError, did_you_mean
-from cl_bench.identity import short_float
-from cl_bench.status import FINISHED, State
+from cl_bench.runs import records
+from cl_bench.runs.identity import short_float
+from cl_bench.runs.status import FINISHED, State
 
 REQUIRED = ("curriculum", "global_batch_size", "lr", "seed")
 """What a run must say to have its place in the grid."""

@@ -11,7 +11,7 @@ from analysis.readers import wandb_log, wandb_runs
 from analysis.readers.wandb_runs import WandbRun
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
-from cl_bench.status import State
+from cl_bench.runs.status import State
 
 
 def load_wandb_dir(folder: str | Path, names: Mapping[str, str] | None = None) -> Runs:

@@ -20,8 +20,9 @@ import pandas as pd
 from analysis.readers import checks, naming, tidy
 from analysis.readers.outputs import Known, gather
 from analysis.schema import NoRunsError, Runs
-from cl_bench import config, identity, records, status
+from cl_bench import config
 from cl_bench.errors import UserError
+from cl_bench.runs import identity, records, status
 
 Row = Mapping[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from cl_bench import identity, records, status
-from cl_bench.paths import RunDir, SweepDir, write_atomic
-from cl_bench.validation import to_dict
+from cl_bench.config.schema import to_dict
+from cl_bench.runs import identity, records, status
+from cl_bench.runs.paths import RunDir, SweepDir, write_atomic
 from tests.conftest import LINEAR, resolved
 
 BASELINE = {"name": "baseline", "schedule": "baseline"}

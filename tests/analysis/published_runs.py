@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_bench import config, identity
-from cl_bench.paths import RunDir, SweepDir, read_yaml, write_atomic
+from cl_bench import config
+from cl_bench.runs import identity
+from cl_bench.runs.paths import RunDir, SweepDir, read_yaml, write_atomic
 from tests.analysis.folders import BASELINE, make_run
 
 _GPT2 = {"vocab_size": 50257, "dropout": 0.1}

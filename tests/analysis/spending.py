@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import cost, load_runs, savings
-from analysis.cost import Cost
+from analysis import load_runs
+from analysis.cost import hours
+from analysis.cost.hours import Cost
+from analysis.cost.tuning import Charges
 from analysis.schema import Runs
-from analysis.tuning import Charges
-from cl_bench import records, tune_record
+from analysis.stats.savings import savings
 from cl_bench.config import RunConfig
-from cl_bench.paths import RunDir, TuneDir, write_atomic
-from cl_bench.tune_config import TuneConfig
-from cl_bench.tune_probe import Space
+from cl_bench.config.tune import TuneConfig
+from cl_bench.runs import records
+from cl_bench.runs.paths import RunDir, TuneDir, write_atomic
+from cl_bench.tune import record
+from cl_bench.tune.probe import Space
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 
 H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
@@ -35,7 +38,7 @@ def add_attempt(
 
 
 def cost_of(runs: Runs, charges: Charges | None = None, price: float | None = None) -> Cost:
-    return cost.cost(runs.runs, runs.train, runs.attempts, savings(runs), charges, price)
+    return hours.cost(runs.runs, runs.train, runs.attempts, savings(runs), charges, price)
 
 
 def pair_by_hand(outputs: Path) -> Runs:
@@ -76,7 +79,7 @@ def make_search(
         {"run_id": probe.run_id, "train_seconds": 10.0, "eval_seconds": 2.0},
         {"run_id": "gone", "train_seconds": 10.0, "eval_seconds": 6.0},
     ]
-    settings = tune_record.settings(config, ASKED, Space((8, 16), (10, 12)))
+    settings = record.settings(config, ASKED, Space((8, 16), (10, 12)))
     outcome = {"start": start, "duration": duration} if duration else None
     plain = {"name": name, "settings": settings, "probes": probes, "outcome": outcome}
     write_atomic(TuneDir(outputs, name).search, json.dumps(plain))

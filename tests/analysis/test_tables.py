@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import page_tables
+from analysis.page import tables
 from analysis.tables import Column, Table
 from tests.analysis.synthetic import make_report
 
@@ -110,10 +110,10 @@ def test_every_table_of_the_page_has_all_forms() -> None:
     report = make_report()
     cells = report.verdict["cells"]
     for table in (
-        page_tables.cells_table(cells),
-        page_tables.deepest_table(cells),
-        page_tables.crossings_table(cells),
-        page_tables.stability_table(report.stability),
+        tables.cells_table(cells),
+        tables.deepest_table(cells),
+        tables.crossings_table(cells),
+        tables.stability_table(report.stability),
     ):
         text = table.latex()
         check_latex(text)

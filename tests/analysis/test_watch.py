@@ -12,8 +12,8 @@ from analysis import watch
 from analysis.__main__ import main
 from analysis.readers.source import of_folder
 from analysis.report import Options
-from cl_bench import records, status
-from cl_bench.paths import RunDir, SweepDir
+from cl_bench.runs import records, status
+from cl_bench.runs.paths import RunDir, SweepDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
-from cl_bench import identity, records, status, tracking
 from cl_bench.config import RunConfig
-from cl_bench.paths import RunDir, write_atomic
-from cl_bench.validation import to_dict
+from cl_bench.config.schema import to_dict
+from cl_bench.runs import identity, records, status
+from cl_bench.runs.paths import RunDir, write_atomic
+from cl_bench.training import wandb_mirror
 
 _BLOCK = 32768
 
@@ -112,7 +113,7 @@ def logged(run: RunDir, config: RunConfig) -> list[tuple[dict[str, Any], list[di
     """The same as the mirror logs it: (config, rows) of each attempt."""
     return [
         (
-            tracking.columns(config, run, {"attempt": number, "planned_steps": 8, **about}),
+            wandb_mirror.columns(config, run, {"attempt": number, "planned_steps": 8, **about}),
             [{**row, "attempt": number} for _, row in rows],
         )
         for number, (about, rows) in enumerate(attempts_of_one_run())

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from cl_bench import config, local, plan, records, slurm, states, status
+from cl_bench import config
 from cl_bench.config import LaunchConfig, SweepConfig
-from cl_bench.paths import RunDir
+from cl_bench.launch import local, observe, plan
+from cl_bench.launch.slurm import launcher
+from cl_bench.runs import records, status
+from cl_bench.runs.paths import RunDir
 from tests.conftest import LINEAR, small
 from tests.slurm import cluster as clusters
 from tests.slurm.cluster import Cluster
@@ -29,7 +32,7 @@ RUN: dict[str, Any] = {
 _SLOWED = """
 import os, time
 if os.environ.get("SLURM_JOB_ID"):
-    from cl_bench import train
+    from cl_bench.training import loop as train
     step = train.Trainer._step
     def slowed(self):
         time.sleep(float(os.environ.get("TEST_STEP_S", 0)))
@@ -99,7 +102,7 @@ def _merged(text: Path, changes: dict[str, Any]) -> dict[str, Any]:
 def submit(outputs: Path, configs: list[config.RunConfig], **settings: Any) -> list[RunDir]:
     """Queue the runs; their folders."""
     launch = LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs), **settings)
-    slurm.submit_grid(configs, launch)
+    launcher.submit_grid(configs, launch)
     return folders(outputs, configs)
 
 
@@ -136,7 +139,7 @@ def until_over(*runs: RunDir, seconds: float = 200) -> None:
     quiet = 0
     deadline = time.monotonic() + seconds
     while quiet < 3:
-        observed = states.observe(runs)
+        observed = observe.observe(runs)
         quiet = 0 if any(seen.is_live for seen in observed) else quiet + 1
         assert time.monotonic() < deadline, [(seen.status.state, seen.why, seen.job) for seen in observed]
         time.sleep(0.3)

@@ -14,12 +14,16 @@ from typing import Any
 
 import pytest
 
-from cl_bench import cli, commands, lock, records, slurm_submit, states, status, submission
+from cl_bench.cli import main
+from cl_bench.cli import runs as commands
 from cl_bench.errors import UserError
-from cl_bench.paths import RunDir
+from cl_bench.launch import observe
+from cl_bench.launch.slurm import submit as slurm_submit
+from cl_bench.runs import lock, records, status, submission
+from cl_bench.runs.paths import RunDir
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT, grid, restored, submit, until, until_over, until_step, use
-from tests.train.test_engine import TOLERANCE, assert_identical, assert_same_curves, train
+from tests.training.test_engine import TOLERANCE, assert_identical, assert_same_curves, train
 
 pytestmark = pytest.mark.timeout(400)
 Environment = pytest.MonkeyPatch
@@ -80,14 +84,14 @@ def test_an_array_of_four_with_one_failing(
     # Slurm knows it, too: the exit code is honest.
     until(lambda: cluster.run("sacct", "-n", "-X", "-P", "-j", ids[2], "-o", "State").strip() == "FAILED", "sacct", 20)
     # From another shell: the state, the log, and another try.
-    assert cli.main(["status", "t", "--outputs", str(tmp_path)]) == 0
+    assert main.main(["status", "t", "--outputs", str(tmp_path)]) == 0
     said = capfd.readouterr().out
     assert "3 done" in said
     assert f"failed: {runs[2].run_id}: ValueError: a bad GPU" in said
-    assert cli.main(["logs", runs[2].run_id, "--outputs", str(tmp_path)]) == 0
+    assert main.main(["logs", runs[2].run_id, "--outputs", str(tmp_path)]) == 0
     assert "a bad GPU" in capfd.readouterr().out
     monkeypatch.delenv("TEST_FAILING_SEED")
-    assert cli.main(["retry", "--failed", "--outputs", str(tmp_path)]) == 0
+    assert main.main(["retry", "--failed", "--outputs", str(tmp_path)]) == 0
     until_over(*runs)
     assert status.read(runs[2]).state == "DONE"
     assert all(len(restored(run)) == 1 for run in (runs[0], runs[1], runs[3]))
@@ -145,7 +149,7 @@ def test_requeued_in_the_middle_also_as_the_last_of_an_array(
     slowly.run("scontrol", "requeue", status.read(last).job)
     until(lambda: status.read(last).state == "PREEMPTED", "saved")
     left = status.read(last).step
-    until(lambda: states.observe([last])[0].status.state == "PENDING", "back in the queue")
+    until(lambda: observe.observe([last])[0].status.state == "PENDING", "back in the queue")
     until_over(first, last)
     assert restored(last) == [0, left]  # nothing was lost
     assert restored(first) == [0]  # and the others of the array went on
@@ -176,13 +180,13 @@ def test_cancelled_then_launched_again(
 ) -> None:
     (run,) = submit(tmp_path, grid(text))
     until_step(run, 60)
-    assert cli.main(["cancel", "t", "--outputs", str(tmp_path)]) == 0
+    assert main.main(["cancel", "t", "--outputs", str(tmp_path)]) == 0
     assert "1 run cancelled" in capfd.readouterr().out
     until_over(run)
-    seen = states.observe([run])[0]
+    seen = observe.observe([run])[0]
     assert seen.status.state == "PREEMPTED"
     left = seen.status.step
-    assert cli.main(["cancel", "t", "--outputs", str(tmp_path)]) == 0
+    assert main.main(["cancel", "t", "--outputs", str(tmp_path)]) == 0
     assert "nothing to cancel" in capfd.readouterr().out
     submit(tmp_path, grid(text))
     until_over(run)
@@ -197,10 +201,10 @@ def test_killed_without_notice(slowly: Cluster, undisturbed: RunDir, tmp_path: P
     assert pid
     os.kill(pid, signal.SIGKILL)
     until_over(run)
-    seen = states.observe([run])[0]
+    seen = observe.observe([run])[0]
     assert seen.status.state == "LOST"
-    until(lambda: "FAILED" in states.observe([run])[0].why, "Slurm's word on it", 20)
-    assert cli.main(["retry", "--lost", "--outputs", str(tmp_path)]) == 0
+    until(lambda: "FAILED" in observe.observe([run])[0].why, "Slurm's word on it", 20)
+    assert main.main(["retry", "--lost", "--outputs", str(tmp_path)]) == 0
     until_over(run)
     assert restored(run)[1] >= 60  # the last save
     done_and_identical(run, undisturbed)
@@ -240,7 +244,7 @@ def test_the_controller_restarts_while_a_run_trains(
     slowly.stop_controller()
     try:
         # The job's own word is enough while it trains.
-        assert states.observe([run])[0].status.state == "RUNNING"
+        assert observe.observe([run])[0].status.state == "RUNNING"
     finally:
         slowly.start_controller()
     until_over(run)
@@ -385,21 +389,21 @@ def test_what_pends_for_ever_is_named(
 ) -> None:
     # Possible when it was submitted, and then the partition changed.
     (run,) = submit(tmp_path, grid(text, resources={"time_min": 30, "sbatch": {"hold": True}}))
-    seen = states.observe([run])[0]
+    seen = observe.observe([run])[0]
     assert seen.status.state == "PENDING"
     assert "JobHeldUser: held by its owner" in seen.why
     job = seen.job_id
     cluster.run("scontrol", "update", "PartitionName=debug", "MaxTime=1")
     try:
         cluster.run("scontrol", "release", job)
-        until(lambda: "PartitionTimeLimit: will never start" in states.observe([run])[0].why, "the reason", 30)
-        assert cli.main(["status", "--json", "--outputs", str(tmp_path)]) == 0
+        until(lambda: "PartitionTimeLimit: will never start" in observe.observe([run])[0].why, "the reason", 30)
+        assert main.main(["status", "--json", "--outputs", str(tmp_path)]) == 0
         told = json.loads(capfd.readouterr().out.splitlines()[-1])
         assert told["never_starts"] is True
         assert "change resources.time_min" in told["why"]
     finally:
         cluster.run("scontrol", "update", "PartitionName=debug", "MaxTime=UNLIMITED")
-        assert cli.main(["cancel", run.run_id, "--outputs", str(tmp_path)]) == 0
+        assert main.main(["cancel", run.run_id, "--outputs", str(tmp_path)]) == 0
     until_over(run)
 
 
@@ -426,15 +430,15 @@ def test_without_accounting(
     assert pid
     os.kill(pid, signal.SIGKILL)
     until_over(run)
-    assert states.observe([run])[0].status.state == "LOST"
+    assert observe.observe([run])[0].status.state == "LOST"
     bare.stop_controller()
-    assert cli.main(["status", "--outputs", str(tmp_path)]) == 0
+    assert main.main(["status", "--outputs", str(tmp_path)]) == 0
     assert "Slurm does not answer" in " ".join(capfd.readouterr().out.split())
     with pytest.raises(UserError, match="Slurm does not say whether it waits"):
         submit(tmp_path, grid(text))
     bare.start_controller()
     # Its nodes have not answered the new controller yet: what they could run is not known, and the job waits.
-    assert cli.main(["retry", run.run_id, "--outputs", str(tmp_path)]) == 0
+    assert main.main(["retry", run.run_id, "--outputs", str(tmp_path)]) == 0
     until_over(run)
     done_and_identical(run, undisturbed)
 

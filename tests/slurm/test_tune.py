@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cl_bench import slurm, submission, tune
 from cl_bench.config import LaunchConfig
-from cl_bench.paths import TuneDir, all_runs
-from cl_bench.tune_config import TuneConfig
+from cl_bench.config.tune import TuneConfig
+from cl_bench.launch.slurm import launcher
+from cl_bench.runs import submission
+from cl_bench.runs.paths import TuneDir, all_runs
+from cl_bench.tune import run as tune
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import grid
 
@@ -20,7 +22,7 @@ def test_probes_are_submitted_and_waited_for(
 ) -> None:
     (run,) = grid(text, token_budget=20_000)
     asked = TuneConfig(name="t", starts=(8,), low=20, high=20, resolution=20, checks=0)
-    tune.tune(run, LaunchConfig(outputs=str(tmp_path)), asked, slurm.submit_grid)
+    tune.tune(run, LaunchConfig(outputs=str(tmp_path)), asked, launcher.submit_grid)
     search = json.loads(TuneDir(tmp_path, "t").search.read_text())
     (probe,) = all_runs(tmp_path)
     assert [p["run_id"] for p in search["probes"]] == [probe.run_id]

@@ -1,0 +1,1 @@
+"""Calibration of the statistics on synthetic sweeps."""

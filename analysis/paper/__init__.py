@@ -1,0 +1,1 @@
+"""Comparison of a sweep with the published experiment."""

@@ -1,0 +1,244 @@
+"""What a group of runs that differ in their seed alone came to: steps, perplexity, stability, zero-shot, savings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.schema import Runs
+from analysis.stats.crossings import saving
+from analysis.stats.intervals import summarise
+from analysis.stats.pairs import compare_runs
+from cl_bench.runs.paths import RunDir, SweepDir
+
+ZEROSHOT = {"wikitext103": "word_ppl", "lambada": "accuracy"}
+"""Tasks of the paper, and what is compared of each."""
+_SAME_MEASUREMENT = ("data_sha256", "window", "stride", "strict", "tokenizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one cell."""
+
+    name: str
+    rows: pd.DataFrame
+    """Of Runs.runs, one a seed."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """In ascending order."""
+        return sorted(int(s) for s in self.rows["seed"])
+
+    @property
+    def setting(self) -> str:
+        """What two runs must share to be compared (identity.setting)."""
+        return str(self.rows["setting"].iloc[0])
+
+    def of_seed(self, seed: int) -> pd.Series[Any] | None:
+        """The run with this seed."""
+        found = self.rows[self.rows["seed"] == seed]
+        return found.iloc[0] if len(found) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure over seeds."""
+
+    value: float
+    low: float | None
+    """None with one seed."""
+    high: float | None
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a group needed less than a baseline; None where that was not measured, with the reason."""
+
+    tokens: Estimate | None = None
+    time: Estimate | None = None
+    why_not: str = ""
+    at_least: bool = False
+    """Whether the true saving may be larger: what it stands on was looked at in a few saves only."""
+
+    def get(self, what: str) -> Estimate | None:
+        """'tokens' or 'time'."""
+        return self.tokens if what == "tokens" else self.time
+
+
+def groups(runs: Runs) -> list[Group]:
+    """The sweep's cells, in its order. A name that stands for several is told apart by what differs."""
+    keys = ["cell", "variant", "curriculum", "global_batch_size", "lr", "setting"]
+    found = [rows for _, rows in runs.runs.groupby(keys, sort=False, dropna=False)]
+    names = [str(rows["cell"].iloc[0]) for rows in found]
+    result = []
+    for name, rows in zip(names, found, strict=True):
+        first = rows.iloc[0]
+        if names.count(name) > 1:
+            details = (first["variant"], f"b{first['global_batch_size']}", f"lr{first['lr']:g}", first["curriculum"])
+            name = f"{name} ({', '.join(str(d) for d in details if d)})"
+        result.append(Group(name, rows))
+    return result
+
+
+def measure(runs: Runs, group: Group, stability: pd.DataFrame) -> dict[str, Any]:
+    """Plain values: what happened to each run of the group, and the figures over its finished seeds."""
+    rows, stable = group.rows, stability[stability["run_id"].isin(group.rows["run_id"])]
+    finals = rows.loc[rows["state"] == "DONE", "final_loss"].to_numpy(dtype=float)
+    finals = finals[np.isfinite(finals)]
+    top = float(stable["max_loss_ratio"].max())
+    return {
+        "cell": group.name,
+        "runs": [
+            {
+                "run_id": str(r["run_id"]),
+                "seed": int(r["seed"]),
+                "state": str(r["state"]),
+                "step": int(r["last_step"]),
+                "planned_steps": int(r["planned_steps"]) or None,
+                "last_ppl": float(r["final_ppl"]) if math.isfinite(r["final_ppl"]) else None,
+            }
+            for _, r in rows.sort_values("seed").iterrows()
+        ],
+        "final_ppl": _exp(finals.mean()) if len(finals) else None,
+        "final_ppl_lowest": _exp(finals.min()) if len(finals) else None,
+        "final_ppl_highest": _exp(finals.max()) if len(finals) else None,
+        "final_ppl_seeds": len(finals),
+        "diverged": int(stable["diverged"].sum()),
+        "max_loss_ratio": top if math.isfinite(top) else None,
+        "steps_above_1_2": int(stable["steps_above_1_2"].sum()),
+        "steps_above_1_5": int(stable["steps_above_1_5"].sum()),
+        "steps": int(stable["steps"].sum()),
+        "zeroshot": {task: _zeroshot_over_seeds(runs, group, task) for task in ZEROSHOT},
+    }
+
+
+def _exp(loss: float) -> float | None:
+    return math.exp(loss) if loss < 700 else None
+
+
+# --- savings ----------------------------------------------------------------------------------------------------------
+
+
+def saved_at_validation(runs: Runs, group: Group, baseline: Group) -> Saved:
+    """Savings against the baseline of the same seed, at its final validation perplexity (analysis.stats.savings)."""
+    tokens, seconds = [], []
+    for seed in group.seeds:
+        ours, theirs = group.of_seed(seed), baseline.of_seed(seed)
+        if ours is None or theirs is None:
+            return Saved(why_not=f"{baseline.name} has no seed {seed}")
+        found = compare_runs(runs, str(ours["run_id"]), str(theirs["run_id"]))
+        if not found.reached:
+            note = found.note.replace(str(ours["state"]), str(ours["state"]).lower())
+            note = note.replace(str(theirs["state"]), str(theirs["state"]).lower())
+            return Saved(why_not=_in_words(note, group, baseline, seed))
+        tokens.append(found.saved("tokens"))
+        seconds.append(found.saved("seconds"))
+    return Saved(_estimate(tokens), _estimate(seconds), why_not=_nothing(tokens, seconds))
+
+
+def _in_words(note: str, group: Group, baseline: Group, seed: int) -> str:
+    """A comparison's note with the cells' names in the place of 'the baseline' and 'the run'."""
+    of_seed = f" (seed {seed})" if len(group.seeds) > 1 else ""
+    if note.startswith("the baseline"):
+        return note.replace("the baseline", baseline.name, 1) + of_seed
+    return f"{group.name}: {note or 'no figure'}{of_seed}"
+
+
+def _nothing(*figures: Sequence[float]) -> str:
+    return "" if all(math.isfinite(f) for values in figures for f in values) else "no training time recorded"
+
+
+def _estimate(savings: Sequence[float]) -> Estimate | None:
+    if not all(math.isfinite(s) for s in savings):
+        return None
+    point, low, high = summarise(savings)
+    return Estimate(point, low, high, len(savings))
+
+
+# --- zero-shot --------------------------------------------------------------------------------------------------------
+
+
+def zeroshot(runs: Runs, run_id: str) -> dict[str, list[dict[str, Any]]]:
+    """A run's zero-shot results, for each task a list, by step; empty where there are none or they cannot be read."""
+    try:
+        known = json.loads(RunDir(SweepDir.at(runs.folder).outputs, run_id).zeroshot.read_text())
+        return {
+            task: sorted(
+                (e for e in known.get(task, []) if math.isfinite(float(e[metric])) and int(e["step"]) >= 0),
+                key=lambda e: int(e["step"]),
+            )
+            for task, metric in ZEROSHOT.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {task: [] for task in ZEROSHOT}
+
+
+def _zeroshot_over_seeds(runs: Runs, group: Group, task: str) -> dict[str, Any] | None:
+    """Lowest and highest of the finished runs' results at their last step, where every one was measured alike."""
+    done = group.rows[group.rows["state"] == "DONE"]
+    last = [e for _, r in done.iterrows() if (e := _at_end(runs, r, task)) is not None]
+    if not last or len({_how(e) for e in last}) > 1:
+        return None
+    values = [float(e[ZEROSHOT[task]]) for e in last]
+    return {
+        "metric": ZEROSHOT[task],
+        "mean": float(np.mean(values)),
+        "lowest": min(values),
+        "highest": max(values),
+        "seeds": len(values),
+        "of": len(done),
+    }
+
+
+def _at_end(runs: Runs, row: pd.Series[Any], task: str) -> dict[str, Any] | None:
+    """The newest result of a run's last step."""
+    found = [e for e in zeroshot(runs, str(row["run_id"]))[task] if int(e["step"]) == int(row["last_step"])]
+    return found[-1] if found else None
+
+
+def _how(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(entry.get(key) for key in _SAME_MEASUREMENT)
+
+
+def saved_at_zeroshot(runs: Runs, group: Group, baseline: Group) -> Saved:
+    """Savings up to the first evaluated save that is as good as the finished baseline of its seed in both tasks."""
+    tokens, seconds = [], []
+    for seed in group.seeds:
+        ours, theirs = group.of_seed(seed), baseline.of_seed(seed)
+        if ours is None or theirs is None:
+            return Saved(why_not=f"{baseline.name} has no seed {seed}")
+        if theirs["state"] != "DONE":
+            return Saved(
+                why_not=f"{baseline.name} {'diverged' if theirs['state'] == 'DIVERGED' else 'is not finished'}"
+            )
+        goals = {task: _at_end(runs, theirs, task) for task in ZEROSHOT}
+        missing = [task for task, goal in goals.items() if goal is None]
+        if missing:
+            return Saved(why_not=f"the end of {baseline.name} has no zero-shot result of {' and '.join(missing)}")
+        step = _first_as_good(zeroshot(runs, str(ours["run_id"])), {t: g for t, g in goals.items() if g is not None})
+        if step is None:
+            return Saved(why_not=f"no evaluated save of {group.name} is as good as {baseline.name} in both tasks")
+        train = runs.train[(runs.train["run_id"] == ours["run_id"]) & (runs.train["step"] == step)]
+        if train.empty:
+            return Saved(why_not=f"{group.name} has no record of its evaluated step {step}")
+        tokens.append(saving(float(train["consumed_tokens"].iloc[-1]), float(theirs["consumed_tokens"])))
+        seconds.append(saving(float(train["train_seconds"].iloc[-1]), float(theirs["train_seconds"])))
+    measured = [[math.nan if s is None else s for s in values] for values in (tokens, seconds)]
+    return Saved(_estimate(measured[0]), _estimate(measured[1]), why_not=_nothing(*measured), at_least=True)
+
+
+def _first_as_good(ours: dict[str, list[dict[str, Any]]], goals: dict[str, dict[str, Any]]) -> int | None:
+    """The first step at which every task's result, measured as the goal was, is at least as good."""
+    good = []
+    for task, goal in goals.items():
+        metric, alike = ZEROSHOT[task], [e for e in ours[task] if _how(e) == _how(goal)]
+        sign = -1 if metric == "word_ppl" else 1
+        good.append({int(e["step"]) for e in alike if sign * float(e[metric]) >= sign * float(goal[metric])})
+    return min(set.intersection(*good), default=None)

@@ -1,0 +1,1 @@
+"""Statistics: crossings, savings with intervals, stability and its boundary, correlations."""

@@ -1,0 +1,1 @@
+"""The `cl-bench` command line."""

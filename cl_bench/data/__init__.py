@@ -1,0 +1,1 @@
+"""Tokens: text, tokenizers, files and mixtures, and the batches of a step."""

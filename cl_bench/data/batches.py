@@ -1,0 +1,163 @@
+"""Tokens on disk -> the blocks of a step.
+
+The order of the blocks is a permutation computed from (seed, consumed_samples): it needs no state and no memory, and is
+the same for every number of ranks and after every resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cl_bench.config.schema import ConfigError
+from cl_bench.data.mixture import Blend
+from cl_bench.data.spans import Mixture, Span
+
+IGNORED = -100
+"""Label of padding: PyTorch's default ignore_index of cross_entropy."""
+
+
+class Order:
+    """A permutation of `n` blocks for every epoch, in O(1) memory: a keyed Feistel network with cycle walking.
+
+    Sample k of a run is block perm_epoch(k mod n) with epoch = k div n, so an epoch visits every block once.
+    """
+
+    _ROUNDS = 4
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n = n
+        self.seed = seed
+        # Two halves of equal width whose product is the smallest even power of two >= n: at most 4n, so walking back
+        # into the domain takes a few rounds on average.
+        self._half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+        self._mask = np.uint64((1 << self._half) - 1)
+
+    def blocks(self, first_sample: int, count: int) -> np.ndarray:
+        """Block indices (count,) of samples first_sample … first_sample + count - 1."""
+        return self.at(np.arange(first_sample, first_sample + count))
+
+    def at(self, samples: np.ndarray) -> np.ndarray:
+        """Block indices (n,), int64, of samples (n,)."""
+        samples = np.asarray(samples, np.uint64)
+        n = np.uint64(self.n)
+        epochs, index = samples // n, samples % n
+        keys = _mix(epochs + _mix(np.uint64(self.seed)))
+        index = self._permute(index, keys)
+        while (outside := index >= n).any():
+            index[outside] = self._permute(index[outside], keys[outside])
+        return index.astype(np.int64)
+
+    def _permute(self, value: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        half = np.uint64(self._half)
+        left, right = value >> half, value & self._mask
+        for round_number in range(self._ROUNDS):
+            left, right = right, left ^ (_mix(right + keys + np.uint64(round_number << 48)) & self._mask)
+        return (left << half) | right
+
+
+def _mix(value: np.ndarray | np.uint64) -> np.ndarray:
+    """SplitMix64's finaliser (Steele et al., 2014): every input bit reaches every output bit."""
+    with np.errstate(over="ignore"):
+        z = np.asarray(value, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+class Blocks:
+    """Spans of tokens seen as blocks of seqlen + 1; a block's last token is the next one's first in the same span."""
+
+    def __init__(self, spans: Sequence[Span], seqlen: int, vocab_size: int) -> None:
+        self.spans = spans
+        self.seqlen = seqlen
+        self.vocab_size = vocab_size
+        self._ends = np.cumsum([(span.n - 1) // seqlen for span in spans])
+        self.n = int(self._ends[-1])
+        if self.n == 0:
+            raise ConfigError(f"{spans[0].path}: holds no block of {seqlen + 1} tokens; give more data")
+
+    def take(self, blocks: np.ndarray) -> np.ndarray:
+        """int64 tokens (len(blocks), seqlen + 1). Raises ConfigError for an id beyond the vocabulary."""
+        tokens = np.empty((len(blocks), self.seqlen + 1), np.int64)
+        spans = np.searchsorted(self._ends, blocks, side="right")
+        for number in np.unique(spans).tolist():
+            span, mine = self.spans[number], spans == number
+            first = int(self._ends[number - 1]) if number else 0
+            positions = (blocks[mine] - first)[:, None] * self.seqlen + np.arange(self.seqlen + 1)
+            tokens[mine] = span.read(positions)
+            span.check_ids(tokens[mine], positions, self.vocab_size)
+        return tokens
+
+
+class Batches:
+    """The training batches of one rank."""
+
+    def __init__(self, mixture: Mixture, seqlen: int, seed: int) -> None:
+        self.blocks = [Blocks(d.train, seqlen, mixture.vocab_size) for d in mixture.datasets]
+        self.orders = [Order(b.n, _seed_of(seed, n)) for n, b in enumerate(self.blocks)]
+        self.blend = Blend(mixture.weights)
+
+    def micro_batch(self, first_sample: int, count: int) -> np.ndarray:
+        """int64 tokens (count, seqlen + 1) of samples first_sample … in the run's order.
+
+        Raises ConfigError for an id beyond the vocabulary.
+        """
+        dataset, index = self.blend.at(np.arange(first_sample, first_sample + count))
+        return _gather(self.blocks, dataset, [o.at(index[dataset == n]) for n, o in enumerate(self.orders)])
+
+
+def validation_blocks(mixture: Mixture, seqlen: int, n_blocks: int) -> np.ndarray:
+    """int64 tokens (at most n_blocks, seqlen + 1): the same blocks for every run, spread evenly over the held-out data.
+
+    Of a blend each dataset gives its share. Raises ConfigError for an id beyond the vocabulary.
+    """
+    blocks = [Blocks(d.validation, seqlen, mixture.vocab_size) for d in mixture.datasets]
+    dataset, index = Blend(mixture.weights).at(np.arange(n_blocks))
+    chosen = []
+    for number, held_out in enumerate(blocks):
+        count = min(int((dataset == number).sum()), held_out.n)
+        chosen.append(np.arange(count) * held_out.n // max(count, 1))
+    fits = index < np.array([len(c) for c in chosen])[dataset]
+    return _gather(blocks, dataset[fits], chosen)
+
+
+def _gather(blocks: Sequence[Blocks], dataset: np.ndarray, chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 tokens (len(dataset), seqlen + 1): of each dataset its chosen blocks, in the places where it stands."""
+    tokens = np.empty((len(dataset), blocks[0].seqlen + 1), np.int64)
+    for number, indices in enumerate(chosen):
+        if len(indices):
+            tokens[dataset == number] = blocks[number].take(indices)
+    return tokens
+
+
+def _seed_of(seed: int, dataset: int) -> int:
+    """Another order for each dataset of a blend, the run's own for the first."""
+    return (seed + (dataset << 32)) % 2**64
+
+
+def pad(inputs: np.ndarray, labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels (n, seqlen) padded at their end to (n, length); the padding's labels are IGNORED.
+
+    Attention is causal, so what comes before the padding is computed as without it.
+    """
+    missing = ((0, 0), (0, length - inputs.shape[1]))
+    if not missing[1][1]:
+        return inputs, labels
+    return np.pad(inputs, missing), np.pad(labels, missing, constant_values=IGNORED)
+
+
+def to_length(tokens: np.ndarray, seqlen: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cut full blocks (n, full + 1) to inputs and labels of `seqlen`.
+
+    truncate: (n, seqlen), the first tokens of each block. reshape: (n x ceil(full / seqlen), seqlen), every token of
+    the batch; where seqlen does not divide the full length the last piece is padded, its labels IGNORED.
+    """
+    full = tokens.shape[1] - 1
+    if mode == "truncate" or seqlen == full:
+        return tokens[:, :seqlen], tokens[:, 1 : seqlen + 1]
+    padding = -full % seqlen
+    inputs = np.pad(tokens[:, :-1], ((0, 0), (0, padding)))
+    labels = np.pad(tokens[:, 1:], ((0, 0), (0, padding)), constant_values=IGNORED)
+    return inputs.reshape(-1, seqlen), labels.reshape(-1, seqlen)

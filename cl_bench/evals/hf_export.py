@@ -1,0 +1,139 @@
+"""A trained model as a Hugging Face GPT-2 folder, which transformers and what builds on it load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cl_bench.config import RunConfig
+from cl_bench.data.tokenizer import Tokenizer
+from cl_bench.errors import UserError
+from cl_bench.training.model import GPT2
+
+_END = "<|endoftext|>"
+_BLOCK = {
+    "ln_1": "ln_1",
+    "attention.qkv": "attn.c_attn",
+    "attention.out": "attn.c_proj",
+    "ln_2": "ln_2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+"""Our modules of a block and transformers'; those named c_… are Conv1D, whose weight is (in, out)."""
+
+
+def state_dict(model: GPT2, n_positions: int) -> dict[str, Tensor]:
+    """The weights under transformers' names and in its layout, with the first `n_positions` positions.
+
+    The tied head is left out, as transformers does; it ties it again.
+    """
+    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    theirs = {
+        "transformer.wte.weight": ours["tokens.weight"],
+        "transformer.wpe.weight": ours["positions.weight"][:n_positions],
+        "transformer.ln_f.weight": ours["ln_f.weight"],
+        "transformer.ln_f.bias": ours["ln_f.bias"],
+    }
+    for i in range(model.config.n_layers):
+        for mine, other in _BLOCK.items():
+            weight = ours[f"blocks.{i}.{mine}.weight"]
+            theirs[f"transformer.h.{i}.{other}.weight"] = weight.T if ".c_" in other else weight
+            theirs[f"transformer.h.{i}.{other}.bias"] = ours[f"blocks.{i}.{mine}.bias"]
+    return {name: tensor.contiguous() for name, tensor in theirs.items()}
+
+
+def hf_config(config: RunConfig, eot: int | None) -> dict[str, Any]:
+    """What config.json holds. Positions end at the run's max_seqlen: those beyond were never trained."""
+    model = config.model
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "vocab_size": model.vocab_size,
+        "n_positions": config.seqlen,
+        "n_embd": model.hidden_size,
+        "n_layer": model.n_layers,
+        "n_head": model.n_heads,
+        "n_inner": None,
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": model.init_std,
+        "embd_pdrop": model.dropout,
+        "attn_pdrop": model.dropout,
+        "resid_pdrop": model.dropout,
+        "tie_word_embeddings": True,
+        "bos_token_id": eot,
+        "eos_token_id": eot,
+        "dtype": "float32",
+    }
+
+
+def byte_vocabulary() -> dict[str, int]:
+    """GPT-2's vocabulary without merges: each of its 256 byte symbols is the token of that byte.
+
+    A GPT-2 tokenizer needs an end of text. It takes the place of byte 0, which no text holds.
+    """
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in shown]  # these follow U+0100 (GPT-2, encoder.py)
+    symbols = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+    return {_END if byte == 0 else symbols[byte]: byte for byte in range(256)}
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError when the folder holds something already, or is none."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: exists and is not empty; name another folder, or empty it")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder that does not exist yet")
+
+
+def write(
+    folder: Path,
+    model: GPT2,
+    config: RunConfig,
+    tokenizer: Tokenizer | None,
+    files: tuple[Path, Path] | None,
+    note: dict[str, Any],
+) -> bool:
+    """Write the folder, whole or not at all; returns whether it holds a tokenizer.
+
+    `files` are the vocab.json and merges.txt of the run's tokenizer, None where it has none; `note` goes into
+    config.json under cl_bench. Raises UserError when the folder is not empty or cannot be written.
+    """
+    check_folder(folder)
+    folder = folder.absolute()
+    is_bytes = tokenizer is not None and tokenizer.name == "bytes"
+    eot = byte_vocabulary()[_END] if is_bytes else tokenizer.eot if tokenizer is not None else None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            _write_json(aside / "config.json", hf_config(config, eot) | {"cl_bench": note})
+            save_file(state_dict(model, config.seqlen), aside / "model.safetensors", metadata={"format": "pt"})
+            if files is not None:
+                shutil.copyfile(files[0], aside / "vocab.json")
+                shutil.copyfile(files[1], aside / "merges.txt")
+            elif is_bytes:
+                _write_json(aside / "vocab.json", byte_vocabulary())
+                (aside / "merges.txt").write_text("#version: 0.2\n")
+            if files is not None or is_bytes:
+                _write_json(
+                    aside / "tokenizer_config.json",
+                    {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.seqlen, "add_prefix_space": False},
+                )
+            aside.chmod(0o755)
+            aside.replace(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}); name another folder, or make room") from None
+    return files is not None or is_bytes
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

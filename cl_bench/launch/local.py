@@ -1,0 +1,293 @@
+"""Training a grid on this machine: plan, start what is missing through submitit, watch, sum up."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import submitit
+from rich.live import Live
+from rich.text import Text
+
+from cl_bench import config
+from cl_bench.config.schema import ConfigError, to_dict
+from cl_bench.launch import display, plan, prepare
+from cl_bench.launch.plan import Plan, Planned
+from cl_bench.launch.prepare import RunsFailed
+from cl_bench.runs import lock, status, submission
+from cl_bench.runs.paths import RunDir
+from cl_bench.training import worker
+
+_POLL_S = 0.25
+_LEAVE_S = 120.0
+_CANCEL_POLL_S = 1.0
+_FOREVER_MIN = 60 * 24 * 365
+_LOG_LINES = 8
+
+
+def train_grid(
+    configs: Sequence[config.RunConfig],
+    settings: config.LaunchConfig,
+    *,
+    is_sweep: bool = True,
+    corpora: plan.Corpora | None = None,
+    terse: bool = False,
+) -> list[float | None]:
+    """Plan, print, and unless `settings.dry_run` train what is missing. Returns the final loss of each of `configs`.
+
+    `terse`: only what is in training and what failed is shown.
+    """
+    print_plan = display.print_nothing if terse else display.print_plan
+    planned = prepare.prepare(
+        configs, settings, is_sweep=is_sweep, print_plan=print_plan, check=_check_machine, corpora=corpora
+    )
+    if settings.dry_run:
+        return [None] * len(configs)
+    LocalQueue(planned, terse=terse).run()
+    return prepare.final_losses(planned)
+
+
+def _check_machine(planned: Plan) -> None:
+    """Raise ConfigError for what this machine cannot train, before anything is started."""
+    gpus = len(_gpus())
+    for run in (r.config for r in planned.runs if r.to_train):
+        resources = run.resources
+        if resources.nodes > 1:
+            raise ConfigError(
+                f"resources.nodes = {resources.nodes}: this machine is one node; use hydra/launcher=slurm or "
+                "resources.nodes=1"
+            )
+        if resources.accelerator == "cpu":
+            continue
+        if resources.gpus_per_node > gpus:
+            raise ConfigError(
+                f"resources.gpus_per_node = {resources.gpus_per_node}: this machine shows {gpus}; lower it, or use "
+                "hydra/launcher=slurm"
+            )
+        if gpus:
+            if resources.ranks_per_node > gpus:
+                raise ConfigError(
+                    f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {gpus} GPUs of this "
+                    "machine; lower it, or set resources.accelerator=cpu"
+                )
+            continue
+        if resources.accelerator == "cuda":
+            raise ConfigError("resources.accelerator = cuda: this machine shows no GPU; use auto or cpu")
+        if run.deepspeed.precision == "fp16":
+            raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine shows none; use bf16 or fp32")
+
+
+def _gpus() -> list[int]:
+    """Numbers of the GPUs that this process may use: those it was given, else all of the machine.
+
+    Raises ConfigError for a CUDA_VISIBLE_DEVICES that does not number them.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
+    try:
+        return [int(n) for n in given.split(",") if n.strip()]
+    except ValueError:
+        raise ConfigError(f"CUDA_VISIBLE_DEVICES = {given}: give the GPUs' numbers, e.g. 0,1") from None
+
+
+@dataclasses.dataclass
+class _Running:
+    """A submitted run."""
+
+    number: int
+    planned: Planned
+    run: RunDir
+    job: Any
+    meeting: Path
+    """The file through which its ranks find each other."""
+    cancelled: bool = False
+    """Whether it was asked to leave on behalf of `cl-bench cancel`."""
+
+
+class LocalQueue:
+    """Starts the missing runs of a plan, `jobs` at a time, and watches their status files."""
+
+    def __init__(self, planned: Plan, *, terse: bool = False) -> None:
+        self.plan = planned
+        self.terse = terse
+        self.outputs = planned.launch.outputs
+        self.waiting = [(n, r) for n, r in enumerate(planned.runs, 1) if r.to_train]
+        self.running: list[_Running] = []
+        self.ended: list[tuple[Planned, status.Status]] = []
+        self.started = time.monotonic()
+        self._looked = 0.0
+        self.variables = prepare.freeze_code(planned, snapshot=bool(planned.launch.snapshot))
+
+    def run(self) -> None:
+        """Train everything. Raises RunsFailed at the end, KeyboardInterrupt after the runs have saved."""
+        for planned in self.plan.runs:
+            if planned.state in ("running", "queued"):
+                self._say_elsewhere(planned)
+        if not self.waiting:
+            return
+        ours = submission.by_this_process(self.plan.launch.sweep.name, to_dict(self.plan.launch))
+        for _, planned in self.waiting:
+            submission.write(RunDir(self.outputs, planned.run_id), ours)
+        with _interruptible(), Live(Text(), console=display.console, transient=True, auto_refresh=False) as live:
+            try:
+                while self.waiting or self.running:
+                    self._start()
+                    self._heed_cancels()
+                    self._collect()
+                    live.update(self._lines(), refresh=display.console.is_terminal)
+                    time.sleep(_POLL_S)
+            except KeyboardInterrupt:
+                live.update(Text("interrupted: the runs in training save and leave"), refresh=True)
+                self._stop()
+                raise
+        self._summary()
+
+    def _say_elsewhere(self, planned: Planned) -> None:
+        verb = "waits in" if planned.state == "queued" else "is trained by"
+        display.console.print(f"{planned.run_id} {verb} another launch; left to it", soft_wrap=True)
+
+    def _start(self) -> None:
+        while self.waiting and len(self.running) < self.plan.launch.jobs:
+            number, planned = self.waiting.pop(0)
+            run = RunDir(self.outputs, planned.run_id)
+            if (known := submission.read(run)) is not None and known.cancelled:
+                display.console.print(f"{planned.run_id} was cancelled", soft_wrap=True)
+                continue
+            # Since the plan was made, another launch may have taken it.
+            if plan.state_of(run) in ("done", "diverged", "running", "queued"):
+                self._say_elsewhere(planned)
+                continue
+            run.logs.mkdir(parents=True, exist_ok=True)
+            meeting = run.logs / f"meeting_{time.time_ns()}"
+            self.running.append(_Running(number, planned, run, self._submit(planned, run, meeting), meeting))
+
+    def _submit(self, planned: Planned, run: RunDir, meeting: Path) -> Any:
+        ranks = planned.config.resources.ranks
+        status.write(run, status.read(run), state="PENDING", error="")
+        executor = submitit.LocalExecutor(folder=run.logs)
+        gpus = _gpus() if planned.config.resources.accelerator != "cpu" else []
+        slots = {r.job.slot for r in self.running}
+        slot = next(s for s in range(len(slots) + 1) if s not in slots)
+        visible = [gpus[(slot * ranks + r) % len(gpus)] for r in range(ranks)] if gpus else []
+        executor.update_parameters(
+            tasks_per_node=ranks,
+            timeout_min=_FOREVER_MIN,
+            gpus_per_node=len(visible),
+            visible_gpus=visible,
+            stderr_to_stdout=True,
+        )
+        cores = len(os.sched_getaffinity(0))
+        threads = max(1, cores // (ranks * min(self.plan.launch.jobs, len(self.plan.runs))))
+        # A terminal's Ctrl-C reaches every process at once; only this one may act on it, so that runs can save first.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with _environment(self.variables):
+                submitted = executor.submit(worker.task, str(run.root.absolute()), str(meeting.absolute()), threads)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        submitted.slot = slot
+        return submitted
+
+    def _collect(self) -> None:
+        for running in [r for r in self.running if r.job.done()]:
+            self.running.remove(running)
+            running.meeting.unlink(missing_ok=True)
+            state = status.read(running.run)
+            if lock.is_held(running.run):  # another launch was quicker; our process has left the run to it
+                self._say_elsewhere(running.planned)
+                continue
+            if state.state in ("PENDING", "RUNNING"):
+                state = status.write(running.run, state, state="FAILED", error=_died(running))
+            self.ended.append((running.planned, state))
+            if not self.terse:
+                display.console.print(
+                    display.result_line(running.number, len(self.plan.runs), running.planned, state), soft_wrap=True
+                )
+
+    def _heed_cancels(self) -> None:
+        """Have runs save and leave that `cl-bench cancel` has marked."""
+        if time.monotonic() - self._looked < _CANCEL_POLL_S:
+            return
+        self._looked = time.monotonic()
+        for running in self.running:
+            known = submission.read(running.run)
+            if known is not None and known.cancelled and not running.cancelled:
+                running.cancelled = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(running.job.job_id), signal.SIGTERM)
+
+    def _lines(self) -> Text:
+        width = display.console.width
+        total = len(self.plan.runs)
+        lines = [display.progress_line(r.number, total, r.planned, status.read(r.run), width) for r in self.running]
+        return Text("\n").join(lines)
+
+    def _stop(self) -> None:
+        for running in self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(running.job.job_id), signal.SIGTERM)  # submitit's controller hands it to every rank
+        deadline = time.monotonic() + _LEAVE_S
+        while self.running and time.monotonic() < deadline:
+            self._collect()
+            time.sleep(_POLL_S)
+
+    def _summary(self) -> None:
+        failed = [(planned, state) for planned, state in self.ended if state.state in ("FAILED", "PREEMPTED")]
+        counts = {s: sum(state.state == s for _, state in self.ended) for s in ("DONE", "FAILED")}
+        counts |= {s: n for s in ("DIVERGED", "PREEMPTED") if (n := sum(state.state == s for _, state in self.ended))}
+        words = ", ".join(f"{n} {s.lower()}" for s, n in counts.items())
+        if not self.terse:
+            display.console.print(f"{words} in {display.clock(time.monotonic() - self.started)}")
+        for planned, state in failed:
+            verb = "failed " if state.state == "FAILED" else "stopped"
+            display.console.print(f"{verb} {planned.run_id}: {_last_line(state.error)}", soft_wrap=True)
+            log = RunDir(self.outputs, planned.run_id).log
+            if log:
+                display.console.print(f"  log   {log}", soft_wrap=True)
+        if failed:
+            raise RunsFailed(f"{len(failed)} of {len(self.ended)} runs did not finish; launch again to go on with them")
+
+
+def _last_line(error: str) -> str:
+    return error.strip().splitlines()[-1] if error.strip() else "no reason given"
+
+
+def _died(running: _Running) -> str:
+    """What can be said of a process that ended without writing why."""
+    log = running.run.log
+    tail = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:] if log else []
+    return "\n".join([*tail, "the process ended without saying why: killed, or out of memory?"])
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes started within."""
+    before = os.environ.copy()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C does: the runs in training save first."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

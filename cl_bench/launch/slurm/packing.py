@@ -1,0 +1,122 @@
+"""A plan's missing runs as Slurm jobs: which runs share one, and what each asks sbatch for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from cl_bench.config.resources import MEMORY, ResourcesConfig
+from cl_bench.launch.plan import Plan, Planned
+
+_LEAST_NOTICE_S = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Runs that share one job, before it is submitted."""
+
+    runs: tuple[Planned, ...]
+    side_by_side: bool
+
+    @property
+    def resources(self) -> ResourcesConfig:
+        """What each of its runs was given; they are alike."""
+        return self.runs[0].config.resources
+
+
+def of(planned: Plan) -> list[Job]:
+    """The missing runs as jobs: small runs of one shape are packed, `launch.pack` to a job, in the plan's order."""
+    settings = planned.launch
+    waiting = [r for r in planned.runs if r.to_train]
+    small = [r for r in waiting if settings.pack > 1 and r.config.resources.ranks == 1]
+    jobs = [Job((run,), False) for run in waiting if run not in small]
+    for alike in by_shape([Job((run,), False) for run in small]):
+        runs = [job.runs[0] for job in alike]
+        packs = [tuple(runs[i : i + settings.pack]) for i in range(0, len(runs), settings.pack)]
+        jobs += [Job(pack, settings.side_by_side and len(pack) > 1) for pack in packs]
+    return jobs
+
+
+def shape(job: Job) -> str:
+    """Jobs of one shape go into one array."""
+    return repr(sorted(parameters(job).items()))
+
+
+def by_shape(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that ask for the same, together, in the order in which each shape first comes."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(shape(job), []).append(job)
+    return list(groups.values())
+
+
+def parameters(job: Job) -> dict[str, Any]:
+    """What submitit is told about a job. Side by side each run has its own share: as many tasks, GPUs and memory."""
+    resources = job.resources
+    shares = len(job.runs) if job.side_by_side else 1
+    tasks = resources.ranks_per_node * shares
+    notice = resources.notice_s
+    if resources.time_min:
+        # Slurm looks at time limits every 30 s or so and gives notice up to a minute early: in a short job it would
+        # come before the first step.
+        notice = max(_LEAST_NOTICE_S, min(notice, resources.time_min * 60 // 4))
+    more: dict[str, Any] = {"requeue": True}
+    if resources.mem:
+        more["mem"] = _times(resources.mem, shares)
+    if resources.gpu_type and resources.gpus_per_node:
+        more["gpus-per-node"] = f"{resources.gpu_type}:{resources.gpus_per_node * shares}"
+    given = {name.lstrip("-").replace("_", "-"): value for name, value in resources.sbatch.items()}
+    more |= {name: value for name, value in given.items() if value is not None and value is not False}
+    together = ["--kill-on-bad-exit=1"] if len(job.runs) == 1 else ["--kill-on-bad-exit=0", "--wait=0"]
+    return {
+        "nodes": resources.nodes,
+        "ntasks_per_node": tasks,
+        "gpus_per_node": None if resources.gpu_type else resources.gpus_per_node * shares or None,
+        "cpus_per_task": resources.cpus_per_task,
+        "time": resources.time_min,
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "signal_delay_s": notice,
+        "setup": list(resources.setup),
+        "teardown": _teardown(resources.max_restarts),
+        "srun_args": together,
+        "additional_parameters": more,
+        "stderr_to_stdout": True,
+        "wckey": None,
+    }
+
+
+def _teardown(max_restarts: int) -> list[str]:
+    """Shell lines after training. Slurm's notice (USR2) ends a task that has not begun to listen for it, with 140."""
+    job = "$SLURM_JOB_ID"
+    element = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    return [
+        "code=$?",
+        f'if [ "$code" -eq 140 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_restarts} ]; then',
+        f'  if [ -n "$SLURM_ARRAY_TASK_ID" ]; then scontrol requeue "{element}"; else scontrol requeue "{job}"; fi',
+        "fi",
+        'exit "$code"',
+    ]
+
+
+def _times(memory: str, shares: int) -> str:
+    """'16G', 4 -> '64G'."""
+    number = MEMORY.fullmatch(memory)
+    assert number is not None  # checked when the configuration was built
+    return f"{int(number[1]) * shares}{number[2]}"
+
+
+def in_words(resources: ResourcesConfig) -> str:
+    """What a run is given, e.g. '2 nodes x 8 GPUs, partition gpu, 240 min'."""
+    each = (
+        f"{resources.gpus_per_node} GPU{'s' * (resources.gpus_per_node > 1)}"
+        if resources.gpus_per_node
+        else f"{resources.ranks_per_node} CPU rank{'s' * (resources.ranks_per_node > 1)}"
+    )
+    parts = [f"{resources.nodes} node{'s' * (resources.nodes > 1)} x {each}"]
+    parts += [f"partition {resources.partition}"] if resources.partition else []
+    parts += [f"{resources.time_min} min a job"] if resources.time_min else []
+    return ", ".join(parts)

@@ -1,0 +1,258 @@
+"""Queueing a plan's missing runs on Slurm through submitit: an array for each shape of resources, all of it or nothing.
+
+Everything is checked with Slurm (`sbatch --test-only`) before the first job is submitted, and taken back if a later
+submission is refused or interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import shlex
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import submitit
+
+from cl_bench.config.resources import ResourcesConfig
+from cl_bench.config.schema import to_dict
+from cl_bench.errors import UserError
+from cl_bench.launch import display, prepare
+from cl_bench.launch.plan import Plan, Planned
+from cl_bench.launch.slurm import packing, task
+from cl_bench.launch.slurm.packing import Job, in_words
+from cl_bench.launch.slurm.queue import ask
+from cl_bench.runs import submission
+from cl_bench.runs.paths import RunDir, slurm_folder
+from cl_bench.runs.submission import Submission
+
+_DEFAULT_ARRAY_SIZE = 1001
+
+# sbatch reads these, too, and prefers them to the batch script; each stays where the run leaves the option open.
+_USER_DEFAULTS = {
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_QOS": "qos",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_TIMELIMIT": "time_min",
+}
+_KEPT = ("SLURM_CONF", "SBATCH_RESERVATION", "SBATCH_CLUSTERS")
+_OF_ANOTHER_JOB = ("SLURM", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI_", "PMIX_")
+_OF_ANOTHER_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")
+
+_REMEDIES = (
+    ("contact", "try again when the cluster's controller answers"),
+    ("account", "change resources.account; `sacctmgr show associations user=$USER` lists yours"),
+    ("partition", "change resources.partition; `sinfo -s` lists the partitions"),
+    ("qos", "change resources.qos; `sacctmgr show qos` lists them"),
+    ("feature", "change resources.constraint; `sinfo -o '%N %f'` lists the features of nodes"),
+    ("time limit", "change resources.time_min; `sinfo -s` shows each partition's limit"),
+    (
+        "node configuration|memory",
+        "change resources.nodes, gpus_per_node, cpus_per_task or mem: no node has that, and it would wait for ever; "
+        "`sinfo -N -o '%N %c %m %G'` shows what nodes have",
+    ),
+)
+
+
+def submit(planned: Plan) -> None:
+    """Queue what is missing of a plan, all of it or nothing, and leave in each run's folder which job it is.
+
+    Raises UserError with Slurm's own words when it refuses.
+    """
+    jobs = packing.of(planned)
+    if not jobs:
+        return
+    variables = prepare.freeze_code(planned, snapshot=planned.launch.snapshot is not False)
+    chunk = _largest_array() if len(jobs) > 1 else 1
+    groups = [group[i : i + chunk] for group in packing.by_shape(jobs) for i in range(0, len(group), chunk)]
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for group in groups:
+        with _clean_environment(group[0].resources):
+            _ask_first(_executor(group, planned, variables, Path(tempfile.gettempdir())), group)
+    submitted: list[tuple[Job, str]] = []
+    before = {run.run_id: submission.read(_folder(planned, run)) for job in jobs for run in job.runs}
+    with _uninterrupted() as interrupted:
+        try:
+            for number, group in enumerate(groups):
+                name = f"{planned.launch.sweep.name}_{stamp}" + (f"_{number}" if number else "")
+                folder = _new_folder(slurm_folder(planned.launch.outputs, name)).absolute()
+                array = _submit_array(group, planned, variables, folder)
+                submitted += array  # before anything else can fail: what is queued must be known
+                _write_down(array, planned, folder)
+                if interrupted:
+                    raise KeyboardInterrupt
+        except BaseException as error:
+            _take_back(planned, submitted, before)
+            if interrupted or not isinstance(error, Exception):
+                raise KeyboardInterrupt from None
+            if isinstance(error, (OSError, UserError)):  # not Slurm's refusal: a full disk, no sbatch
+                raise
+            raise UserError(_refused(str(error), group)) from None
+    _print_submitted(submitted)
+
+
+def _submit_array(
+    group: Sequence[Job], planned: Plan, variables: dict[str, str], folder: Path
+) -> list[tuple[Job, str]]:
+    """Queue jobs of one shape as an array; the jobs with their ids."""
+    executor = _executor(group, planned, variables, folder)
+    calls = [functools.partial(task.task, [_root(planned, run) for run in job.runs], job.side_by_side) for job in group]
+    with _clean_environment(group[0].resources):
+        ids = [str(j.job_id) for j in executor.submit_array(calls)]
+    return list(zip(group, ids, strict=True))
+
+
+def _write_down(array: Sequence[tuple[Job, str]], planned: Plan, folder: Path) -> None:
+    """Leave in each run's folder which job it is."""
+    for job, job_id in array:
+        told = Submission(
+            launcher="slurm",
+            job_id=job_id,
+            folder=str(folder),
+            runs_in_job=len(job.runs),
+            sweep=planned.launch.sweep.name,
+            launch=to_dict(planned.launch),
+            submitted=time.time(),
+        )
+        for run in job.runs:
+            submission.write(_folder(planned, run), told)
+
+
+def _take_back(planned: Plan, submitted: Sequence[tuple[Job, str]], before: dict[str, Submission | None]) -> None:
+    """Cancel what was submitted before the rest was refused or interrupted, and leave the runs as they were."""
+    arrays = sorted({job_id.partition("_")[0] for _, job_id in submitted})
+    for run in (run for job, _ in submitted for run in job.runs):
+        if (earlier := before[run.run_id]) is not None:
+            submission.write(_folder(planned, run), earlier)
+        else:
+            _folder(planned, run).submission.unlink(missing_ok=True)
+    if arrays:
+        ask("scancel", *arrays)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[list[int]]:
+    """Ctrl-C and a lost terminal only leave their mark: a job that was queued must be written down, or taken back."""
+    marks: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, _: marks.append(n)) for number in signals}
+    try:
+        yield marks
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _folder(planned: Plan, run: Planned) -> RunDir:
+    return RunDir(planned.launch.outputs, run.run_id)
+
+
+def _root(planned: Plan, run: Planned) -> str:
+    return str(_folder(planned, run).root.absolute())
+
+
+def _new_folder(folder: Path) -> Path:
+    """`folder`, or beside it one that is not there yet: two sweeps may be submitted within one second."""
+    for number in range(1000):
+        candidate = folder.with_name(f"{folder.name}.{number}") if number else folder
+        with contextlib.suppress(FileExistsError):
+            candidate.mkdir(parents=True)
+            return candidate
+    raise UserError(f"{folder}: cannot be made; clear {folder.parent}")
+
+
+def _executor(group: Sequence[Job], planned: Plan, variables: dict[str, str], folder: Path) -> submitit.SlurmExecutor:
+    """submitit's executor for jobs of one shape."""
+    wanted = packing.parameters(group[0])
+    # After the user's own lines: `module load` may set PYTHONPATH as well.
+    path = shlex.quote(variables["PYTHONPATH"])
+    wanted["setup"] += [
+        f"export PYTHONSAFEPATH={variables['PYTHONSAFEPATH']} PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"
+    ]
+    if wanted["cpus_per_task"]:
+        # Since 22.05 srun does not take it over from sbatch.
+        wanted["setup"] += ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
+    executor = submitit.SlurmExecutor(folder=folder)
+    most = planned.launch.array_parallelism or len(group)
+    name = re.sub(r"[^\w.+-]", "_", planned.launch.sweep.name)
+    executor.update_parameters(**wanted, array_parallelism=most, job_name=f"clb_{name}")
+    return executor
+
+
+def _ask_first(executor: submitit.SlurmExecutor, group: Sequence[Job]) -> None:
+    """Have Slurm judge the batch script without queueing it. Raises UserError when it could never start."""
+    text = executor._make_submission_file_text("true", "test")
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
+        script.write(text)
+        script.flush()
+        answer = ask("sbatch", "--test-only", script.name)
+    # Other failures may pass (limits of running jobs): sbatch itself decides. So may a configuration that is not
+    # available: Slurm says so, too, while nodes are down, and queues the job.
+    said = answer.stderr.lower()
+    never = any(word in said for word in ("invalid", "unrecognized", "not satisfied", "unable to contact"))
+    if answer.returncode and (
+        never or ("node configuration is not available" in said and _all_nodes_up(group[0].resources.partition))
+    ):
+        raise UserError(_refused(answer.stderr, group))
+
+
+def _all_nodes_up(partition: str | None) -> bool:
+    """Whether every node of a partition (of the cluster's default, when None) can be given to jobs."""
+    said = ask("sinfo", "-h", "-N", "-o", "%P %T", *(["-p", partition] if partition else []))
+    rows = [line.split() for line in said.stdout.splitlines()]
+    nodes = [state for name, state in rows if partition or name.endswith("*")]
+    return bool(nodes) and all(state in ("idle", "mixed", "allocated", "completing") for state in nodes)
+
+
+def _refused(words: str, group: Sequence[Job]) -> str:
+    """Slurm's message, on what, and the remedy."""
+    said = [line.strip() for line in words.splitlines() if re.search(r"error|fail|invalid|allocation", line, re.I)]
+    said = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in said if not line.startswith("Traceback")]
+    unique = "; ".join(dict.fromkeys(said)) or words.strip()
+    remedy = next((r for pattern, r in _REMEDIES if re.search(pattern, unique, re.IGNORECASE)), "`man sbatch` explains")
+    runs = sum(len(job.runs) for job in group)
+    return (
+        f"Slurm refuses {runs} run{'s' * (runs > 1)} with {in_words(group[0].resources)}: {unique}\n"
+        f"{remedy}; nothing was submitted"
+    )
+
+
+def _largest_array() -> int:
+    """Elements that one array may have on this cluster."""
+    said = ask("scontrol", "show", "config").stdout
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
+    return max(1, int(found[1]) if found else _DEFAULT_ARRAY_SIZE)
+
+
+@contextlib.contextmanager
+def _clean_environment(resources: ResourcesConfig) -> Iterator[None]:
+    """Without the variables of a job or training that this process may be part of; the user's own defaults stay."""
+    before = os.environ.copy()
+    keep = {name for name, field in _USER_DEFAULTS.items() if getattr(resources, field) is None} | set(_KEPT)
+    for name in before:
+        if name not in keep and (name.startswith(_OF_ANOTHER_JOB) or name in _OF_ANOTHER_TRAINING):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _print_submitted(submitted: Sequence[tuple[Job, str]]) -> None:
+    by_array: dict[str, list[Job]] = {}
+    for job, job_id in submitted:
+        by_array.setdefault(job_id.partition("_")[0], []).append(job)
+    for array, jobs in by_array.items():
+        runs = sum(len(job.runs) for job in jobs)
+        elements = f"_[0-{len(jobs) - 1}]" if len(jobs) > 1 else ""
+        display.console.print(
+            f"submitted job {array}{elements}: {runs} run{'s' * (runs > 1)}, {in_words(jobs[0].resources)}",
+            soft_wrap=True,
+        )

@@ -1,0 +1,192 @@
+"""What runs inside a Slurm job: this task's place in it, its log, its runs, and its return to the queue."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from cl_bench.errors import UserError
+from cl_bench.runs import lock, status
+from cl_bench.runs.paths import RunDir
+from cl_bench.runs.status import FINISHED
+from cl_bench.training import worker
+from cl_bench.training.loop import Rank, StopRequest
+
+_POLL_S = 0.2
+_SCONTROL_TIMEOUT_S = 60
+_CLAIM_POLL_S = 1.0
+_GIVE_WAY_S = 60.0
+"""What a trainer that Slurm has given up may take to save; less than its successor waits for it."""
+
+
+def task(roots: Sequence[str], side_by_side: bool) -> None:
+    """What submitit runs as each task of the job: train the runs in the folders `roots`, then end the process.
+
+    One run is trained by all tasks together. Several are packed small runs: side by side one for each task, else one
+    after another in processes of their own.
+    """
+    if len(roots) == 1:
+        worker.leave(train_one(roots[0], place()))
+    if side_by_side:
+        here = place()
+        mine = roots[here.rank]
+        worker.leave(
+            0 if _is_over(RunDir.at(mine), here) else train_one(mine, dataclasses.replace(here, rank=0, world_size=1))
+        )
+    worker.leave(train_in_turn(roots))
+
+
+def place() -> Rank:
+    """This task's place, as Slurm's variables have it."""
+    env = os.environ
+    return Rank(
+        rank=int(env.get("SLURM_PROCID", 0)),
+        world_size=int(env.get("SLURM_NTASKS", 1)),
+        local_rank=int(env.get("SLURM_LOCALID", 0)),
+        nodes=int(env.get("SLURM_JOB_NUM_NODES", 1)),
+        node=env.get("SLURMD_NODENAME", ""),
+        job=job_id(),
+        restarts=int(env.get("SLURM_RESTART_COUNT", 0)),
+    )
+
+
+def job_id() -> str:
+    """This job's id; an element of an array by its index.
+
+    SLURM_JOB_ID would not do: the last element's equals the array's, and requeueing that requeues all of them.
+    """
+    env = os.environ
+    if "SLURM_ARRAY_TASK_ID" in env:
+        return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+    return env["SLURM_JOB_ID"]
+
+
+def threads() -> int:
+    """CPU threads for this task: its share of what the job was given on this node."""
+    env = os.environ
+    if "SLURM_CPUS_PER_TASK" in env:
+        return int(env["SLURM_CPUS_PER_TASK"])
+    tasks = int(env.get("SLURM_NTASKS", 1)) // int(env.get("SLURM_JOB_NUM_NODES", 1)) or 1
+    given = int(env.get("SLURM_CPUS_ON_NODE", 1)) // tasks
+    return max(1, min(given, len(os.sched_getaffinity(0))))
+
+
+def train_one(root: str, here: Rank) -> int:
+    """Train one run as this task's rank; on Slurm's notice save and go back to the queue. Returns the exit code."""
+    run = RunDir.at(root)
+    with StopRequest() as stop:
+        code = _train(run, here, stop)
+        noticed = signal.SIGUSR2 in stop.signals and _left_unfinished(run, here)
+        if here.rank == 0 and (noticed or code == worker.EXIT_NOT_LET_GO):
+            _requeue([run], here)
+    return code
+
+
+def _train(run: RunDir, here: Rank, stop: StopRequest) -> int:
+    _log_into(run, here)
+    if here.rank == 0:
+        threading.Thread(target=_give_way, args=(run, here, stop), daemon=True).start()
+    meeting = run.logs / f"meeting_{here.job}_{here.restarts}"
+    return worker.run_job(str(run.root), here, str(meeting), stop, threads())
+
+
+def _give_way(run: RunDir, here: Rank, stop: StopRequest) -> None:
+    """Leave when Slurm has started this job anew: save at the next step's end, or, stuck, without."""
+    while not lock.is_superseded(run, here.job, here.restarts):
+        time.sleep(_CLAIM_POLL_S)
+    stop.signals.add(signal.SIGTERM)
+    time.sleep(_GIVE_WAY_S)
+    print(f"Slurm has started job {here.job} anew, and this start of it is stuck: it ends without a save", flush=True)
+    worker.leave(worker.EXIT_FAILED)
+
+
+def train_in_turn(roots: Sequence[str]) -> int:
+    """Train packed runs one after another; one that fails does not stop the next. Returns the worst exit code."""
+    here, worst = place(), 0
+    with StopRequest() as stop:
+        for root in roots:
+            if _is_over(RunDir.at(root), here):
+                continue
+            if stop.signals:
+                break
+            worst = max(worst, _train_in_a_process(root, stop))
+        left = [run for run in map(RunDir.at, roots) if status.read(run).state not in (*FINISHED, "FAILED")]
+        if signal.SIGUSR2 in stop.signals and left:
+            _requeue(left, here)
+    return worst
+
+
+def _train_in_a_process(root: str, stop: StopRequest) -> int:
+    child = subprocess.Popen([sys.executable, "-m", "cl_bench.launch.slurm.task", root])
+    forwarded = False
+    while child.poll() is None:
+        if stop.signals and not forwarded:
+            # Slurm may have told the child as well; to be asked twice does no harm.
+            child.send_signal(signal.SIGTERM)
+            forwarded = True
+        time.sleep(_POLL_S)
+    return abs(int(child.returncode))
+
+
+def _is_over(run: RunDir, here: Rank) -> bool:
+    """Whether a packed run has finished, or failed in an earlier start of this job."""
+    known = status.read(run)
+    return known.state in FINISHED or (known.state == "FAILED" and known.job == here.job)
+
+
+def _left_unfinished(run: RunDir, here: Rank) -> bool:
+    known = status.read(run)
+    return known.state == "PREEMPTED" and known.job == here.job and not lock.is_superseded(run, here.job, here.restarts)
+
+
+def _requeue(runs: Sequence[RunDir], here: Rank) -> None:
+    """Put this job back into the queue; a run that has come back too often fails instead."""
+    most = min(worker.load_config(run).resources.max_restarts for run in runs)
+    if here.restarts >= most:
+        for run in runs:
+            known = status.read(run)
+            if known.job == here.job:  # not one that waits for its turn in a pack
+                error = (
+                    f"not put back into the queue: Slurm has started this job again {here.restarts} times, and "
+                    f"resources.max_restarts = {most}; `cl-bench retry` goes on from the last save"
+                )
+                status.write(run, known, state="FAILED", error=error, restarts=here.restarts)
+        return
+    print(f"back to the queue: scontrol requeue {here.job}", flush=True)
+    try:
+        subprocess.run(["scontrol", "requeue", here.job], check=True, timeout=_SCONTROL_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        # Packed runs side by side all ask; those that ask after the first are told that it is done.
+        print(f"not put back into the queue: {error}", flush=True)
+
+
+def _log_into(run: RunDir, here: Rank) -> None:
+    """From here on this process prints into the run's own folder, whichever job it is."""
+    run.logs.mkdir(parents=True, exist_ok=True)
+    log = os.open(run.logs / f"{here.job}_{here.rank}_log.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def main() -> None:
+    """`python -m cl_bench.launch.slurm.task RUN_FOLDER`: one packed run."""
+    if len(sys.argv) != 2:
+        raise UserError("give the folder of one run")
+    here = place()
+    run = RunDir.at(sys.argv[1])
+    with StopRequest() as stop:
+        code = _train(run, here, stop)
+    worker.leave(code)
+
+
+if __name__ == "__main__":
+    main()

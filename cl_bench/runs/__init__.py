@@ -1,0 +1,1 @@
+"""Run folders: paths, records, status, lock, submission, provenance and identity."""

@@ -1,0 +1,1 @@
+"""Training of one run: the loop, its engine, model, telemetry, validation and checkpoints."""

@@ -1,0 +1,175 @@
+"""The process around the training loop.
+
+A job is given the run's folder and reads nothing but its config.yaml; what it leaves there is the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import submitit
+
+from cl_bench.config import RunConfig, from_dict
+from cl_bench.config.schema import ConfigError
+from cl_bench.errors import EXIT_USER_ERROR, UserError
+from cl_bench.runs import identity, lock, status
+from cl_bench.runs.paths import RunDir, read_yaml
+from cl_bench.runs.status import FINISHED
+from cl_bench.training import loop
+from cl_bench.training.rendezvous import Meeting
+
+log = logging.getLogger("cl_bench")
+
+_ERROR_LINES = 12
+_HANDOVER_S = 120.0
+"""How long a run that Slurm starts again waits for its predecessor to let go: as long as NFS may take to notice that a
+machine is gone (its lease is 90 s)."""
+EXIT_FAILED = 1
+EXIT_NOT_LET_GO = 75
+"""The job's own predecessor still holds the run (sysexits' EX_TEMPFAIL: try again)."""
+
+
+def task(root: str, meeting: str, threads: int | None) -> None:
+    """What submitit runs on this machine: train the run in folder `root` as this task's rank, then end the process."""
+    place = submitit.JobEnvironment()
+    rank = loop.Rank(place.global_rank, place.num_tasks, place.local_rank)
+    with loop.StopRequest() as stop:
+        code = run_job(root, rank, meeting, stop, threads)
+    leave(code)
+
+
+def load_config(run: RunDir) -> RunConfig:
+    """The run's configuration as it was written at submission. Raises ConfigError when it was edited since."""
+    config = from_dict(read_yaml(run.config))
+    if identity.run_id(config) != run.run_id:
+        raise ConfigError(
+            f"{run.config}: describes {identity.run_id(config)}, not the run of its folder; a run's configuration is "
+            "never edited: launch the other experiment instead, and delete the folder to train this one anew"
+        )
+    return config
+
+
+def _prepare(config: RunConfig, place: loop.Rank) -> loop.Rank:
+    """Choose this process's device and threads."""
+    import torch
+
+    from cl_bench.training import engine
+
+    wanted = config.resources.accelerator
+    if place.job and wanted == "auto":
+        # A GPU that was asked for and does not show must not turn into weeks on a CPU.
+        wanted = "cuda" if config.resources.gpus_per_node else "cpu"
+    device = engine.choose_accelerator(wanted)
+    torch.set_num_threads(config.resources.threads or max(1, (os.cpu_count() or 1) // place.world_size))
+    if device == "cuda":
+        # Some sites show each task its own GPU only.
+        index = place.local_rank % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        device = f"cuda:{index}"
+    return dataclasses.replace(place, device=device)
+
+
+def _told_by_rank_0(may_train: bool, rank: loop.Rank) -> bool:
+    """Whether rank 0 may train the run: it alone holds the lock, and no rank must wait for one that has left."""
+    import torch
+
+    answer = torch.tensor([int(may_train)], device=rank.device)
+    torch.distributed.broadcast(answer, src=0)
+    return bool(answer.item())
+
+
+def run_job(root: str, place: loop.Rank, meeting: str, stop: loop.StopRequest, threads: int | None = None) -> int:
+    """Train the run whose folder is `root` as one of its ranks. Returns the exit code; the status file says the rest.
+
+    `meeting` is a file that does not exist yet, through which the ranks of this attempt find each other. `threads` is
+    used where the configuration leaves resources.threads open.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
+    run = RunDir.at(root)
+    ranks = Meeting(place.rank, place.world_size, Path(meeting), one_machine=place.nodes == 1)
+    writes_status = False
+    with contextlib.ExitStack() as held:
+        try:
+            may_train = True
+            if place.rank == 0:
+                may_train = held.enter_context(_lock(run, place)) and status.read(run).state not in FINISHED
+                # Rank 0 holds the lock; another rank may write the run's status once rank 0 has told it to train.
+                writes_status = may_train
+            if not may_train and place.world_size == 1:
+                return _not_needed(run, place)
+            from cl_bench.training import engine
+
+            config = load_config(run)
+            if config.resources.threads is None:
+                config = dataclasses.replace(config, resources=dataclasses.replace(config.resources, threads=threads))
+            if may_train:
+                _check_restarts(config, place)
+            rank = _prepare(config, place)
+            store = ranks.wait_for_all()
+            engine.init_distributed(
+                rank.rank, rank.world_size, rank.local_rank, store, rank.device, one_machine=rank.nodes == 1
+            )
+            if not _told_by_rank_0(may_train, rank):
+                return _not_needed(run, place)
+            writes_status = True
+            loop.Trainer(config, run, rank, stop).train()
+        except UserError as error:
+            log.error("%s", error)
+            ranks.fail(str(error))
+            if writes_status:
+                _write_failed(run, place, str(error))
+            return EXIT_USER_ERROR
+        except BaseException:
+            text = traceback.format_exc()
+            log.error("%s", text)
+            ranks.fail(text.strip().splitlines()[-1])
+            if writes_status and status.read(run).state != "FAILED":  # the rank that broke first knows best
+                _write_failed(run, place, "\n".join(text.strip().splitlines()[-_ERROR_LINES:]))
+            return EXIT_FAILED
+    return 0
+
+
+def _lock(run: RunDir, place: loop.Rank) -> contextlib.AbstractContextManager[bool]:
+    """The run's lock. A job that Slurm has started again asks its predecessor to leave, and waits for it."""
+    if place.job:
+        lock.claim(run, place.job, place.restarts)
+    return lock.only_trainer(run, _HANDOVER_S if place.restarts else 0.0)
+
+
+def _check_restarts(config: RunConfig, place: loop.Rank) -> None:
+    """Raise UserError when Slurm has started the job more often than it may."""
+    most = config.resources.max_restarts
+    if place.restarts > most:
+        raise UserError(
+            f"Slurm has started this job again {place.restarts} times, and resources.max_restarts = {most}; see why "
+            "with `cl-bench logs`, then `cl-bench retry` goes on from the last save"
+        )
+
+
+def _write_failed(run: RunDir, place: loop.Rank, error: str) -> None:
+    """Write why the run failed, with whose attempt it was."""
+    known = status.read(run)
+    status.write(run, known, state="FAILED", error=error, job=place.job, restarts=place.restarts, node=place.node)
+
+
+def _not_needed(run: RunDir, place: loop.Rank) -> int:
+    """Why this process does not train, in the log; the exit code says whether the job should come back for it."""
+    known = status.read(run)
+    if known.state not in FINISHED and place.restarts and known.job == place.job:
+        log.info("%s: an earlier start of this job has not let go of it yet", run.run_id)
+        return EXIT_NOT_LET_GO
+    log.info("%s is finished, or another process is training it; leaving it alone", run.run_id)
+    return 0
+
+
+def leave(code: int) -> None:
+    """End the process at once: Python's finalisation races gloo's thread and may abort a finished run."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

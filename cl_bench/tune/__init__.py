@@ -1,0 +1,1 @@
+"""Search for the start length and duration of a curriculum."""

@@ -1,0 +1,184 @@
+"""A probe: the beginning of a run, under the schedules of the whole run, and the verdict on its perplexity."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from cl_bench.config import RunConfig
+from cl_bench.config.schema import ConfigError
+from cl_bench.config.tune import DEFAULT_STARTS, TuneConfig
+from cl_bench.schedules import learning_rate, seqlen
+
+_TUNABLE = ("fixed_linear", "fixed_root")
+_DEFAULT_VALUES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """What is searched."""
+
+    starts: tuple[int, ...]
+    """Lengths in tokens, shortest first."""
+    durations: tuple[int, ...]
+    """Values of T in steps, shortest first."""
+
+
+def space(run: RunConfig, asked: TuneConfig) -> Space:
+    """The start lengths and values of T to choose from. Raises ConfigError for what cannot be searched."""
+    cur = run.curriculum
+    if cur.schedule not in ("baseline", *_TUNABLE):
+        raise ConfigError(
+            f"curriculum.schedule = {cur.schedule}: has no start length and T to search for; choose "
+            "curriculum=fixed_linear or fixed_root"
+        )
+    starts = asked.starts or tuple(s for s in DEFAULT_STARTS if s < run.max_difficulty and not s % cur.difficulty_step)
+    for start in starts:
+        if start >= run.max_difficulty:
+            raise ConfigError(
+                f"tune.starts = {start} is not below the length at the end, {run.max_difficulty} tokens; leave it out"
+            )
+        if start % cur.difficulty_step:
+            raise ConfigError(
+                f"tune.starts = {start} is not a multiple of curriculum.difficulty_step = {cur.difficulty_step}; "
+                "change one of them"
+            )
+    if not starts:
+        raise ConfigError(
+            f"tune.starts = []: none of 8, 16, 32, 64 is below the length at the end ({run.max_difficulty} tokens) and "
+            f"a multiple of curriculum.difficulty_step = {cur.difficulty_step}; give some"
+        )
+    high = asked.high or run.baseline_steps
+    step = asked.resolution or max(1, high // _DEFAULT_VALUES)
+    low = asked.low or step
+    durations = tuple(range(-(-low // step) * step, high + 1, step))
+    if not durations:
+        raise ConfigError(
+            f"tune.resolution = {step}: no multiple of it lies between T = {low} and {high} (tune.low, tune.high); "
+            "lower it or widen them"
+        )
+    found = Space(starts, durations)
+    _check_size(run, asked, found)
+    return found
+
+
+def _check_size(run: RunConfig, asked: TuneConfig, found: Space) -> None:
+    """Raise ConfigError where a probe would be as long as the run, or too short to be judged."""
+    longest = candidate(run, asked, found.starts[-1], found.durations[0])  # in tokens; its steps are the largest
+    tokens = _warmup_tokens(longest, asked.warmups)
+    if tokens >= run.token_budget:
+        raise ConfigError(
+            f"tune.warmups = {asked.warmups:g}: a probe would consume {tokens:,} tokens, and the run itself ends at "
+            f"{run.token_budget:,}; lower it, or shorten the LR warmup (optim.warmup_tokens, warmup_steps)"
+        )
+    first = dataclasses.replace(whole(longest), token_budget=max(1, beginning(longest)))
+    steps = seqlen.extent(first).steps
+    if steps <= asked.skip:
+        raise ConfigError(
+            f"tune.skip = {asked.skip}: the LR warmup has {steps} steps with start {found.starts[-1]} and T "
+            f"{found.durations[0]}, and as many evaluations at most; lower it, or lengthen the warmup"
+        )
+
+
+def candidate(run: RunConfig, asked: TuneConfig, start: int, duration: int) -> RunConfig:
+    """The whole run with a curriculum from `start` over `duration` steps; a baseline's becomes linear."""
+    tried = dataclasses.replace(
+        run.curriculum,
+        name=asked.name,
+        schedule="fixed_linear" if run.curriculum.schedule == "baseline" else run.curriculum.schedule,
+        min_difficulty=start,
+        duration=float(duration),
+        duration_unit="steps",
+    )
+    return dataclasses.replace(run, curriculum=tried)
+
+
+def whole(run: RunConfig) -> RunConfig:
+    """The run with the ends of its schedules spelled out, so that another token budget does not move them."""
+    optim = dataclasses.replace(
+        run.optim,
+        decay_tokens=run.optim.decay_tokens or run.token_budget,
+        decay_steps=learning_rate.decay_steps(run),
+    )
+    return dataclasses.replace(run, optim=optim)
+
+
+def probe(run: RunConfig, asked: TuneConfig, start: int, duration: int) -> RunConfig:
+    """The first `warmups` LR warmups of a candidate: its lengths, learning rates and batches, step by step."""
+    tried = candidate(run, asked, start, duration)
+    tokens = _warmup_tokens(tried, asked.warmups)
+    interval = max(1, tokens // asked.evaluations)
+    if run.evaluation.interval_tokens is not None:
+        interval = min(interval, run.evaluation.interval_tokens)
+    return dataclasses.replace(
+        whole(tried),
+        token_budget=tokens,
+        evaluation=dataclasses.replace(run.evaluation, interval_tokens=interval),
+        cell=f"{asked.name}: start {start}, T {duration}",
+    )
+
+
+def beginning(tried: RunConfig) -> int:
+    """Tokens of the very beginning of a candidate or its probe: its first LR warmup."""
+    return _warmup_tokens(tried, 1)
+
+
+def _warmup_tokens(tried: RunConfig, times: float) -> int:
+    """Tokens consumed when the LR warmup has passed so many times."""
+    optim = tried.optim
+    if optim.warmup_steps:
+        return seqlen.tokens_after(tried, math.ceil(times * optim.warmup_steps))
+    if optim.warmup_tokens:
+        return math.ceil(times * optim.warmup_tokens)
+    raise ConfigError(
+        "optim.warmup_steps and optim.warmup_tokens are unset or 0: a probe lasts a few LR warmups; set one of them"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What a probe's perplexity showed."""
+
+    steady: bool
+    begins_steady: bool
+    worst_ratio: float
+    """Largest perplexity over the best before it; inf where it was not finite."""
+    worst_tokens: int
+    """Consumed tokens at that evaluation."""
+    diverged: bool
+
+    def in_words(self) -> str:
+        """'steady, at most 1.05x its best', or what was wrong."""
+        if self.diverged:
+            return "diverged"
+        if math.isinf(self.worst_ratio):
+            return f"perplexity not finite at {self.worst_tokens:,} tokens"
+        if self.steady:
+            return f"steady, at most {self.worst_ratio:.3g}x its best"
+        when = "later" if self.begins_steady else "at the beginning"
+        return f"fluctuates {when}, {self.worst_ratio:.3g}x its best at {self.worst_tokens:,} tokens"
+
+
+def judge(tokens: Sequence[int], ppl: Sequence[float], *, asked: TuneConfig, beginning: int, diverged: bool) -> Judged:
+    """Whether perplexity stayed at or below `threshold` times its best so far, throughout and in the first tokens.
+
+    The first evaluation is that of the untrained model; it and the `skip` next ones are not judged, but the best so far
+    counts them.
+    """
+    worst, worst_tokens = 0.0, 0
+    steady = begins_steady = True
+    best = math.inf
+    for number, (at, value) in enumerate(zip(tokens, ppl, strict=True)):
+        if number > asked.skip or not math.isfinite(value):
+            ratio = value / best if math.isfinite(value) else math.inf
+            if ratio > worst:
+                worst, worst_tokens = ratio, at
+            if ratio > asked.threshold:
+                steady = False
+                begins_steady = begins_steady and at > beginning
+        best = min(best, value) if math.isfinite(value) else best
+    if diverged:
+        steady = False
+        begins_steady = begins_steady and bool(tokens) and tokens[-1] > beginning
+    return Judged(steady, begins_steady, worst, worst_tokens, diverged)

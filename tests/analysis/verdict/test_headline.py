@@ -1,0 +1,192 @@
+"""What is called a difference, what is a bound, and the sentence that says it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from analysis import load_runs
+from analysis.__main__ import main
+from analysis.report import analyse
+from analysis.stats.savings import cells, savings
+from analysis.verdict.caveats import disagree
+from analysis.words import percent
+from cl_bench.runs.paths import RunDir
+from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
+
+ROOT = {"name": "fixed_root", "schedule": "fixed_root", "min_difficulty": 8, "duration": 0.4, "root_degree": 2}
+
+
+def seeds_of(outputs: Path, needs: list[int], curriculum: dict[str, object], **config: object) -> list[RunDir]:
+    """Baselines that take 1,000 tokens to a loss of 2, and curricula that take `needs`."""
+    made = []
+    for seed, tokens in enumerate(needs, 1):
+        made.append(make_run(outputs, [5, 2], tokens=[0, 1000], curriculum=BASELINE, seed=seed, **config))
+        made.append(make_run(outputs, [5, 2], tokens=[0, tokens], curriculum=curriculum, seed=seed, **config))
+    return made
+
+
+def test_calls_are_corrected_for_the_cells_looked_at(tmp_path: Path) -> None:
+    # Ratios 0.9, 0.93, 0.88: logs with mean -0.10192 and standard error 0.01601, t = 6.36 on 2 degrees. Alone p is
+    # 1 - t / sqrt(2 + t^2) = 0.0239; one of two such cells is not called: Holm doubles the smaller p.
+    near = seeds_of(tmp_path, [900, 930, 880], LINEAR)
+    same = seeds_of(tmp_path, [900, 930, 870], LINEAR, optim={"lr": 4e-3})
+    (alone,) = cells(savings(load_runs(make_sweep(tmp_path, near, "alone"))))
+    both = cells(savings(load_runs(make_sweep(tmp_path, near + same, "both"))))
+    assert (alone["difference"], alone["cells_tested"]) == ("saved", 1)
+    assert alone["token_p"] == alone["token_p_holm"] == pytest.approx(0.0239, abs=2e-4)
+    assert [c["cells_tested"] for c in both] == [2, 2]
+    p = [c["token_p"] for c in both]
+    assert [c["token_p_holm"] for c in both] == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+    assert [c["difference"] for c in both] == ["saved", "saved"]
+    third = seeds_of(tmp_path, [900, 930, 860], LINEAR, optim={"lr": 1e-3})
+    three = cells(savings(load_runs(make_sweep(tmp_path, near + same + third, "three"))))
+    assert [c["difference"] for c in three] == ["undecided"] * 3  # 3 x 0.0239 is above 0.05
+
+
+def test_a_cost_is_called_as_a_cost_and_noise_is_undecided(tmp_path: Path) -> None:
+    # A target that the curriculum reaches late: 2 is where its baseline ended, its own curve takes twice the tokens.
+    cost = seeds_of(tmp_path, [2000, 2100, 1900], LINEAR)
+    noise = seeds_of(tmp_path, [500, 1400, 1000], ROOT)
+    runs = load_runs(make_sweep(tmp_path, cost + noise))
+    by_name = {c["curriculum"]: c for c in cells(savings(runs))}
+    assert by_name["fixed_linear"]["difference"] == "cost"
+    assert by_name["fixed_root"]["difference"] == "undecided"
+    sentence = analyse(runs).verdict["sentence"]
+    assert (
+        "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root 11% fewer (" in sentence
+    )
+    assert "Of 2 cells none saved tokens, 1 cost more, 1 undecided (5% for all of them together, Holm)." in sentence
+
+
+def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
+    made = pair(tmp_path, [5, 4, 3, 2], [5, 4.5, 4, 3.5], seed=1) + pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=2)
+    answer = analyse(load_runs(make_sweep(tmp_path, made))).verdict
+    (cell,) = answer["cells"]
+    # ratios: above 1 and 2/3
+    assert cell["token_saving_bound"] == pytest.approx(1 - math.sqrt(2 / 3))
+    assert (cell["censored"], cell["token_saving_low"], cell["difference"]) == ("at_most", None, "undecided")
+    # As far as both got: the baseline was at 3.5 after 1,500 of the curriculum's 3,000 tokens; the other pair arrived.
+    assert cell["both_saving"] == pytest.approx(1 - math.sqrt(2 * 2 / 3))
+    assert cell["token_saving_high"] > cell["token_saving_bound"]
+    assert "fixed_linear saved at most 18% of the tokens (1 of 2 seeds arrived; 15% more tokens" in answer["sentence"]
+    assert any("In 1 cell not every run reached the target" in c for c in answer["caveats"])
+    json.dumps(answer, allow_nan=False)
+
+
+def test_a_given_target_that_a_baseline_missed_is_at_least(tmp_path: Path) -> None:
+    made = pair(tmp_path, [5, 4, 3, 2.5], [5, 3, 2, 1], seed=1) + pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=2)
+    answer = analyse(load_runs(make_sweep(tmp_path, made)), target_ppl=math.exp(2)).verdict
+    (cell,) = answer["cells"]
+    assert cell["censored"] == "at_least"
+    assert cell["token_saving_bound"] == pytest.approx(1 / 3)  # 2,000 of more than 3,000, and of 3,000
+    assert "saved at least 33% of the tokens (1 of 2 seeds arrived; a baseline did not)" in answer["sentence"]
+
+
+def test_a_curriculum_that_never_arrives_can_be_called_a_cost(tmp_path: Path) -> None:
+    # Each is after its 2,000 tokens where its baseline was after 1,000, 950 and 1,050.
+    made = []
+    for seed, there in ((1, 1000), (2, 950), (3, 1050)):
+        made += [
+            make_run(tmp_path, [5, 3, 2], tokens=[0, there, 2000], curriculum=BASELINE, seed=seed),
+            make_run(tmp_path, [5, 3], tokens=[0, 2000], curriculum=LINEAR, seed=seed),
+        ]
+    answer = analyse(load_runs(make_sweep(tmp_path, made))).verdict
+    (cell,) = answer["cells"]
+    assert (cell["token_saving"], cell["censored"], cell["difference"]) == (None, "at_most", "cost")
+    assert cell["both_saving"] == pytest.approx(1 - 2 / (1.0 * 0.95 * 1.05) ** (1 / 3))
+    assert "never reached it; 100% more tokens as far as both got" in answer["sentence"]
+
+
+def test_a_curve_that_begins_at_the_target_bounds_the_saving(tmp_path: Path) -> None:
+    # First looked at after 500 tokens, and there already; its baseline got there after 1,000.
+    base = make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)
+    early = make_run(tmp_path, [1.9, 1.8], tokens=[500, 1000], curriculum=LINEAR)
+    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, [base, early]))))
+    assert (cell["token_saving"], cell["censored"], cell["token_saving_bound"]) == (
+        None,
+        "at_least",
+        pytest.approx(0.5),
+    )
+    assert "begins at or below the target" in cell["note"]
+
+
+def test_a_baseline_that_begins_at_the_target_leaves_nothing_to_compare(tmp_path: Path) -> None:
+    base = make_run(tmp_path, [2, 2.5], tokens=[500, 1000], curriculum=BASELINE)
+    other = make_run(tmp_path, [5, 2], tokens=[500, 1000], curriculum=LINEAR)
+    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, [base, other]))))
+    assert (cell["token_saving"], cell["token_saving_bound"]) == (None, None)
+    assert "the baseline begins at or below the target" in cell["note"]
+
+
+def test_the_headline_says_where_a_weaker_baseline_was_beaten(tmp_path: Path) -> None:
+    best = [make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)]
+    made = best + pair(tmp_path, [5, 3.0], [5, 2.0], optim={"lr": 1e-3})
+    sentence = analyse(load_runs(make_sweep(tmp_path, made))).verdict["sentence"]
+    assert "at batch 8, LR 1e-3, where the baseline ends at perplexity 20.1 (the best at 7.39)" in sentence
+
+
+def test_a_running_curriculum_has_not_reached_it_yet(tmp_path: Path) -> None:
+    base = make_run(tmp_path, [5, 4, 2], curriculum=BASELINE)
+    running = make_run(tmp_path, [5, 4], curriculum=LINEAR, state="PENDING")
+    assert "has not reached it yet" in analyse(load_runs(make_sweep(tmp_path, [base, running]))).verdict["sentence"]
+
+
+def test_seeds_without_a_finished_baseline_wait_and_are_counted(tmp_path: Path) -> None:
+    made = pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=1)
+    made += [
+        make_run(tmp_path, [5, 4], curriculum=BASELINE, state="PENDING", seed=2),
+        make_run(tmp_path, [5, 2], curriculum=LINEAR, seed=2),
+    ]
+    answer = analyse(load_runs(make_sweep(tmp_path, made))).verdict
+    (cell,) = answer["cells"]
+    assert (cell["of"], cell["waiting"], cell["token_saving"]) == (2, 1, pytest.approx(1 / 3))
+    assert any("1 curriculum run cannot be compared yet" in c for c in answer["caveats"])
+
+
+def test_a_diverged_baseline_takes_its_cells_figure_away(tmp_path: Path) -> None:
+    made = pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=1)
+    made += [
+        make_run(tmp_path, [5, 300], curriculum=BASELINE, state="DIVERGED", seed=2),
+        make_run(tmp_path, [5, 2], curriculum=LINEAR, seed=2),
+    ]
+    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, made))))
+    assert (cell["token_saving"], cell["token_saving_bound"], cell["censored"]) == (None, None, "unbounded")
+    assert "the baseline diverged" in cell["note"]
+
+
+def test_rank_hours_count_the_ranks(tmp_path: Path) -> None:
+    runs = load_runs(make_sweep(tmp_path, pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1])))
+    ranks = runs.runs["role"].map({"baseline": 1, "curriculum": 2})
+    runs = dataclasses.replace(runs, runs=runs.runs.assign(world_size=ranks), attempts=runs.attempts.iloc[:0])
+    (row,) = savings(runs).to_dict("records")
+    assert row["time_saving"] == pytest.approx(1 / 3)
+    assert row["rank_hour_saving"] == pytest.approx(1 - 2 * 2 / 3)
+    assert row["rank_hours_to_target"] == pytest.approx(2 * 20 / 3600)
+    assert row["baseline_rank_hours"] == pytest.approx(30 / 3600)
+
+
+def test_ways_to_read_a_crossing_are_compared(tmp_path: Path) -> None:
+    # The curriculum dips to the baseline's final 2 at 1,000 tokens, and is there for good only at 3,500.
+    made = pair(tmp_path, [5, 4, 3, 2.5, 2], [5, 2, 3, 3, 1])
+    folder = make_sweep(tmp_path, made)
+    answer = analyse(load_runs(folder)).verdict
+    (cell,) = answer["cells"]
+    assert cell["token_saving_interpolate"] == cell["token_saving_first"] == pytest.approx(0.75)
+    assert cell["token_saving_sustained"] == pytest.approx(1 - 3500 / 4000)
+    assert disagree(cell)
+    assert any("how a crossing is read" in c for c in answer["caveats"])
+    sustained = analyse(load_runs(folder), method="sustained").verdict
+    assert sustained["cells"][0]["token_saving"] == pytest.approx(0.125)
+    assert main(["report", str(folder), "--crossing", "sustained"]) == 0
+    written = json.loads((folder / "verdict.json").read_text())
+    assert (written["crossing"], written["cells"][0]["token_saving"]) == ("sustained", pytest.approx(0.125))
+    assert "--crossing sustained" in (folder / "report.html").read_text()
+
+
+def test_percent_in_words() -> None:
+    assert [percent(v) for v in (0.374, -0.3, -0.001)] == ["37%", "−30%", "0%"]

@@ -1,0 +1,155 @@
+"""The plan of a grid: counts, costs, states, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from cl_bench.config import LaunchConfig, RunConfig, SweepConfig
+from cl_bench.config.schema import ConfigError
+from cl_bench.launch import estimate, plan
+from cl_bench.runs import status
+from cl_bench.runs.lock import only_trainer
+from cl_bench.runs.paths import RunDir, SweepDir, read_yaml
+from cl_bench.schedules import seqlen
+from tests.conftest import LINEAR, run_config
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> LaunchConfig:
+    return LaunchConfig(sweep=SweepConfig(name="s", question="why?"), outputs=str(tmp_path / "out"))
+
+
+def grid(text: Path, **changes: object) -> list[RunConfig]:
+    where = {"data": {"path": str(text)}}
+    return [
+        run_config(**where, curriculum=c, seed=s, **changes)
+        for c in ({"name": "baseline", "schedule": "baseline"}, LINEAR)
+        for s in (1, 2)
+    ]
+
+
+def test_a_grid_is_resolved_named_and_priced(text: Path, launch: LaunchConfig) -> None:
+    built = plan.build(grid(text), launch, plan.Corpora())
+    first, last = built.runs[0], built.runs[-1]
+    assert (first.role, last.role) == ("baseline", "curriculum")
+    assert first.cell == "baseline b8 lr2e-3"
+    assert last.cell == "fixed_linear b8 lr2e-3"
+    assert last.shape == "8→full over 40%"
+    # 20,000 tokens in steps of 8 x 64
+    assert (first.extent.steps, first.extent.tokens, first.extent.lengths) == (40, 20_480, ((64, 40),))
+    # V h + P h + L (12 h² + 13 h) + 2 h = 256x32 + 64x32 + 2 (12,288 + 416) + 64
+    assert first.parameters == 35_712
+    # (6 N + 12 L C T) a token
+    assert first.flops == (6 * 35_712 + 12 * 2 * 32 * 64) * 20_480
+    assert built.hours_basis.startswith("assuming")
+    assert first.hours == pytest.approx(first.flops / 0.07e12 / 3600)
+
+
+def test_flops_follow_the_length() -> None:
+    curriculum = run_config(curriculum=LINEAR)
+    full, extent = run_config(), seqlen.extent(curriculum)
+    by_hand = sum((6 * 35_712 + 12 * 2 * 32 * d) * d * 8 * n for d, n in extent.lengths)
+    resolved_model = {"vocab_size": 256}
+    assert estimate.training_flops(run_config(curriculum=LINEAR, model=resolved_model), extent) == by_hand
+    a_token = by_hand / extent.tokens
+    assert (
+        a_token
+        < estimate.training_flops(run_config(model=resolved_model), seqlen.extent(full)) / seqlen.extent(full).tokens
+    )
+
+
+def test_duplicates_are_dropped(text: Path, launch: LaunchConfig) -> None:
+    built = plan.build(grid(text) + grid(text), launch, plan.Corpora())
+    assert (len(built.runs), built.duplicates, len(built.asked)) == (4, 4, 8)
+
+
+def test_states_come_from_disk(text: Path, launch: LaunchConfig) -> None:
+    ids = [r.run_id for r in plan.build(grid(text), launch, plan.Corpora()).runs]
+    for run_id, state in zip(ids, ("DONE", "DIVERGED", "FAILED", "RUNNING"), strict=True):
+        run = RunDir(launch.outputs, run_id)
+        run.root.mkdir(parents=True)
+        status.write(run, status.Status(), state=state)
+    built = plan.build(grid(text), launch, plan.Corpora())
+    # RUNNING without a process that holds the lock was killed
+    assert [r.state for r in built.runs] == ["done", "diverged", "failed", "interrupted"]
+    assert [r.to_train for r in built.runs] == [False, False, True, True]
+
+
+def test_a_run_in_training_elsewhere_is_left_alone(text: Path, launch: LaunchConfig, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    run = RunDir(launch.outputs, plan.build(grid(text), launch, plan.Corpora()).runs[0].run_id)
+    code = (
+        "import sys; from cl_bench.runs.lock import only_trainer; from cl_bench.runs.paths import RunDir\n"
+        "with only_trainer(RunDir.at(sys.argv[1])) as free: print(free, flush=True); sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout
+    assert holder.stdout.readline().strip() == "True"
+    assert plan.state_of(run) == "running"
+    with only_trainer(run) as free:
+        assert not free
+    holder.kill()  # a kill -9 cannot leave the lock stuck
+    holder.wait()
+    assert plan.state_of(run) == "new"
+
+
+def test_plan_csv_and_manifest(text: Path, launch: LaunchConfig) -> None:
+    built = plan.build(grid(text), launch, plan.Corpora())
+    plan.write_csv(built)
+    plan.write_configs(built)
+    sweep = SweepDir(launch.outputs, "s")
+    with sweep.plan.open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "run_id",
+        "cell",
+        "role",
+        "state",
+        "steps",
+        "tokens",
+        "distinct_seqlens",
+        "parameters",
+        "flops",
+        "hours",
+    ]
+    assert [int(r["distinct_seqlens"]) for r in rows] == [1, 1, 8, 8]
+    assert plan.write_manifest(built) == 0
+    manifest = json.loads(sweep.manifest.read_text())
+    assert manifest["question"] == "why?"
+    assert [r["role"] for r in manifest["runs"]] == ["baseline"] * 2 + ["curriculum"] * 2
+    assert RunDir(launch.outputs, rows[0]["run_id"]).config.exists()
+    fewer = plan.build(grid(text)[:1], launch, plan.Corpora())
+    assert plan.write_manifest(fewer) == 3  # said, and the runs stay
+
+
+def test_only_a_run_still_to_be_trained_gets_other_resources(text: Path, launch: LaunchConfig) -> None:
+    built = plan.build(grid(text), launch, plan.Corpora())
+    plan.write_configs(built)
+    run = RunDir(launch.outputs, built.runs[0].run_id)
+    for state, ranks in (("FAILED", 2), ("DONE", 2)):
+        status.write(run, status.Status(), state=state)
+        plan.write_configs(plan.build(grid(text, resources={"tasks_per_node": ranks}), launch, plan.Corpora()))
+        assert read_yaml(run.config)["resources"]["tasks_per_node"] == 2
+    plan.write_configs(plan.build(grid(text, resources={"tasks_per_node": 4}), launch, plan.Corpora()))
+    assert read_yaml(run.config)["resources"]["tasks_per_node"] == 2
+
+
+def test_one_bad_run_refuses_the_grid_before_anything_is_written(text: Path, launch: LaunchConfig) -> None:
+    too_short = run_config(data={"path": str(text)}, curriculum=LINEAR | {"duration": 0.001})
+    with pytest.raises(ConfigError, match="less than one step"):
+        plan.build([*grid(text), too_short], launch, plan.Corpora())
+    assert not Path(launch.outputs).exists()
+
+
+def test_outputs_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        plan.check_writable(str(tmp_path / "file" / "outputs"))
