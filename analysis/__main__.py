@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare as curves
 from analysis import figures, print_figures, report, watch
+from analysis.answer import Options
 from analysis.paper import compare, tables
 from analysis.readers import source
 from analysis.stats.crossings import METHODS
@@ -77,9 +78,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _options(args: argparse.Namespace) -> report.Options:
+def _options(args: argparse.Namespace) -> Options:
     searches = tuple(name for name in args.tuning.split(",") if name)
-    return report.Options(args.target, args.crossing, args.price, searches)
+    return Options(args.target, args.crossing, args.price, searches)
 
 
 def _report(args: argparse.Namespace) -> report.Report:

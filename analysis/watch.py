@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 from analysis import report
+from analysis.answer import Options
 from analysis.readers.source import Source
-from analysis.report import Options, Report
+from analysis.report import Report
 from cl_bench.errors import UserError
 from cl_bench.runs.status import AT_WORK
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.page.document import render
 from tests.analysis.synthetic import make_report
-from tests.analysis.test_page import LAUNCH_ARGS
+from tests.analysis.page.test_page import LAUNCH_ARGS
 
 _TIMES = 5
 

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import signal
 
-from analysis.stats.best_vs_best import Cell, best_baseline, best_curriculum, crossfitted, measure
-from analysis.stats.crossings import Floats
-from analysis.stats.curves import Curve
-from analysis.stats.holm import holm
-from analysis.stats.intervals import Estimate, Pair, estimate, pair_of
-from analysis.stats.over_targets import targets_of
-from analysis.stats.pairs import both_log_ratio
+from analysis.schema import Cell
+from analysis.stats.best_vs_best import best_baseline, best_curriculum, crossfitted, measure
+from analysis.stats.crossings import Curve, Floats
+from analysis.stats.intervals import Estimate, Pair, estimate, holm, pair_of
+from analysis.stats.over_targets import target_losses
+from analysis.stats.pairs import common_log_ratio
 
 BUDGET = 1e9
 """Tokens of a run."""
@@ -102,8 +101,7 @@ def at_final(pairs: Pairs) -> Estimate:
 
 def at_both(pairs: Pairs) -> Estimate:
     """What differences are called on: each seed as far as both of its runs got."""
-    logs = [both_log_ratio(ours, theirs, float(theirs.loss[-1]), "interpolate") for ours, theirs in pairs]
-    return estimate([Pair(v, "" if math.isfinite(v) else "unbounded") for v in logs])
+    return estimate([Pair.exact(common_log_ratio(ours, theirs, theirs.final, "interpolate")) for ours, theirs in pairs])
 
 
 def at_given(pairs: Pairs, target_loss: float | None = None) -> Estimate:
@@ -118,7 +116,7 @@ def at_given(pairs: Pairs, target_loss: float | None = None) -> Estimate:
 
 def at_deepest(pairs: Pairs) -> Estimate:
     """All seeds at the deepest target that every run of the cell reached."""
-    return at_given(pairs, float(targets_of(pairs)[-1]))
+    return at_given(pairs, float(target_losses(pairs)[-1]))
 
 
 READINGS: dict[str, Callable[[Pairs], Estimate]] = {

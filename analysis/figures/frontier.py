@@ -20,7 +20,8 @@ from analysis.figures.style import (
     styled_layout,
 )
 from analysis.schema import method_names
-from analysis.stats.boundary import edge_words, multiple_words, plain_rows, select
+from analysis.stats.boundary import plain_rows, select
+from analysis.verdict.boundary import edge_words, multiple_words
 
 _SYMBOLS = {"exact": "circle", "at_least": "triangle-up", "below": "triangle-down"}
 _MOST_LABELS = 12

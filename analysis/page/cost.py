@@ -50,7 +50,7 @@ def section(found: Cost) -> str:
         )
     hour = found.unit.hour_word
     rank = "an hour of one GPU" if hour == "GPU-hour" else "an hour of one rank, which is one process on a GPU or CPU"
-    tuned = any(cell["tuning_rank_hours"] for cell in found.cells)
+    tuned = any(cell.tuning_rank_hours for cell in found.cells)
     values = {
         "clocks": escape(clocks_in_words(found.runs)),
         "cells_table": cost_tables.cost_cells_table(found),

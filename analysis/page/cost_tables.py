@@ -24,10 +24,12 @@ from analysis.tables import Column, Table
 
 def cost_cells_table(found: Cost) -> Table:
     """Hours to the target of each cell, what they saved, and what is left of that once everything is counted."""
-    rows = pd.DataFrame(found.cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
+    names = ("curriculum", "variant", "global_batch_size", "lr")
+    columns_of = {name: [getattr(c.cell, name) for c in found.cells] for name in names}
+    rows = pd.DataFrame({"named": [c.cell.label for c in found.cells], **columns_of})
     unit = found.unit
     ours, theirs, lost, theirs_lost, tuned = (
-        [c[k] for c in found.cells]
+        [getattr(c, k) for c in found.cells]
         for k in (
             "rank_hours_to_target",
             "baseline_rank_hours_to_target",
@@ -40,8 +42,8 @@ def cost_cells_table(found: Cost) -> Table:
         *where_columns(rows, seed=False),
         _hours("to target", ours, unit, like=theirs),
         _hours("baseline", theirs, unit, like=ours),
-        percent_column(f"{unit.hour_word}s saved, runs alone", (c["saving_alone"] for c in found.cells)),
-        percent_column("everything counted", (c["saving_counted"] for c in found.cells)),
+        percent_column(f"{unit.hour_word}s saved, runs alone", (c.saving_alone for c in found.cells)),
+        percent_column("everything counted", (c.saving_counted for c in found.cells)),
     ]
     if any((*lost, *theirs_lost)):
         columns += [
@@ -51,11 +53,11 @@ def cost_cells_table(found: Cost) -> Table:
     if any(tuned):
         columns += [
             _hours("tuning", tuned, unit),
-            Column("runs to pay it back", [_runs(c["break_even"]) for c in found.cells], number=True),
+            Column("runs to pay it back", [_runs(c.break_even) for c in found.cells], number=True),
         ]
     if found.price is not None:
         alone, counted = (
-            [None if c[k] is None else c[k] * found.price for c in found.cells]
+            [None if (v := getattr(c, k)) is None else v * found.price for c in found.cells]
             for k in ("saved_rank_hours", "saved_rank_hours_counted")
         )
         decimals = decimals_for([*alone, *counted])
@@ -64,8 +66,8 @@ def cost_cells_table(found: Cost) -> Table:
             Column("money, everything counted", numbers(counted, decimals, sign=True), number=True),
         ]
     columns += [
-        Column("reached", [f"{c['reached']} of {c['of']}" for c in found.cells], number=True),
-        *column_if_any("unlike clocks", [c["unlike"] for c in found.cells]),
+        Column("reached", [f"{c.reached} of {c.seeds}" for c in found.cells], number=True),
+        *column_if_any("unlike clocks", [c.unlike for c in found.cells]),
     ]
     return Table("Hours to the target by cell, mean over seeds", columns, "No curriculum run to compare yet.")
 

@@ -120,8 +120,8 @@ class ReportData:
     """analysis.stats.correlation.correlations() of the runs."""
     attempts: pd.DataFrame
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
-    cost: hours.Cost | None = None
-    """What the runs cost; None: the runs alone, without tuning."""
+    cost: hours.Cost
+    """What the runs cost."""
     ours: bool = True
     """Whether the curves are of this tool's own runs."""
     refresh_s: float | None = None
@@ -140,9 +140,8 @@ _POINTS_A_CURVE = (400, 150, 60, 24, 16)
 def render(report: ReportData) -> str:
     """The whole page as one HTML document."""
     page = ""
-    spent = _spent(report)
     for max_points in _worth_trying(report):
-        page = _document(report, spent, max_points)
+        page = _document(report, max_points)
         if len(page.encode()) <= SIZE_LIMIT_BYTES:
             break
     return page
@@ -160,7 +159,7 @@ def _worth_trying(report: ReportData) -> Sequence[int]:
     return [p for p in _POINTS_A_CURVE if least(p) <= SIZE_LIMIT_BYTES] or _POINTS_A_CURVE[-1:]
 
 
-def _document(report: ReportData, spent: hours.Cost, max_points: int) -> str:
+def _document(report: ReportData, max_points: int) -> str:
     unit = _unit(report)
     drawn = all_figures(report, max_points)
     plotly_js = _plotly_js()
@@ -182,7 +181,7 @@ def _document(report: ReportData, spent: hours.Cost, max_points: int) -> str:
         "evals_left_out": _left_out(drawn["validation"]),
         "key": key.key(report.runs),
         "savings_section": page_savings.section(report.verdict, report.savings, unit),
-        "cost_section": page_cost.section(spent),
+        "cost_section": page_cost.section(report.cost),
         "stability_section": page_stability.section(report, drawn, unit, max_points),
         "runs_table": tables.runs_table(report.runs, unit),
         "methods": _list(_methods(report), "methods"),
@@ -237,12 +236,8 @@ def all_figures(report: ReportData, max_points: int = _POINTS_A_CURVE[0]) -> dic
         **page_savings.drawn(report.verdict, report.savings, report.targets, colors),
         **page_stability.drawn(report, colors, unit, max_points),
         "schedule": figures.length_schedule(runs, train, unit=unit),
-        **page_cost.drawn(_spent(report), runs),
+        **page_cost.drawn(report.cost, runs),
     }
-
-
-def _spent(report: ReportData) -> hours.Cost:
-    return report.cost or hours.cost(report.runs, report.train, report.attempts, report.savings)
 
 
 def _unit(report: ReportData) -> TimeUnit:

@@ -13,8 +13,9 @@ import pandas as pd
 from analysis import figures
 from analysis.figures import Figure, TimeUnit
 from analysis.page import tables
-from analysis.stats.boundary import SPIKE_RATIO, sentence
+from analysis.stats.boundary import SPIKE_RATIO
 from analysis.stats.correlation import MIN_POINTS
+from analysis.verdict.boundary import boundary_sentence
 
 if TYPE_CHECKING:
     from analysis.page.document import ReportData
@@ -60,7 +61,7 @@ def drawn(report: ReportData, colors: Mapping[str, str], unit: TimeUnit, max_poi
 
 def section(report: ReportData, placed: Mapping[str, Figure], unit: TimeUnit, max_points: int) -> str:
     """The section's HTML, with a place for each of the figures of :func:`drawn`."""
-    words = sentence(report.frontier) if len(report.train) else _UNSEEN
+    words = boundary_sentence(report.frontier) if len(report.train) else _UNSEEN
     methods = list(figures.stability_maps(report.stability))
     maps = "\n".join(_map_figure(i, method) for i, method in enumerate(methods))
     left_out = escape(placed["training"]["layout"].get("meta", {}).get("left_out", ""))

@@ -25,11 +25,13 @@ from analysis.page.columns import (
     where_columns,
 )
 from analysis.schema import method_names
-from analysis.stats.boundary import Along, edge_words, multiple_words, plain_rows, proportion, select, short
+from analysis.stats.boundary import Along, plain_rows, proportion, select, short
 from analysis.stats.correlation import MEASURES
+from analysis.stats.crossings import METHODS
 from analysis.stats.intervals import METHOD_WORDS
 from analysis.tables import Column, Table
-from analysis.verdict.caveats import DISAGREE, disagree
+from analysis.verdict.boundary import edge_words, multiple_words
+from analysis.verdict.caveats import DISAGREE
 
 _CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
 
@@ -88,9 +90,15 @@ def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         percent_column("first evaluation at the target", (c["token_saving_first"] for c in cells)),
         percent_column("first crossing, interpolated", (c["token_saving_interpolate"] for c in cells)),
         percent_column("last crossing, interpolated", (c["token_saving_sustained"] for c in cells)),
-        Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if disagree(c) else "" for c in cells]),
+        Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if _disagree(c) else "" for c in cells]),
     ]
     return Table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
+
+
+def _disagree(cell: Mapping[str, Any]) -> bool:
+    points = [cell[f"token_saving_{m}"] for m in METHODS]
+    known = [p for p in points if p is not None]
+    return bool(known) and (len(known) < len(points) or max(known) - min(known) > DISAGREE)
 
 
 def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.paper.facts import Cell, Claim, Experiment
-from analysis.paper.measure import Group, Saved, saved_at_validation, saved_at_zeroshot
+from analysis.paper.measure import Group, Saved, plain_estimate, saved_at_validation, saved_at_zeroshot
 from analysis.schema import Runs
 from cl_bench.runs.status import FINISHED
 
@@ -70,7 +70,7 @@ def _saving(runs: Runs, published: Claim, name: str, cells: Cells) -> dict[str, 
 
 
 def _entry(name: str, saved: Saved, what: str) -> dict[str, Any]:
-    figure = saved.get(what)
+    figure = plain_estimate(saved.tokens if what == "tokens" else saved.time)
     if figure is None:
         return _none(saved.why_not or "no figure", name)
-    return {"cell": name, "saved": dataclasses.asdict(figure), "at_least": saved.at_least, "why_not": ""}
+    return {"cell": name, "saved": figure, "at_least": saved.at_least, "why_not": ""}

@@ -105,9 +105,9 @@ def _measured(runs: Runs, one: _Placed, placed: list[_Placed], stable: Any) -> d
     }
     baseline = _small_baseline(one, placed)
     if baseline is not None and baseline is not one:
-        found["saved"] = {"against": baseline.group.name} | dataclasses.asdict(
-            measure.saved_at_validation(runs, one.group, baseline.group)
-        )
+        found["saved"] = {"against": baseline.group.name} | measure.saved_at_validation(
+            runs, one.group, baseline.group
+        ).plain()
     return found
 
 

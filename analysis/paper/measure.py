@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.schema import Runs
 from analysis.stats.crossings import saving
-from analysis.stats.intervals import summarise
+from analysis.stats.intervals import Estimate, estimate_savings
 from analysis.stats.pairs import compare_runs
 from cl_bench.runs.paths import RunDir, SweepDir
 
@@ -47,29 +47,30 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A figure over seeds."""
-
-    value: float
-    low: float | None
-    """None with one seed."""
-    high: float | None
-    seeds: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a group needed less than a baseline; None where that was not measured, with the reason."""
+    """Savings of a group against a baseline; None if not measured, with the reason."""
 
     tokens: Estimate | None = None
     time: Estimate | None = None
     why_not: str = ""
     at_least: bool = False
-    """Whether the true saving may be larger: what it stands on was looked at in a few saves only."""
+    """Whether the true saving may be larger, since only a few saves were evaluated."""
 
-    def get(self, what: str) -> Estimate | None:
-        """'tokens' or 'time'."""
-        return self.tokens if what == "tokens" else self.time
+    def plain(self) -> dict[str, Any]:
+        """Values that JSON can hold."""
+        return {
+            "tokens": plain_estimate(self.tokens),
+            "time": plain_estimate(self.time),
+            "why_not": self.why_not,
+            "at_least": self.at_least,
+        }
+
+
+def plain_estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    """Point, interval and seeds as JSON can hold them."""
+    if estimate is None:
+        return None
+    return {"value": estimate.point, "low": estimate.low, "high": estimate.high, "seeds": estimate.n}
 
 
 def groups(runs: Runs) -> list[Group]:
@@ -133,13 +134,13 @@ def saved_at_validation(runs: Runs, group: Group, baseline: Group) -> Saved:
         ours, theirs = group.of_seed(seed), baseline.of_seed(seed)
         if ours is None or theirs is None:
             return Saved(why_not=f"{baseline.name} has no seed {seed}")
-        found = compare_runs(runs, str(ours["run_id"]), str(theirs["run_id"]))
-        if not found.reached:
-            note = found.note.replace(str(ours["state"]), str(ours["state"]).lower())
+        pair = compare_runs(runs, str(ours["run_id"]), str(theirs["run_id"]))
+        if not pair.reached:
+            note = pair.note.replace(str(ours["state"]), str(ours["state"]).lower())
             note = note.replace(str(theirs["state"]), str(theirs["state"]).lower())
             return Saved(why_not=_in_words(note, group, baseline, seed))
-        tokens.append(found.saved("tokens"))
-        seconds.append(found.saved("seconds"))
+        tokens.append(pair.plain_saving("token"))
+        seconds.append(pair.plain_saving("time"))
     return Saved(_estimate(tokens), _estimate(seconds), why_not=_nothing(tokens, seconds))
 
 
@@ -156,10 +157,8 @@ def _nothing(*figures: Sequence[float]) -> str:
 
 
 def _estimate(savings: Sequence[float]) -> Estimate | None:
-    if not all(math.isfinite(s) for s in savings):
-        return None
-    point, low, high = summarise(savings)
-    return Estimate(point, low, high, len(savings))
+    estimate = estimate_savings(savings)
+    return None if estimate.point is None else estimate
 
 
 # --- zero-shot --------------------------------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import pandas as pd
 from scipy import stats
 
-from analysis.stats.intervals import CONFIDENCE
+from analysis.words import CONFIDENCE
 from cl_bench.runs.identity import short_float
 
 SPIKE_RATIO = 1.2
@@ -267,78 +267,6 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
         {str(k): None if v is None or v != v else (int(v) if k in whole else v) for k, v in row.items()}
         for row in table.to_dict("records")
     ]
-
-
-def sentence(table: pd.DataFrame) -> str:
-    """The answer in a sentence, from :func:`frontiers`: the setting and batches where most can be said."""
-    rows = select(table)
-    if rows.empty:
-        return ""
-    if rows["diverged"].sum():
-        return "Largest stable LR " + _at_batches(rows)
-    count = int(rows["runs"].sum())
-    waiting = int(rows["unfinished"].sum())
-    reached = f"None of {count} runs" if count > 1 else "The one run has not"
-    text = f"{reached} diverged" + (f" so far ({waiting} not finished)" if waiting else "")
-    text += "; the edge of stability is not reached yet" if waiting else ": the edge of stability lies beyond this grid"
-    calm = select(table, spikes=True)
-    if not calm["kind"].isin(["exact", "below"]).any():
-        return f"{text}."
-    ratio = float(calm["max_loss_ratio_allowed"].iloc[0])
-    return f"{text}. Largest LR whose loss ratio stays within {ratio:g} {_at_batches(calm)}"
-
-
-def _at_batches(rows: pd.DataFrame) -> str:
-    """ "at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more)." and what else there is."""
-    rows = rows.assign(told=rows["multiple"].notna())
-    by_setting = rows.groupby("setting", sort=False)["told"].agg(["sum", "size"])
-    own = rows[rows["setting"] == max(by_setting.index, key=lambda s: tuple(by_setting.loc[s]))]
-    told = own.groupby("at")["told"].sum()
-    # Two batches where both say something: to show one would be to choose.
-    best = sorted(told.index, key=lambda b: (told[b], b), reverse=True)[:_MOST_BATCHES]
-    shown = sorted(b for b in best if told[b] or b == best[0])
-    text = "; ".join(f"at batch {int(b)}: {_line_words(own[own['at'] == b])}" for b in shown) + "."
-    more = []
-    distinct = own[own["role"] != "baseline"][["curriculum", "variant"]].drop_duplicates()
-    if (n := len(distinct) - _MOST_CURRICULA) > 0:
-        more.append(f"{n} more curricul{'a' if n > 1 else 'um'}")
-    if (n := own["at"].nunique() - len(shown)) > 0:
-        more.append(f"{n} more batch size{'s' * (n > 1)}")
-    if (n := rows["setting"].nunique() - 1) > 0:
-        more.append(f"{n} more setting{'s' * (n > 1)}")
-    listed = f"{', '.join(more[:-1])} and {more[-1]}" if len(more) > 1 else "".join(more)
-    return f"{text} The table has {listed}." if more else text
-
-
-def _line_words(here: pd.DataFrame) -> str:
-    base, curricula = here[here["role"] == "baseline"][:1], here[here["role"] != "baseline"]
-    return ", ".join(_words(row) for row in plain_rows(pd.concat([base, curricula[:_MOST_CURRICULA]])))
-
-
-def _words(row: dict[str, Any]) -> str:
-    name = f"{row['curriculum']} {row['variant']}".strip()
-    times = multiple_words(row["multiple"], row["multiple_relation"])
-    return f"{name} {edge_words(row)}" + (f" ({times})" if times else "")
-
-
-def edge_words(row: Mapping[str, Any]) -> str:
-    """ "8e-3", "at least 8e-3", "below 2e-3" or "undecided"; where a smaller value is unstable, that too."""
-    largest, beyond = row["largest_stable"], row["unstable_from"]
-    if row["kind"] == "undecided":
-        return "undecided"
-    if row["kind"] == "below":
-        return f"below {short(beyond)}"
-    hole = " (not at every value below)" if " although " in row["note"] else ""
-    return f"{'at least ' if row['kind'] == 'at_least' else ''}{short(largest)}{hole}"
-
-
-def multiple_words(value: float | None, relation: str) -> str:
-    """ "4x", "4x or more", "more than 4x"; empty where there is no multiple."""
-    if value is None or math.isnan(value):
-        return ""
-    times = f"{value:.3g}x"
-    after = {"at least": " or more", "at most": " or less"}
-    return f"{relation} {times}" if relation in ("more than", "less than") else times + after.get(relation, "")
 
 
 def short(value: float) -> str:

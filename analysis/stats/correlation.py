@@ -29,8 +29,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import fft, special, stats
 
-from analysis.stats.holm import holm
-from analysis.stats.intervals import CONFIDENCE
+from analysis.stats.intervals import holm
+from analysis.words import CONFIDENCE
 
 Coefficient = Literal["pearson", "spearman"]
 Floats = npt.NDArray[np.float64]

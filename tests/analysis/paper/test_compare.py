@@ -15,15 +15,13 @@ from analysis.paper import compare
 from analysis.paper.facts import CLAIMS, EXPERIMENTS, GPT2_117M, GPT2_1558M, GPT3_125M
 from analysis.paper.match import differences, match
 from analysis.paper.words import ppl, saving_words
-from analysis.stats.savings import savings
-from analysis.stats.stability import stability
-from analysis.verdict.headline import verdict
 from cl_bench.cli import main as cli
 from cl_bench.runs import status
 from cl_bench.runs.paths import RunDir, SweepDir
 from cl_bench.schedules import seqlen
 from tests.analysis.folders import make_run, make_sweep
 from tests.analysis.published_runs import CELLS, SMALL_117M, gpt2, gpt3, linear, made, named_sweep, two_stage
+from tests.analysis.tables import verdict
 from tests.conftest import resolved
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
@@ -463,8 +461,7 @@ def test_the_report_names_the_cells(tmp_path: Path) -> None:
     folder = named_sweep(tmp_path, runs)
     loaded = load_runs(folder)
     assert loaded.runs["named"].tolist() == [name for name, _ in runs]
-    saved = savings(loaded)
-    answer = verdict(loaded, saved, stability(loaded), None)
+    answer = verdict(loaded)
     assert (
         "at batch 4096, LR 6e-4 (cl_v1), but needed 38% fewer tokens to the best baseline's perplexity"
         in answer["sentence"]

@@ -22,8 +22,8 @@ from analysis.stats.boundary import (
     plain_rows,
     proportion,
     select,
-    sentence,
 )
+from analysis.verdict.boundary import boundary_sentence
 from cl_bench.runs.paths import SweepDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 
@@ -220,14 +220,14 @@ def test_an_empty_sweep_has_an_empty_frontier() -> None:
     runs, stability = grid(*PUBLISHED)
     table = frontiers(runs.iloc[:0], stability.iloc[:0])
     assert table.empty
-    assert sentence(table) == ""
+    assert boundary_sentence(table) == ""
 
 
 # --- the sentence ----------------------------------------------------------------------------------------------------
 
 
 def said(*cells: Cell, ratios: dict[tuple[str, int, float], float] | None = None) -> str:
-    return sentence(frontiers(*grid(*cells, ratios=ratios)))
+    return boundary_sentence(frontiers(*grid(*cells, ratios=ratios)))
 
 
 def test_the_sentence_names_the_batches_where_something_can_be_said() -> None:
@@ -250,7 +250,7 @@ def test_the_sentence_shows_two_batches_rather_than_the_better_one() -> None:
 def test_the_sentence_is_about_the_setting_that_compares() -> None:
     runs, stability = grid(("other", 4, 1e-3, OK), *PUBLISHED)
     runs.loc[runs["curriculum"] == "other", "setting"] = "another model"
-    assert sentence(frontiers(runs, stability)) == (
+    assert boundary_sentence(frontiers(runs, stability)) == (
         "Largest stable LR at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more). "
         "The table has 1 more batch size and 1 more setting."
     )

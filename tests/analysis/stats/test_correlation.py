@@ -18,7 +18,7 @@ from analysis.stats.correlation import (
     fisher_mean,
     measured,
 )
-from analysis.stats.holm import holm
+from analysis.stats.intervals import holm
 
 
 def ar1(rng: np.random.Generator, phi: float, *shape: int) -> np.ndarray:
