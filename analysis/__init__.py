@@ -3,7 +3,7 @@
 from analysis.answer import Answer, Options, analyse
 from analysis.readers import load_runs
 from analysis.schema import Runs
-from analysis.stats.boundary import frontiers
+from analysis.stats.boundary import all_boundaries
 from analysis.stats.correlation import correlations
 from analysis.stats.crossings import Crossing, crossing
 from analysis.stats.stability import stability
@@ -13,10 +13,10 @@ __all__ = [
     "Crossing",
     "Options",
     "Runs",
+    "all_boundaries",
     "analyse",
     "correlations",
     "crossing",
-    "frontiers",
     "load_runs",
     "stability",
 ]

@@ -12,7 +12,7 @@ from analysis.cost import hours
 from analysis.cost.tuning import Charges
 from analysis.schema import Cell, Runs, cell_of, perplexity, rows_of
 from analysis.stats.best_vs_best import Best, best_against_best
-from analysis.stats.boundary import frontiers
+from analysis.stats.boundary import all_boundaries
 from analysis.stats.correlation import correlations
 from analysis.stats.crossings import Method
 from analysis.stats.over_targets import over_targets
@@ -130,7 +130,7 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         tuple(best_against_best(runs, options.method)),
         targets,
         ratios,
-        frontiers(runs.runs, ratios),
+        all_boundaries(runs.runs, ratios),
         correlations(runs.runs, runs.train),
         hours.cost(runs.runs, runs.train, runs.attempts, by_run, charges, options.price),
     )

@@ -21,7 +21,7 @@ from analysis.figures.style import (
 )
 from analysis.schema import method_names
 from analysis.stats.boundary import plain_rows, select
-from analysis.verdict.boundary import edge_words, multiple_words
+from analysis.verdict.boundary import boundary_words, multiple_words
 
 _SYMBOLS = {"exact": "circle", "at_least": "triangle-up", "below": "triangle-down"}
 _MOST_LABELS = 12
@@ -45,7 +45,7 @@ _MOST_TICKS = 9
 def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = None) -> Figure:
     """Largest stable learning rate (log axis) of each curriculum at each batch size.
 
-    ``table`` is :func:`analysis.stats.boundary.frontiers`.
+    ``table`` is :func:`analysis.stats.boundary.all_boundaries`.
     Full marks: did not diverge; hollow ones: and no loss ratio above
     the threshold. A circle is the edge; a triangle upwards is "at least" (no larger one was tested, or one is
     undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a cross. ``colors``
@@ -163,7 +163,7 @@ def _hover(method: str, row: Mapping[str, Any]) -> str:
     times = multiple_words(row["multiple"], row["multiple_relation"])
     lines = [
         f"<b>{escape(method, quote=False)}</b>, batch {int(row['at'])}",
-        f"{_criterion(row)}: {edge_words(row)}",
+        f"{_criterion(row)}: {boundary_words(row)}",
         *([f"{times} the baseline's"] if times else []),
         f"tested {escape(row['tested'], quote=False)}",
         f"{row['diverged']} of {row['runs']} runs diverged",

@@ -115,7 +115,7 @@ class ReportData:
     """One row a run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged, max_loss_ratio,
     steps_above_1_2, steps_above_1_5, steps (counts)."""
     frontier: pd.DataFrame
-    """analysis.stats.boundary.frontiers() of the runs."""
+    """analysis.stats.boundary.all_boundaries() of the runs."""
     correlation: pd.DataFrame
     """analysis.stats.correlation.correlations() of the runs."""
     attempts: pd.DataFrame

@@ -30,7 +30,7 @@ from analysis.stats.correlation import MEASURES
 from analysis.stats.crossings import METHODS
 from analysis.stats.intervals import METHOD_WORDS
 from analysis.tables import Column, Table
-from analysis.verdict.boundary import edge_words, multiple_words
+from analysis.verdict.boundary import boundary_words, multiple_words
 from analysis.verdict.caveats import DISAGREE
 
 _CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
@@ -176,7 +176,7 @@ def stability_runs_table(stability: pd.DataFrame) -> Table:
 
 
 def frontier_table(table: pd.DataFrame, along: Along) -> Table:
-    """Where stability ends along learning rates or batches, by both criteria; `table` as from frontiers()."""
+    """Where stability ends along learning rates or batches, by both criteria; `table` as from all_boundaries()."""
     rows, calm = (plain_rows(select(table, along, spikes=spikes)) for spikes in (False, True))
     if not rows:
         return Table("Stability frontier", [], "No cell to judge yet.")
@@ -193,10 +193,10 @@ def frontier_table(table: pd.DataFrame, along: Along) -> Table:
     columns = [
         Column(at, [short(r["at"]) for r in rows], number=True),
         Column("curriculum", method_names(pd.DataFrame(rows))),
-        Column(f"largest {what} without divergence", [edge_words(r) for r in rows], number=True),
+        Column(f"largest {what} without divergence", [boundary_words(r) for r in rows], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
         Column("ratio of the edges", [_between(r) for r in rows], number=True),
-        Column(f"largest {what} without a loss ratio above {allowed}", [edge_words(r) for r in calm], number=True),
+        Column(f"largest {what} without a loss ratio above {allowed}", [boundary_words(r) for r in calm], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
         Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
         Column("seeds", [str(r["seeds"]) for r in rows], number=True),

@@ -16,7 +16,7 @@ _MOST_BATCHES = 2
 
 
 def boundary_sentence(table: pd.DataFrame) -> str:
-    """The boundaries in a sentence, from `frontiers`: the setting and batch sizes with the most multiples."""
+    """The boundaries in a sentence, from `all_boundaries`: the setting and batch sizes with the most multiples."""
     rows = select(table)
     if rows.empty:
         return ""
@@ -64,10 +64,10 @@ def _line_words(here: pd.DataFrame) -> str:
 def _words(row: dict[str, Any]) -> str:
     name = method_name(row["curriculum"], row["variant"])
     times = multiple_words(row["multiple"], row["multiple_relation"])
-    return f"{name} {edge_words(row)}" + (f" ({times})" if times else "")
+    return f"{name} {boundary_words(row)}" + (f" ({times})" if times else "")
 
 
-def edge_words(row: Mapping[str, Any]) -> str:
+def boundary_words(row: Mapping[str, Any]) -> str:
     """'8e-3', 'at least 8e-3', 'below 2e-3' or 'undecided', and whether a smaller value is unstable."""
     largest, beyond = row["largest_stable"], row["unstable_from"]
     if row["kind"] == "undecided":
