@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.figures.style import BASELINE_GREY, Figure, Trace, empty_figure, run_styles, styled_axis, styled_layout
 from analysis.figures.thinning import integers, significant, thin_minmax
-from analysis.stats.correlation import MEASURES, measured
+from analysis.stats.correlation import MEASURES, series_by_run
 from cl_bench.runs.identity import short_float
 
 MOST_POINTS = 2000
@@ -29,7 +29,7 @@ def variance_scatter(
     ``layout.meta.thinned`` says whether any was left out.
     """
     styles = run_styles(runs)
-    found = {run_id: v for run_id, v in measured(train, [measure], also=["step"]) if run_id in styles.index}
+    found = {run_id: v for run_id, v in series_by_run(train, [measure], also=["step"]) if run_id in styles.index}
     if not found:
         return empty_figure("Adam's variance was not measured (telemetry.adam_variance_interval)")
     most = min(max_points, max(4, min(MOST_POINTS, 50 * max_points) // len(found)))

@@ -148,7 +148,7 @@ def test_report_counts_tuning_and_money(tmp_path: Path, capsys: pytest.CaptureFi
         (["--price", "-1"], "--price -1: must be a finite price"),
         (["--price", "nan"], "--price nan: must be"),
         (["--price", "inf"], "--price inf: must be"),
-        (["--tuning", "mine,other"], "--tuning other: no search of that name"),
+        (["--tuning", "mine,other"], "--tuning other: not a search in"),
         (["--tuning", "broken"], "search.json: not the record of a search"),
     ],
 )
