@@ -1,4 +1,4 @@
-"""Tidy tables of runs and curves, the same for every source; cells and their names."""
+"""The tidy schema: one form for curves from every source."""
 
 from __future__ import annotations
 
@@ -65,11 +65,70 @@ TRAIN_COLUMNS = {
     "train_seconds": "float64",
     "attempt": "int32",
 }
-"""Those of records.TRAIN_COLUMNS that are analysed, no wider than they need: a sweep has millions of rows."""
+"""The analysed part of records.TRAIN_COLUMNS, in the narrowest sufficient types: a sweep has millions of rows."""
 
 
 class NoRunsError(UserError):
-    """A source without runs, or without a run that has an evaluation."""
+    """A source without runs, or without a run that was evaluated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs of a sweep or of an outputs folder, or curves of other origin."""
+
+    name: str
+    question: str
+    folder: Path
+    runs: pd.DataFrame
+    """One row per run; RUN_COLUMNS."""
+    train: pd.DataFrame
+    """One row per step: run_id and TRAIN_COLUMNS, each run's rows contiguous and in order. Empty for a source that
+    has evaluations only."""
+    evals: pd.DataFrame
+    """One row per evaluation: run_id and records.EVAL_COLUMNS."""
+    attempts: pd.DataFrame
+    """One row per attempt: run_id, records.ATTEMPT_COLUMNS and SPENT_COLUMNS. Empty for a source without attempts."""
+    notes: tuple[str, ...] = ()
+    """Defects tolerated while reading: torn lines, runs left out."""
+    configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
+    """Resolved configuration of each run_id; empty for a source without configurations."""
+
+    def curve(self, run_id: str) -> pd.DataFrame:
+        """A run's evaluations, in order of tokens."""
+        return self.evals[self.evals["run_id"] == run_id].reset_index(drop=True)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), or infinity if that overflows a float."""
+    return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
+
+
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a frame as dictionaries, much faster to loop over than `iterrows`."""
+    return cast(list[Row], frame.to_dict("records"))
+
+
+def stretches(frame: pd.DataFrame) -> Iterator[tuple[str, slice]]:
+    """(run_id, rows) of each maximal block of consecutive rows of one run; usually one block per run."""
+    if frame.empty:
+        return
+    ids = frame["run_id"].array
+    ends = np.append(np.flatnonzero(np.asarray(ids[1:] != ids[:-1], dtype=bool)) + 1, len(ids))
+    start = 0
+    for end in ends.tolist():
+        yield str(ids[start]), slice(start, end)
+        start = end
+
+
+def method_name(curriculum: str, variant: str) -> str:
+    """Name of a method, which has one hue: the curriculum and, if a sweep varies something else, the variant."""
+    return f"{curriculum} {variant}" if variant else curriculum
+
+
+def method_names(rows: pd.DataFrame) -> list[str]:
+    """`method_name` of each row of a frame with the columns curriculum and variant."""
+    pairs = zip(rows["curriculum"].astype(str), rows["variant"].fillna("").astype(str), strict=True)
+    return [method_name(curriculum, variant) for curriculum, variant in pairs]
 
 
 CELL = ["curriculum", "variant", "setting", "global_batch_size", "lr"]
@@ -110,65 +169,6 @@ class Cell:
     def name(self) -> str:
         """The cell in a sentence: 'fixed_linear at batch 16, LR 8e-3 (its label)'."""
         return f"{self.curriculum} at {self.place}" + (f" ({self.label})" if self.label else "")
-
-
-@dataclasses.dataclass(frozen=True)
-class Runs:
-    """A sweep, all runs of an outputs folder, or curves of other origin."""
-
-    name: str
-    question: str
-    folder: Path
-    runs: pd.DataFrame
-    """One row per run; RUN_COLUMNS."""
-    train: pd.DataFrame
-    """One row per step: run_id and TRAIN_COLUMNS, each run's rows together and in order. Empty if a source has
-    evaluations only."""
-    evals: pd.DataFrame
-    """One row per evaluation: run_id and records.EVAL_COLUMNS."""
-    attempts: pd.DataFrame
-    """One row per attempt: run_id, records.ATTEMPT_COLUMNS and SPENT_COLUMNS. Empty if a source records none."""
-    notes: tuple[str, ...] = ()
-    """Problems tolerated while reading: torn lines, runs left out."""
-    configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
-    """Resolved configuration by run_id; empty if a source has none."""
-
-    def curve(self, run_id: str) -> pd.DataFrame:
-        """A run's evaluations, in order of tokens."""
-        return self.evals[self.evals["run_id"] == run_id].reset_index(drop=True)
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss) of a loss in nats per token; infinite if too large for a float."""
-    return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
-
-
-def rows_of(frame: pd.DataFrame) -> list[Row]:
-    """A frame's rows as dicts, cheap enough for a thousand runs."""
-    return cast(list[Row], frame.to_dict("records"))
-
-
-def stretches(frame: pd.DataFrame) -> Iterator[tuple[str, slice]]:
-    """(run_id, rows) of each contiguous block of one run's rows; a run usually has one."""
-    if frame.empty:
-        return
-    ids = frame["run_id"].array
-    ends = np.append(np.flatnonzero(np.asarray(ids[1:] != ids[:-1], dtype=bool)) + 1, len(ids))
-    start = 0
-    for end in ends.tolist():
-        yield str(ids[start]), slice(start, end)
-        start = end
-
-
-def method_name(curriculum: str, variant: str) -> str:
-    """The curriculum and, if the sweep varies other settings, its variant."""
-    return f"{curriculum} {variant}" if variant else curriculum
-
-
-def method_names(rows: pd.DataFrame) -> list[str]:
-    """`method_name` of every row of a frame with curriculum and variant."""
-    pairs = zip(rows["curriculum"].astype(str), rows["variant"].fillna("").astype(str), strict=True)
-    return [method_name(curriculum, variant) for curriculum, variant in pairs]
 
 
 def place_name(global_batch_size: int, lr: float) -> str:

@@ -1,16 +1,12 @@
-"""Savings in words; the confidence level of every interval."""
+"""Savings and names in words, the same everywhere."""
 
 from __future__ import annotations
-
-CONFIDENCE = 0.95
-"""Of every interval."""
-INTERVAL = f"{CONFIDENCE:.0%} interval"
 
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "�") | dict.fromkeys(map(ord, "\t\n\v\f\r"), " ")
 
 
 def printable(text: str) -> str:
-    """Text whose control characters, which a terminal would obey, are replaced by '�' or a space."""
+    """Text without control characters, which a terminal would obey: each gives way to a '�', or to a space."""
     return text.translate(_CONTROLS)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import pandas as pd
 from scipy import stats
 
-from analysis.words import CONFIDENCE
+from analysis.stats.intervals import CONFIDENCE
 from cl_bench.runs.identity import short_float
 
 SPIKE_RATIO = 1.2

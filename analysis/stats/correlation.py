@@ -30,8 +30,7 @@ import pandas as pd
 from scipy import fft, special, stats
 
 from analysis.schema import rows_of
-from analysis.stats.intervals import holm
-from analysis.words import CONFIDENCE
+from analysis.stats.intervals import CONFIDENCE, holm
 
 Coefficient = Literal["pearson", "spearman"]
 Floats = npt.NDArray[np.float64]

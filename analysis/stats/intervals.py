@@ -16,8 +16,9 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from analysis.stats.crossings import Crossing
-from analysis.words import CONFIDENCE
 
+CONFIDENCE = 0.95
+"""Of every interval."""
 SIGNIFICANCE = 0.05
 """Level of the tests: 1 - CONFIDENCE."""
 BOOTSTRAP_FROM = 100

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from analysis.answer import Answer
 from analysis.stats.best_vs_best import Best
-from analysis.stats.intervals import SIGNIFICANCE
+from analysis.stats.intervals import CONFIDENCE, SIGNIFICANCE
 from analysis.stats.savings import CellSaving
 from analysis.verdict.headline import FEW_CELLS, MOST_CURRICULA, Head, Headline, Spikes, headline, place
-from analysis.words import INTERVAL, amount, percent
+from analysis.words import amount, percent
+
+_INTERVAL = f"{CONFIDENCE:.0%} interval"
 
 
 def sentence(answer: Answer) -> str:
@@ -61,7 +63,7 @@ def _needed(saving: CellSaving, *, first: bool = True, time: bool = True) -> str
     text = amount(tokens.point, "tokens")
     if not first:
         return text.removesuffix(" tokens") + (f" ({_range(tokens.span)})" if tokens.span else "")
-    text = f"needed {text}" + _span(tokens.span, f"{INTERVAL} ")
+    text = f"needed {text}" + _span(tokens.span, f"{_INTERVAL} ")
     if time and saving.time.point is not None:
         text += f" and {amount(saving.time.point, 'time')}{_span(saving.time.span)}"
     return text
@@ -154,7 +156,7 @@ def best_sentence(results: Sequence[Best]) -> str:
     tokens, time = best.tokens, best.time
     text = f"Best against best: {best.curriculum.curriculum} at {best.curriculum.place}"
     if tokens.point is not None:
-        text += f" needed {amount(tokens.point, 'tokens')}{_span(tokens.span, f'{INTERVAL} ')}"
+        text += f" needed {amount(tokens.point, 'tokens')}{_span(tokens.span, f'{_INTERVAL} ')}"
         if time.point is not None:
             text += f" and {amount(time.point, 'time')}{_span(time.span)}"
     elif tokens.bound is not None:

@@ -16,7 +16,7 @@ from analysis.stats.correlation import (
     correlations,
     effective_size,
     fisher_mean,
-    measured,
+    series_by_run,
 )
 from analysis.stats.intervals import holm
 
@@ -228,4 +228,4 @@ def test_a_source_without_telemetry(what: str) -> None:
     table = correlations(runs, train.iloc[:0] if what == "no rows" else train[["run_id"]])
     assert table["r"].isna().all()
     assert set(table["note"]) == {"no step has both a loss ratio and Adam's variance"}
-    assert dict(measured(train.iloc[:0])) == {}
+    assert dict(series_by_run(train.iloc[:0])) == {}
