@@ -130,13 +130,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int
 
 
 def _paper(folder: Path, *, as_json: bool) -> None:
-    found = compare.write(folder)
+    comparison = compare.write(folder)
     if as_json:
-        print(json.dumps(found, indent=1, allow_nan=False))
+        print(json.dumps(comparison.plain(), indent=1, allow_nan=False))
         return
     from rich.console import Console
 
-    tables.show(found, Console(highlight=False, markup=False))
+    tables.show(comparison, Console(highlight=False, markup=False))
     print(f"\npaper  {SweepDir.at(folder).paper}")
 
 

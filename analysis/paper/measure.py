@@ -1,17 +1,17 @@
-"""What a group of runs that differ in their seed alone came to: steps, perplexity, stability, zero-shot, savings."""
+"""Results of a group of runs that differ only in their seed: steps, perplexity, stability, zero-shot, savings."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.schema import Runs
+from analysis.schema import Runs, perplexity, rows_of
 from analysis.stats.crossings import saving
 from analysis.stats.intervals import Estimate, estimate_savings
 from analysis.stats.pairs import compare_runs
@@ -28,7 +28,7 @@ class Group:
 
     name: str
     rows: pd.DataFrame
-    """Of Runs.runs, one a seed."""
+    """Of Runs.runs, one per seed."""
 
     @property
     def seeds(self) -> list[int]:
@@ -37,13 +37,13 @@ class Group:
 
     @property
     def setting(self) -> str:
-        """What two runs must share to be compared (identity.setting)."""
+        """The hash that comparable runs share (identity.setting)."""
         return str(self.rows["setting"].iloc[0])
 
     def of_seed(self, seed: int) -> pd.Series[Any] | None:
         """The run with this seed."""
-        found = self.rows[self.rows["seed"] == seed]
-        return found.iloc[0] if len(found) else None
+        rows = self.rows[self.rows["seed"] == seed]
+        return rows.iloc[0] if len(rows) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,30 +56,76 @@ class Saved:
     at_least: bool = False
     """Whether the true saving may be larger, since only a few saves were evaluated."""
 
-    def plain(self) -> dict[str, Any]:
-        """Values that JSON can hold."""
-        return {
-            "tokens": plain_estimate(self.tokens),
-            "time": plain_estimate(self.time),
-            "why_not": self.why_not,
-            "at_least": self.at_least,
-        }
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """The end of one run."""
+
+    run_id: str
+    seed: int
+    state: str
+    step: int
+    planned_steps: int | None
+    last_ppl: float | None
 
 
-def plain_estimate(estimate: Estimate | None) -> dict[str, Any] | None:
-    """Point, interval and seeds as JSON can hold them."""
-    if estimate is None:
-        return None
-    return {"value": estimate.point, "low": estimate.low, "high": estimate.high, "seeds": estimate.n}
+@dataclasses.dataclass(frozen=True)
+class ZeroShot:
+    """A task's metric over the finished runs, at their last step."""
+
+    metric: str
+    mean: float
+    lowest: float
+    highest: float
+    seeds: int
+    of: int
+    """Finished runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """The settings of a group."""
+
+    batch: int
+    lr: float
+    shape: str
+    precision: str
+    parameters: int
+    token_budget: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The results of a group of runs."""
+
+    cell: str
+    runs: tuple[RunResult, ...]
+    final_ppl: float | None
+    """Geometric mean over the finished seeds; None if none finished."""
+    final_ppl_lowest: float | None
+    final_ppl_highest: float | None
+    final_ppl_seeds: int
+    diverged: int
+    max_loss_ratio: float | None
+    steps_above_1_2: int
+    steps_above_1_5: int
+    steps: int
+    zeroshot: Mapping[str, ZeroShot | None]
+    """By task."""
+    configuration: Configuration
+    saved: Saved | None = None
+    """Against the small baseline, if there is one."""
+    against: str = ""
+    """The name of that baseline."""
 
 
 def groups(runs: Runs) -> list[Group]:
-    """The sweep's cells, in its order. A name that stands for several is told apart by what differs."""
+    """The sweep's cells, in its order. A name that several share is extended by their settings."""
     keys = ["cell", "variant", "curriculum", "global_batch_size", "lr", "setting"]
-    found = [rows for _, rows in runs.runs.groupby(keys, sort=False, dropna=False)]
-    names = [str(rows["cell"].iloc[0]) for rows in found]
+    parts = [rows for _, rows in runs.runs.groupby(keys, sort=False, dropna=False)]
+    names = [str(rows["cell"].iloc[0]) for rows in parts]
     result = []
-    for name, rows in zip(names, found, strict=True):
+    for name, rows in zip(names, parts, strict=True):
         first = rows.iloc[0]
         if names.count(name) > 1:
             details = (first["variant"], f"b{first['global_batch_size']}", f"lr{first['lr']:g}", first["curriculum"])
@@ -88,47 +134,49 @@ def groups(runs: Runs) -> list[Group]:
     return result
 
 
-def measure(runs: Runs, group: Group, stability: pd.DataFrame) -> dict[str, Any]:
-    """Plain values: what happened to each run of the group, and the figures over its finished seeds."""
+def measure(runs: Runs, group: Group, stability: pd.DataFrame, configuration: Configuration) -> Measured:
+    """The results of the group's runs, and figures over its finished seeds."""
     rows, stable = group.rows, stability[stability["run_id"].isin(group.rows["run_id"])]
     finals = rows.loc[rows["state"] == "DONE", "final_loss"].to_numpy(dtype=float)
     finals = finals[np.isfinite(finals)]
     top = float(stable["max_loss_ratio"].max())
-    return {
-        "cell": group.name,
-        "runs": [
-            {
-                "run_id": str(r["run_id"]),
-                "seed": int(r["seed"]),
-                "state": str(r["state"]),
-                "step": int(r["last_step"]),
-                "planned_steps": int(r["planned_steps"]) or None,
-                "last_ppl": float(r["final_ppl"]) if math.isfinite(r["final_ppl"]) else None,
-            }
-            for _, r in rows.sort_values("seed").iterrows()
-        ],
-        "final_ppl": _exp(finals.mean()) if len(finals) else None,
-        "final_ppl_lowest": _exp(finals.min()) if len(finals) else None,
-        "final_ppl_highest": _exp(finals.max()) if len(finals) else None,
-        "final_ppl_seeds": len(finals),
-        "diverged": int(stable["diverged"].sum()),
-        "max_loss_ratio": top if math.isfinite(top) else None,
-        "steps_above_1_2": int(stable["steps_above_1_2"].sum()),
-        "steps_above_1_5": int(stable["steps_above_1_5"].sum()),
-        "steps": int(stable["steps"].sum()),
-        "zeroshot": {task: _zeroshot_over_seeds(runs, group, task) for task in ZEROSHOT},
-    }
+    return Measured(
+        cell=group.name,
+        runs=tuple(
+            RunResult(
+                str(r["run_id"]),
+                int(r["seed"]),
+                str(r["state"]),
+                int(r["last_step"]),
+                int(r["planned_steps"]) or None,
+                float(r["final_ppl"]) if math.isfinite(r["final_ppl"]) else None,
+            )
+            for r in rows_of(rows.sort_values("seed"))
+        ),
+        final_ppl=_exp(finals.mean()) if len(finals) else None,
+        final_ppl_lowest=_exp(finals.min()) if len(finals) else None,
+        final_ppl_highest=_exp(finals.max()) if len(finals) else None,
+        final_ppl_seeds=len(finals),
+        diverged=int(stable["diverged"].sum()),
+        max_loss_ratio=top if math.isfinite(top) else None,
+        steps_above_1_2=int(stable["steps_above_1_2"].sum()),
+        steps_above_1_5=int(stable["steps_above_1_5"].sum()),
+        steps=int(stable["steps"].sum()),
+        zeroshot={task: _zeroshot_over_seeds(runs, group, task) for task in ZEROSHOT},
+        configuration=configuration,
+    )
 
 
 def _exp(loss: float) -> float | None:
-    return math.exp(loss) if loss < 700 else None
+    value = perplexity(loss)
+    return value if math.isfinite(value) else None
 
 
 # --- savings ----------------------------------------------------------------------------------------------------------
 
 
 def saved_at_validation(runs: Runs, group: Group, baseline: Group) -> Saved:
-    """Savings against the baseline of the same seed, at its final validation perplexity (analysis.stats.savings)."""
+    """Savings against the baseline of the same seed, at its final validation perplexity."""
     tokens, seconds = [], []
     for seed in group.seeds:
         ours, theirs = group.of_seed(seed), baseline.of_seed(seed)
@@ -145,7 +193,7 @@ def saved_at_validation(runs: Runs, group: Group, baseline: Group) -> Saved:
 
 
 def _in_words(note: str, group: Group, baseline: Group, seed: int) -> str:
-    """A comparison's note with the cells' names in the place of 'the baseline' and 'the run'."""
+    """A comparison's note with the cells' names for 'the baseline' and 'the run'."""
     of_seed = f" (seed {seed})" if len(group.seeds) > 1 else ""
     if note.startswith("the baseline"):
         return note.replace("the baseline", baseline.name, 1) + of_seed
@@ -179,21 +227,14 @@ def zeroshot(runs: Runs, run_id: str) -> dict[str, list[dict[str, Any]]]:
         return {task: [] for task in ZEROSHOT}
 
 
-def _zeroshot_over_seeds(runs: Runs, group: Group, task: str) -> dict[str, Any] | None:
+def _zeroshot_over_seeds(runs: Runs, group: Group, task: str) -> ZeroShot | None:
     """Lowest and highest of the finished runs' results at their last step, where every one was measured alike."""
     done = group.rows[group.rows["state"] == "DONE"]
     last = [e for _, r in done.iterrows() if (e := _at_end(runs, r, task)) is not None]
     if not last or len({_how(e) for e in last}) > 1:
         return None
     values = [float(e[ZEROSHOT[task]]) for e in last]
-    return {
-        "metric": ZEROSHOT[task],
-        "mean": float(np.mean(values)),
-        "lowest": min(values),
-        "highest": max(values),
-        "seeds": len(values),
-        "of": len(done),
-    }
+    return ZeroShot(ZEROSHOT[task], float(np.mean(values)), min(values), max(values), len(values), len(done))
 
 
 def _at_end(runs: Runs, row: pd.Series[Any], task: str) -> dict[str, Any] | None:

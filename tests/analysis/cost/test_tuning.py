@@ -95,12 +95,12 @@ def test_a_damaged_search_costs_the_report_a_note_only(tmp_path: Path) -> None:
     write_atomic(TuneDir(tmp_path, "broken").search, "{")
     (note,) = tuning.charges(runs, tmp_path).notes
     assert "not the record of a search" in note
-    with pytest.raises(UserError, match="there are broken"):
+    with pytest.raises(UserError, match="known: broken"):
         tuning.charges(runs, tmp_path, ["mine"])
 
 
 def test_settings_of_a_search_are_those_of_a_resolved_run() -> None:
     config = resolved(curriculum=LINEAR)
     settings = record.settings(config, ASKED, Space((8,), (16,)))
-    assert Search("t", 8, 16, json.loads(json.dumps(settings)), {}).found(config)
+    assert Search("t", 8, 16, json.loads(json.dumps(settings)), {}).matches(config)
     assert identity.flatten(identity.identity(config))["curriculum.duration"] == 16
