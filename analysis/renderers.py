@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,52 @@ from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Cell
 from analysis.stats import boundary
 from analysis.stats.best_vs_best import Best
-from analysis.stats.crossings import METHODS
 from analysis.stats.intervals import Estimate
-from analysis.stats.pairs import MEASURES
 from analysis.stats.savings import CellSaving, CommonTarget, RunSaving
 from analysis.verdict.boundary import boundary_sentence
 from analysis.verdict.caveats import caveats
 from analysis.verdict.sentence import best_sentence, sentence
 from cl_bench.runs.paths import SweepDir
 
-SAVING_COLUMNS = (
-    "run_id",
-    "named",
-    "baseline_run_id",
-    "best_baseline_run_id",
-    "curriculum",
-    "variant",
-    "setting",
-    "global_batch_size",
-    "lr",
-    "seed",
-    "target_loss",
-    "target_ppl",
-    "reached",
-    "censored",
-    "tokens_to_target",
-    "seconds_to_target",
-    "rank_hours_to_target",
-    "baseline_tokens",
-    "baseline_seconds",
-    "baseline_rank_hours",
-    "token_saving",
-    "time_saving",
-    "rank_hour_saving",
-    "token_saving_bound",
-    "time_saving_bound",
-    "rank_hour_saving_bound",
-    *(f"token_saving_{method}" for method in METHODS),
-    "both_log_ratio",
-    "vs_best_target_ppl",
-    "vs_best_reached",
-    "vs_best_token_saving",
-    "vs_best_time_saving",
-    "waiting",
-    "note",
-)
+_SAVING: dict[str, Callable[[RunSaving], Any]] = {
+    "run_id": lambda s: s.run_id,
+    "named": lambda s: s.cell.label,
+    "baseline_run_id": lambda s: s.paired.baseline_run_id,
+    "best_baseline_run_id": lambda s: s.best.baseline_run_id,
+    "curriculum": lambda s: s.cell.curriculum,
+    "variant": lambda s: s.cell.variant,
+    "setting": lambda s: s.cell.setting,
+    "global_batch_size": lambda s: s.cell.global_batch_size,
+    "lr": lambda s: s.cell.lr,
+    "seed": lambda s: s.seed,
+    "target_loss": lambda s: s.paired.target_loss,
+    "target_ppl": lambda s: s.paired.target_ppl,
+    "reached": lambda s: s.paired.reached,
+    "censored": lambda s: s.paired.pair("token").censored,
+    "tokens_to_target": lambda s: s.paired.amounts("token")[0],
+    "seconds_to_target": lambda s: s.paired.amounts("time")[0],
+    "rank_hours_to_target": lambda s: s.paired.amounts("rank_hour")[0],
+    "baseline_tokens": lambda s: s.paired.amounts("token")[1],
+    "baseline_seconds": lambda s: s.paired.amounts("time")[1],
+    "baseline_rank_hours": lambda s: s.paired.amounts("rank_hour")[1],
+    "token_saving": lambda s: s.paired.pair("token").saving,
+    "time_saving": lambda s: s.paired.pair("time").saving,
+    "rank_hour_saving": lambda s: s.paired.pair("rank_hour").saving,
+    "token_saving_bound": lambda s: s.paired.pair("token").bound,
+    "time_saving_bound": lambda s: s.paired.pair("time").bound,
+    "rank_hour_saving_bound": lambda s: s.paired.pair("rank_hour").bound,
+    "token_saving_interpolate": lambda s: s.token_saving_by_method["interpolate"],
+    "token_saving_first": lambda s: s.token_saving_by_method["first"],
+    "token_saving_sustained": lambda s: s.token_saving_by_method["sustained"],
+    "both_log_ratio": lambda s: s.paired.common_log_ratio,
+    "vs_best_target_ppl": lambda s: s.best.target_ppl,
+    "vs_best_reached": lambda s: s.best.reached,
+    "vs_best_token_saving": lambda s: s.best.plain_saving("token"),
+    "vs_best_time_saving": lambda s: s.best.plain_saving("time"),
+    "waiting": lambda s: s.paired.waiting,
+    "note": lambda s: s.paired.note,
+}
+"""Columns of savings.csv; savings are shares, NaN if a run never reached the target."""
 
 
 def csv_tables(answer: Answer, folder: SweepDir) -> dict[Path, pd.DataFrame]:
@@ -73,41 +74,9 @@ def csv_tables(answer: Answer, folder: SweepDir) -> dict[Path, pd.DataFrame]:
     }
 
 
-def savings_table(savings: Iterable[RunSaving]) -> pd.DataFrame:
-    """One row per curriculum run (SAVING_COLUMNS); savings are shares, NaN if a run never reached the target."""
-    return pd.DataFrame([_savings_row(s) for s in savings], columns=list(SAVING_COLUMNS))
-
-
-def _savings_row(saving: RunSaving) -> dict[str, Any]:
-    paired, best = saving.paired, saving.best
-    pairs = {measure: paired.pair(measure) for measure in MEASURES}
-    amounts = {measure: paired.amounts(measure) for measure in MEASURES}
-    names = {"token": "tokens", "time": "seconds", "rank_hour": "rank_hours"}
-    return {
-        **_cell(saving.cell),
-        "setting": saving.cell.setting,
-        "named": saving.cell.label,
-        "run_id": saving.run_id,
-        "seed": saving.seed,
-        "baseline_run_id": paired.baseline_run_id,
-        "best_baseline_run_id": best.baseline_run_id,
-        "target_loss": paired.target_loss,
-        "target_ppl": paired.target_ppl,
-        "reached": paired.reached,
-        "censored": pairs["token"].censored,
-        **{f"{names[m]}_to_target": ours for m, (ours, _) in amounts.items()},
-        **{f"baseline_{names[m]}": theirs for m, (_, theirs) in amounts.items()},
-        **{f"{m}_saving": p.saving for m, p in pairs.items()},
-        **{f"{m}_saving_bound": p.bound for m, p in pairs.items()},
-        **{f"token_saving_{m}": s for m, s in saving.token_saving_by_method.items()},
-        "both_log_ratio": paired.common_log_ratio,
-        "vs_best_target_ppl": best.target_ppl,
-        "vs_best_reached": best.reached,
-        "vs_best_token_saving": best.plain_saving("token"),
-        "vs_best_time_saving": best.plain_saving("time"),
-        "waiting": paired.waiting,
-        "note": paired.note,
-    }
+def savings_table(savings: Sequence[RunSaving]) -> pd.DataFrame:
+    """One row per curriculum run."""
+    return pd.DataFrame({column: [value(s) for s in savings] for column, value in _SAVING.items()})
 
 
 def verdict_json(answer: Answer) -> dict[str, Any]:
