@@ -152,7 +152,7 @@ class Cell:
 
     @property
     def method(self) -> str:
-        """Curriculum and variant: what a hue stands for."""
+        """Curriculum and variant; its cells share a hue."""
         return method_name(self.curriculum, self.variant)
 
     @property

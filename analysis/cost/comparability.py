@@ -99,13 +99,13 @@ def throughput(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["curriculum", "variant", "model", "hardware", "world_size", "global_batch_size"]
     place = {str(run_id): i for i, run_id in enumerate(runs["run_id"])}
-    known = {"step", "consumed_tokens", "train_seconds", "seqlen"} <= set(train.columns)
+    complete = {"step", "consumed_tokens", "train_seconds", "seqlen"} <= set(train.columns)
     step, tokens, seconds, seqlen, attempt = (
         train[c].to_numpy() if c in train else np.zeros(len(train))
         for c in ("step", "consumed_tokens", "train_seconds", "seqlen", "attempt")
     )
     parts = []
-    for run_id, rows in stretches(train) if known else ():
+    for run_id, rows in stretches(train) if complete else ():
         if run_id in place:
             summed = _by_length(step[rows], tokens[rows], seconds[rows], seqlen[rows], attempt[rows])
             parts.append(summed.assign(run=place[run_id]))

@@ -60,7 +60,7 @@ def hours(searches: Iterable[Search]) -> float:
 
 
 def charges(runs: Runs, outputs: Path, named: Sequence[str] = ()) -> Charges:
-    """Charge the searches of an outputs folder to the curriculum runs that use what they found.
+    """Charge the searches of an outputs folder to the curriculum runs that use their results.
 
     A search that the user names is always charged: to the runs that use its result, else to all curriculum runs of its
     schedule, else to all curriculum runs. Raises UserError if a named search is missing or damaged.
@@ -101,10 +101,11 @@ def _names(outputs: Path) -> list[str]:
 
 
 def _check_names(outputs: Path, named: Sequence[str]) -> None:
-    known = _names(outputs)
+    existing = _names(outputs)
     for name in named:
-        if name not in known:
-            raise UserError(f"--tuning {name}: not a search in {outputs / 'tune'}; known: {', '.join(known) or 'none'}")
+        if name not in existing:
+            listed = ", ".join(existing) or "none"
+            raise UserError(f"--tuning {name}: not a search in {outputs / 'tune'}; existing: {listed}")
 
 
 def _same_schedule(runs: Runs, curricula: Sequence[str], search: Search) -> list[str]:

@@ -227,16 +227,16 @@ def _pooled(units: pd.DataFrame, keys: Sequence[str], level: str) -> pd.DataFram
     rows = []
     for _, group in units.groupby([*keys, "measure", "coefficient"], sort=False):
         first = group.iloc[0]
-        known = group[group["r"].notna()]
+        defined = group[group["r"].notna()]
         row: dict[str, Any] = {k: first[k] for k in (*keys, "measure", "coefficient")}
-        row |= {"level": level, "points": int(group["points"].sum()), "units": len(known), "of": len(group)}
+        row |= {"level": level, "points": int(group["points"].sum()), "units": len(defined), "of": len(group)}
         notes = [n for n in dict.fromkeys(group["note"]) if n]
-        row["note"] = "" if len(known) == len(group) else "; ".join(notes[:2])
-        if len(known) == 1:
-            row |= {k: known.iloc[0][k] for k in ("r", "low", "high", "p", "effective_points")}
-            row["note"] = "; ".join(dict.fromkeys(n for n in (row["note"], known.iloc[0]["note"]) if n))
-        elif len(known):
-            row |= dict(zip(("r", "low", "high", "p"), fisher_mean(known["r"].tolist()), strict=True))
+        row["note"] = "" if len(defined) == len(group) else "; ".join(notes[:2])
+        if len(defined) == 1:
+            row |= {k: defined.iloc[0][k] for k in ("r", "low", "high", "p", "effective_points")}
+            row["note"] = "; ".join(dict.fromkeys(n for n in (row["note"], defined.iloc[0]["note"]) if n))
+        elif len(defined):
+            row |= dict(zip(("r", "low", "high", "p"), fisher_mean(defined["r"].tolist()), strict=True))
         rows.append(row)
     table = pd.DataFrame(rows, columns=list(CORRELATION_COLUMNS))
     return table.astype(dict.fromkeys(("r", "low", "high", "p", "effective_points"), "float64"))

@@ -44,10 +44,9 @@ class Target(NamedTuple):
 
 def _estimate(values: tuple[float, float, float], n: int) -> Estimate:
     point, low, high = (None if math.isnan(v) else v for v in values)
-    known = point is not None
-    return Estimate(
-        point, low, high, method=method_for(n) if known else "", censored="" if known else "unbounded", arrived=n, n=n
-    )
+    if point is None:
+        return Estimate(arrived=n, n=n)
+    return Estimate(point, low, high, method=method_for(n), censored="", arrived=n, n=n)
 
 
 def over_targets(

@@ -73,7 +73,7 @@ def _amount(crossing: Crossing | None, what: Literal["tokens", "seconds"]) -> fl
 
 
 class Baselines:
-    """The baselines of a table of runs, found by what they must share with a curriculum run."""
+    """The baselines of a table of runs, by the settings that they share with curriculum runs."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         baselines = table[table["role"] == "baseline"]

@@ -65,7 +65,7 @@ def _unfinished(runs: Runs) -> list[str]:
 
 
 def disagree(saving: CellSaving) -> bool:
-    """Whether a cell's saving differs by more than DISAGREE, or exists only for some, between METHODS."""
+    """Whether a cell's saving depends on METHODS: by more than DISAGREE, or in that some have none."""
     values = [e.point for e in saving.tokens_by_method.values()]
     points = [v for v in values if v is not None]
     if not points:

@@ -56,7 +56,7 @@ class Headline:
 
     @property
     def others(self) -> list[CellSaving]:
-        """The cells that no head stands for."""
+        """The cells that are not quoted."""
         return [cell for cell in self.cells if all(cell is not head.saving for head in self.heads)]
 
     @property

@@ -95,7 +95,7 @@ def test_a_damaged_search_costs_the_report_a_note_only(tmp_path: Path) -> None:
     write_atomic(TuneDir(tmp_path, "broken").search, "{")
     (note,) = tuning.charges(runs, tmp_path).notes
     assert "not the record of a search" in note
-    with pytest.raises(UserError, match="known: broken"):
+    with pytest.raises(UserError, match="existing: broken"):
         tuning.charges(runs, tmp_path, ["mine"])
 
 
