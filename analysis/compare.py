@@ -12,7 +12,7 @@ from analysis.readers.files import place_in, read_table
 from analysis.schema import perplexity
 from analysis.stats.crossings import Crossing, crossing, saving
 from analysis.stats.savings import round_up
-from analysis.words import amount
+from analysis.words import amount, percent
 from cl_bench.errors import UserError
 
 
@@ -77,7 +77,7 @@ def in_words(result: dict[str, Any]) -> str:
     )
     if not result["reached"]:
         bound = result["token_saving_bound"]
-        least = f"; it saved at most {bound:.0%} of the tokens" if bound is not None else ""
+        least = f"; it saved at most {percent(bound)} of the tokens" if bound is not None else ""
         return f"To {target}:\n{base}\ncurriculum  never reached it{least}"
     ours = f"curriculum  {result['tokens_to_target']:,.0f} tokens  {result['seconds_to_target']:,.1f} s"
     saved = [

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from analysis.cost import comparability, tuning
 from analysis.cost.tuning import Charges
 from analysis.schema import Cell, Row, cell_of, method_names, rows_of
+from analysis.stats.intervals import estimate_savings
 from analysis.stats.savings import RunSaving
 from cl_bench.errors import UserError
 from cl_bench.runs.status import AT_WORK, FINISHED
@@ -234,18 +234,14 @@ def _cell_cost(cell: Cell, group: pd.DataFrame, by_id: pd.DataFrame) -> CellCost
         baseline_rank_hours_to_target=theirs if whole else None,
         saved_rank_hours=theirs - ours if whole else None,
         saved_rank_hours_counted=saved - tuned if whole else None,
-        saving_alone=_geometric(group["saving_alone"]) if whole else None,
-        saving_counted=_geometric(group["saving_counted"]) if whole else None,
+        saving_alone=estimate_savings(group["saving_alone"]).point,
+        saving_counted=estimate_savings(group["saving_counted"]).point,
         lost_rank_hours=float(group["lost_rank_hours"].sum()),
         baseline_lost_rank_hours=float(base["lost_rank_hours"].sum()),
         tuning_rank_hours=tuned,
         break_even=_break_even(tuned, saved) if whole and tuned > 0 else None,
         unlike="; ".join(dict.fromkeys(u for u in group["unlike"] if u)),
     )
-
-
-def _geometric(savings: pd.Series[float]) -> float:
-    return 1 - math.exp(float(np.log1p(-savings.to_numpy()).mean()))
 
 
 def _break_even(tuned: float, saved: float) -> float:
