@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import figures
 from analysis.figures import TimeUnit
 from analysis.schema import method_names
 from analysis.tables import Column
+from cl_bench.runs.identity import short_float
 
 SIDES = {"at_most": "≤", "at_least": "≥"}
 """How a bound is written."""
@@ -30,7 +30,7 @@ def where_columns(rows: pd.DataFrame, *, seed: bool = True) -> list[Column]:
         *names,
         Column("curriculum", method_names(rows)),
         Column("batch", [str(int(b)) for b in rows["global_batch_size"]], number=True),
-        Column("LR", [figures.format_lr(float(lr)) for lr in rows["lr"]], number=True),
+        Column("LR", [short_float(float(lr)) for lr in rows["lr"]], number=True),
     ]
     return [*columns, Column("seed", [str(int(s)) for s in rows["seed"]], number=True)] if seed else columns
 
@@ -122,6 +122,6 @@ def span(low: str, high: str) -> str:
 
 def p_text(value: float | None) -> str:
     """A p-value, not more precise than it is."""
-    if value is None:
+    if value is None or math.isnan(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -18,6 +18,7 @@ from analysis.page.columns import (
     percent_column,
     perplexity_column,
     saved_column,
+    span,
     state_texts,
     texts,
     time_column,
@@ -31,7 +32,7 @@ from analysis.stats.intervals import METHOD_WORDS
 from analysis.tables import Column, Table
 from analysis.verdict.caveats import DISAGREE, disagree
 
-_CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
+_DIFFERENCES = {"saved": "saved", "cost": "cost more", "undecided": "not significant"}
 
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
@@ -42,7 +43,7 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         *where_columns(rows, seed=False),
         saved_column("tokens saved", cells, "token_saving"),
         interval_column("tokens", cells, "token_saving"),
-        Column("called", [_CALLED.get(c["difference"] or "", "–") for c in cells]),
+        Column("difference", [_DIFFERENCES.get(c["difference"] or "", "–") for c in cells]),
         Column("p (Holm)", [p_text(c["token_p_holm"]) for c in cells], number=True),
         saved_column("time saved", cells, "time_saving"),
         interval_column("time", cells, "time_saving"),
@@ -187,7 +188,7 @@ def frontier_table(table: pd.DataFrame, along: Along) -> Table:
         Column("curriculum", method_names(pd.DataFrame(rows))),
         Column(f"largest {what} without divergence", [edge_words(r) for r in rows], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
-        Column("ratio of the edges", [_between(r) for r in rows], number=True),
+        Column("ratio of the boundaries", [_between(r) for r in rows], number=True),
         Column(f"largest {what} without a loss ratio above {allowed}", [edge_words(r) for r in calm], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
         Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
@@ -202,7 +203,7 @@ def _times_words(row: Mapping[str, Any]) -> str:
 
 
 def _between(row: Mapping[str, Any]) -> str:
-    """What the grid's spacing allows for the ratio of the true edges."""
+    """What the grid's spacing allows for the ratio of the true boundaries."""
     above, below = row["multiple_above"], row["multiple_below"]
     if above is not None and below is not None:
         return f"{above:.3g}x to {below:.3g}x"
@@ -231,10 +232,10 @@ def correlation_table(table: pd.DataFrame) -> Table:
         Column("Adam's variance", [MEASURES[m] for m in p["measure"]]),
         Column("Pearson", numbers(p["r"], 2, sign=True), number=True),
         Column("95% interval", _spans(p), number=True),
-        Column("p, adjusted", _p_values(p["p_holm"]), number=True),
+        Column("p, adjusted", [p_text(v) for v in p["p_holm"]], number=True),
         Column("Spearman", numbers(s["r"], 2, sign=True), number=True),
         Column("95% interval", _spans(s), number=True),
-        Column("p, adjusted", _p_values(s["p_holm"]), number=True),
+        Column("p, adjusted", [p_text(v) for v in s["p_holm"]], number=True),
         Column("cells", [f"{u} of {o}" for u, o in zip(p["units"], p["of"], strict=True)], number=True),
         Column("points", numbers(p["points"], 0), number=True),
     ]
@@ -247,11 +248,7 @@ def _names(rows: pd.DataFrame) -> list[str]:
 
 def _spans(rows: pd.DataFrame) -> list[str]:
     lows, highs = numbers(rows["low"], 2, sign=True), numbers(rows["high"], 2, sign=True)
-    return ["–" if "–" in (a, b) else f"{a} to {b}" for a, b in zip(lows, highs, strict=True)]
-
-
-def _p_values(values: Iterable[float]) -> list[str]:
-    return ["–" if math.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}") for p in values]
+    return [span(low, high) for low, high in zip(lows, highs, strict=True)]
 
 
 def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> Table:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import figures
-from analysis.page.document import ReportData
+from analysis.page.data import ReportData
 from tests.analysis.synthetic import SPIKE_LOSS, make_report
 
 

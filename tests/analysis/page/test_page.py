@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from analysis.page.document import SIZE_LIMIT_BYTES, ReportData, render, script_json
+from analysis.page.data import ReportData
+from analysis.page.document import SIZE_LIMIT_BYTES, render
+from analysis.page.html import script_json
 from tests.analysis.synthetic import make_report
 
 LAUNCH_ARGS = [

@@ -1,0 +1,106 @@
+"""A search for a curriculum (`cl-bench tune`): perplexity of every probe, and the values of T in order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.curves import curves, length_at
+from analysis.figures.labels import name_lines
+from analysis.figures.style import (
+    CURRICULUM_HUES,
+    Figure,
+    Trace,
+    empty_figure,
+    legend_above,
+    line_across,
+    styled_axis,
+    styled_layout,
+)
+
+_LOOKS = {"steady": (CURRICULUM_HUES[0], "solid", "circle"), "fluctuates": (CURRICULUM_HUES[1], "dash", "x-thin")}
+"""Hue, dash and mark of a probe's verdict."""
+
+
+def probe_curves(
+    probes: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame, beginning_tokens: int | None = None
+) -> Figure:
+    """Validation perplexity (log axis) of every probe over consumed tokens or training time.
+
+    ``probes`` has run_id, start (tokens), duration (T in steps), steady, worst_tokens; a ring marks a fluctuating
+    probe's worst evaluation, a vertical line ``beginning_tokens``. ``evals`` and ``train`` as in
+    :func:`validation_curves`.
+    """
+    points = evals.assign(seqlen=length_at(evals, train))
+    finite = evals["val_ppl"][np.isfinite(evals["val_ppl"].to_numpy(dtype=float))]
+    if finite.empty or probes.empty:
+        return empty_figure("no probe has an evaluation yet")
+    styles = _styles(probes)
+    figure = curves(styles, points, "val_ppl", "ppl %{y:.3r}", "tokens", None, max_points=400)
+    unsteady = probes[~probes["steady"].astype(bool)]
+    worst = dict(zip(unsteady["run_id"].astype(str), unsteady["worst_tokens"], strict=True))
+    for trace in figure["data"]:
+        _mark_worst(trace, worst.get(trace["meta"]["run_id"]))
+    low, high = float(finite.min()) / 1.04, float(finite.max()) * 1.04
+    layout = figure["layout"]
+    shown = [float(np.log10(low)), float(np.log10(high))]
+    layout["yaxis"] = styled_axis("validation perplexity", type="log", range=shown, tickformat=".3~r", nticks=9)
+    if beginning_tokens:
+        layout["shapes"] = [line_across("x", beginning_tokens, dash="dot", width=1.5)]
+    name_lines(figure, styles, low, high)
+    return figure
+
+
+def search_path(probes: pd.DataFrame) -> Figure:
+    """T of every probe, one row per probe from first to last.
+
+    ``probes`` has start (tokens), duration (T in steps) and steady.
+    """
+    if probes.empty:
+        return empty_figure("no probe has ended yet")
+    count = len(probes)
+    rows = np.arange(count, 0, -1)
+    verdicts = np.array(_verdicts(probes))
+    traces: list[Trace] = []
+    for verdict, (color, _, symbol) in _LOOKS.items():
+        own = verdicts == verdict
+        marker = {"symbol": symbol, "size": 11, "color": color, "line": {"width": 2.5, "color": color}}
+        trace: Trace = {"type": "scatter", "mode": "markers", "name": verdict, "showlegend": True, "marker": marker}
+        trace |= {"x": probes["duration"][own].tolist(), "y": rows[own].tolist()}
+        traces.append(trace | {"hovertemplate": f"%{{y}}: T = %{{x:,}} steps, {verdict}<extra></extra>"})
+    columns = ["start", "duration"]
+    table = [[i, *row, verdicts[i - 1]] for i, row in enumerate(probes[columns].to_numpy().tolist(), 1)]
+    names = [f"{i}: start {start}, T {duration}" for i, start, duration, _ in table]
+    layout = styled_layout(
+        100 + 26 * count,
+        styled_axis("T (steps)", range=[0, 1.04 * float(probes["duration"].max())], fixedrange=True),
+        styled_axis("", tickvals=rows.tolist(), ticktext=names, range=[0.4, count + 0.6], fixedrange=True, ticks=""),
+        meta={"table": {"columns": ["probe", *columns, "verdict"], "rows": table}},
+    )
+    legend_above(layout, 36)
+    return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
+
+
+def _verdicts(probes: pd.DataFrame) -> list[str]:
+    return ["steady" if steady else "fluctuates" for steady in probes["steady"]]
+
+
+def _styles(probes: pd.DataFrame) -> pd.DataFrame:
+    """Look and name of each probe, in the form of :func:`run_styles`."""
+    verdicts = _verdicts(probes)
+    hues, dashes, _ = zip(*(_LOOKS[verdict] for verdict in verdicts), strict=True)
+    names = [
+        f"start {start}, T {duration}" for start, duration in zip(probes["start"], probes["duration"], strict=True)
+    ]
+    same = {"batch": "", "lr": "", "seed": "", "width": 1.6, "opacity": 1.0, "diverged": False}
+    looks = {"method": verdicts, "color": hues, "dash": dashes, "label": names}
+    return pd.DataFrame({**looks, **same}, index=pd.Index(probes["run_id"].astype(str), name="run_id"))
+
+
+def _mark_worst(trace: Trace, worst_tokens: int | None) -> None:
+    """A ring around the evaluation at ``worst_tokens``."""
+    sizes = [12 * (tokens == worst_tokens) for tokens in trace["x"]]
+    if any(sizes):
+        trace["mode"] = "lines+markers"
+        ring = {"width": 2.4, "color": trace["line"]["color"]}
+        trace["marker"] = {"symbol": "circle-open", "size": sizes, "opacity": 1, "line": ring}
