@@ -38,7 +38,7 @@ def throughput_by_length(
     and ``dashes`` (batch size -> dash) keep the look of other figures.
     """
     if throughput.empty:
-        return empty_figure("no two training steps yet")
+        return empty_figure("fewer than two training steps yet")
     rows = throughput.assign(method=method_names(throughput))
     hues = {**method_colors(rows["method"]), **(colors or {})}
     batches = sorted(rows["global_batch_size"].unique().tolist())

@@ -89,7 +89,7 @@ def _clock(ranks: int, hardware: str, precision: str) -> str:
 
 
 def cost_cells_table(cost: Cost) -> Table:
-    """Hours to the target of each cell, what they saved, and what is left of that once everything is counted."""
+    """Hours to the target of each cell, and the hours saved, by the runs alone and with everything counted."""
     rows = pd.DataFrame(cost.cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     unit = cost.unit
     ours, theirs, lost, theirs_lost, tuned = (
@@ -137,7 +137,7 @@ def cost_cells_table(cost: Cost) -> Table:
 
 
 def cost_runs_table(cost: Cost) -> Table:
-    """What every run took, evaluations and lost attempts apart; clocks where they differ."""
+    """Hours of every run, with evaluations and lost attempts apart; clocks if they differ."""
     runs, unit = cost.runs, cost.unit
     columns = [*where_columns(runs), _hours("training", runs["rank_hours"], unit)]
     if (runs["attempts"] > 1).any() or runs["lost_rank_hours"].any():
@@ -160,7 +160,7 @@ def cost_runs_table(cost: Cost) -> Table:
 
 
 def throughput_table(throughput: pd.DataFrame) -> Table:
-    """Tokens a second by curriculum and batch size, the lengths from one power of two to the next put together."""
+    """Tokens per second by curriculum and batch size, over lengths from one power of two to the next."""
     keys = ["curriculum", "variant", "model", "hardware", "world_size", "global_batch_size"]
     floor = 2 ** np.floor(np.log2(throughput["seqlen"].to_numpy(dtype=float, na_value=1.0))).astype(int)
     rows = throughput.assign(floor=floor)
@@ -179,7 +179,7 @@ def throughput_table(throughput: pd.DataFrame) -> Table:
         low, high = int(inside.min()), int(inside.max())
         head = str(low) if low == high else f"{low}–{high}"
         columns.append(Column(head, numbers(speeds[start], 0), number=True))
-    return Table("Tokens a second at sequence lengths of so many tokens", columns, "No two training steps yet.")
+    return Table("Tokens per second by sequence length (tokens)", columns, "Fewer than two training steps yet.")
 
 
 def _hours(head: str, values: Iterable[Any], unit: ClockUnit, like: Iterable[Any] = ()) -> Column:

@@ -36,7 +36,7 @@ _DIFFERENCES = {"saved": "saved", "cost": "cost more", "undecided": "not signifi
 
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """Savings of each cell of the verdict, seeds put together."""
+    """Savings of each cell of the verdict, over seeds."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     hours_differ = any(c["rank_hour_saving"] not in (None, c["time_saving"]) for c in cells)
     columns = [
@@ -63,9 +63,9 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
 
 def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Savings of each cell at the deepest target that all its runs reached."""
-    known = [c for c in cells if c["deepest"]]
-    rows = pd.DataFrame(known, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
-    deepest = [c["deepest"] for c in known]
+    compared = [c for c in cells if c["deepest"]]
+    rows = pd.DataFrame(compared, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
+    deepest = [c["deepest"] for c in compared]
     columns = [
         *where_columns(rows, seed=False),
         perplexity_column("deepest ppl", (d["target_ppl"] for d in deepest)),
@@ -74,15 +74,15 @@ def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         percent_column("time saved", (d["time_saving"] for d in deepest)),
         interval_column("time", deepest, "time_saving"),
         Column("seeds", [str(d["n"]) for d in deepest], number=True),
-        percent_column("tokens saved as far as both runs of a seed got", (c["both_saving"] for c in known)),
-        interval_column("as far as both got", known, "both_saving"),
+        percent_column("tokens saved at each seed's lowest common loss", (c["both_saving"] for c in compared)),
+        interval_column("lowest common loss", compared, "both_saving"),
     ]
-    words = "Nothing is censored here: at the deepest perplexity that all runs of a cell reached, and seed by seed"
-    return Table(words, columns, "No target that all runs of a cell reached.")
+    words = "Savings without censoring: at the deepest perplexity that all runs of a cell reached, and seed by seed"
+    return Table(words, columns, "No target was reached by all runs of a cell.")
 
 
 def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """Each cell's token saving by how a crossing is read, and where that matters."""
+    """Each cell's token saving by each reading of a crossing, with a mark where they differ."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     columns = [
         *where_columns(rows, seed=False),
@@ -125,7 +125,7 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
 
 
 def stability_table(stability: pd.DataFrame) -> Table:
-    """Loss ratios of each cell, seeds put together."""
+    """Loss ratios of each cell, over seeds."""
     keys = ["named", "curriculum", "variant", "global_batch_size", "lr"]
     finished = stability["diverged"].astype(bool) | (stability["state"] == "DONE")
     cells = (
@@ -169,7 +169,7 @@ def stability_runs_table(stability: pd.DataFrame) -> Table:
 
 
 def frontier_table(table: pd.DataFrame, along: Along) -> Table:
-    """Where stability ends along learning rates or batches, by both criteria; `table` as from frontiers()."""
+    """The stability boundary along learning rates or batches, by both criteria; `table` as from frontiers()."""
     rows, calm = (plain_rows(select(table, along, spikes=spikes)) for spikes in (False, True))
     if not rows:
         return Table("Stability frontier", [], "No cell to judge yet.")
@@ -203,7 +203,7 @@ def _times_words(row: Mapping[str, Any]) -> str:
 
 
 def _between(row: Mapping[str, Any]) -> str:
-    """What the grid's spacing allows for the ratio of the true boundaries."""
+    """The range that the grid's spacing allows for the ratio of the true boundaries."""
     above, below = row["multiple_above"], row["multiple_below"]
     if above is not None and below is not None:
         return f"{above:.3g}x to {below:.3g}x"
@@ -212,8 +212,8 @@ def _between(row: Mapping[str, Any]) -> str:
     return f"below {below:.3g}x" if below is not None else "–"
 
 
-def _shares(counts: Iterable[int], of: Iterable[int]) -> list[str]:
-    intervals = [proportion(int(k), int(n))[1:] for k, n in zip(counts, of, strict=True)]
+def _shares(counts: Iterable[int], totals: Iterable[int]) -> list[str]:
+    intervals = [proportion(int(k), int(n))[1:] for k, n in zip(counts, totals, strict=True)]
     return ["–" if math.isnan(low) else f"{100 * low:.0f} to {100 * high:.0f}" for low, high in intervals]
 
 
