@@ -18,6 +18,7 @@ from analysis.figures.style import (
     Trace,
     empty_figure,
     markup,
+    perplexity_axis,
     run_styles,
     styled_axis,
     styled_layout,
@@ -65,9 +66,8 @@ def validation_curves(
     if not figure["data"]:
         return empty_figure("no evaluation yet")
     low, high, left_out = perplexity_view(runs, evals, target_ppl)
-    shown = [math.log10(low), math.log10(high)]
     layout = figure["layout"]
-    layout["yaxis"] = styled_axis("validation perplexity", type="log", range=shown, tickformat=".3~r", nticks=9)
+    layout["yaxis"] = perplexity_axis("validation perplexity", low, high)
     layout["meta"]["left_out"] = left_out
     if target_ppl is not None:
         layout["shapes"] = [target_line(target_ppl)]
@@ -98,8 +98,8 @@ def training_curves(
         return empty_figure("no training step yet")
     low, high, left_out = metric_view(runs, train, metric)
     linear = linear or low <= 0
-    shown = [low, high] if linear else [math.log10(low), math.log10(high)]
-    figure["layout"]["yaxis"] = styled_axis(_METRIC_WORDS[metric], type="linear" if linear else "log", range=shown)
+    ends = [low, high] if linear else [math.log10(low), math.log10(high)]
+    figure["layout"]["yaxis"] = styled_axis(_METRIC_WORDS[metric], type="linear" if linear else "log", range=ends)
     figure["layout"]["meta"]["left_out"] = left_out
     name_lines(figure, styles, low, high)
     return figure

@@ -62,9 +62,9 @@ def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = N
     cells: list[list[Any]] = []
     label = len(methods) * len(batches) <= _MOST_LABELS
     for spikes in (False, True):
-        drawn = select(table, spikes=spikes)
+        judged = select(table, spikes=spikes)
         for method in methods:
-            own = plain_rows(drawn[np.array(method_names(drawn)) == method])
+            own = plain_rows(judged[np.array(method_names(judged)) == method])
             at = [batches.index(row["at"]) + offsets[method] + (0.07 if spikes else 0.0) for row in own]
             traces += _method(method, own, at, hues[method], spikes, label)
             cells += [_cell(method, row) for row in own]

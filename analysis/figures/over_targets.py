@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,12 @@ from analysis.figures.style import (
     DASHES,
     Figure,
     Trace,
+    data_table,
     empty_figure,
     line_across,
     markup,
     method_colors,
+    perplexity_axis,
     place,
     styled_axis,
     styled_layout,
@@ -60,10 +61,10 @@ def saving_over_targets(
         dash = DASHES[batches.index(first["global_batch_size"]) % len(DASHES)]
         traces.append(_line(rows, first, {"color": color, "dash": dash, "width": round(1.4 + 1.0 * weight, 2)}))
     low, high = _view(targets)
-    x = [math.log10(float(targets["target_ppl"].max())), math.log10(float(targets["target_ppl"].min()))]
+    shallowest, deepest = (float(f(targets["target_ppl"])) for f in (max, min))
     layout = styled_layout(
         380,
-        styled_axis("target perplexity (deeper to the right)", type="log", range=x, tickformat=".3~r", nticks=9),
+        perplexity_axis("target perplexity (deeper to the right)", shallowest, deepest),
         styled_axis("tokens saved (%)", range=[low, high], ticksuffix="%"),
         shapes=[line_across("y", 0), *([target_line(target_ppl, "x")] if target_ppl is not None else [])],
         meta={"table": _table(targets)},
@@ -136,21 +137,13 @@ def _view(targets: pd.DataFrame) -> tuple[float, float]:
     values = [100 * targets["token_saving"]]
     if targets["cell"].nunique() <= MAX_BANDS:
         values += [100 * targets[f"token_saving_{end}"] for end in ("low", "high")]
-    shown = pd.concat(values).dropna()
-    low, high = min(0.0, float(shown.min())), max(0.0, float(shown.max()))
+    finite = pd.concat(values).dropna()
+    low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))
     margin = max(4.0, 0.05 * (high - low))
     return max(low - margin, _SHOWN[0]), min(high + margin, _SHOWN[1])
 
 
 def _table(targets: pd.DataFrame) -> dict[str, Any]:
     """What the figure shows, and the savings of time with their bands, as rows for a CSV file."""
-    columns = [c for c in targets.columns if c not in ("cell", "setting")]
-    rows = [
-        [None if isinstance(v, float) and not math.isfinite(v) else _short(v) for v in row]
-        for row in targets[columns].itertuples(index=False, name=None)
-    ]
-    return {"columns": columns, "rows": rows}
-
-
-def _short(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    rows = targets.drop(columns=["cell", "setting"], errors="ignore")
+    return data_table(rows.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value))

@@ -11,9 +11,11 @@ from analysis.figures.style import (
     CURRICULUM_HUES,
     Figure,
     Trace,
+    data_table,
     empty_figure,
     legend_above,
     line_across,
+    perplexity_axis,
     styled_axis,
     styled_layout,
 )
@@ -31,20 +33,20 @@ def probe_curves(
     probe's worst evaluation, a vertical line ``beginning_tokens``. ``evals`` and ``train`` as in
     :func:`validation_curves`.
     """
-    points = evals.assign(seqlen=length_at(evals, train))
-    finite = evals["val_ppl"][np.isfinite(evals["val_ppl"].to_numpy(dtype=float))]
+    finite = evals["val_ppl"][np.isfinite(evals["val_ppl"].to_numpy(dtype=float))] if len(evals) else evals
     if finite.empty or probes.empty:
         return empty_figure("no probe has an evaluation yet")
     styles = _styles(probes)
-    figure = curves(styles, points, "val_ppl", "ppl %{y:.3r}", "tokens", None, max_points=400)
+    figure = curves(
+        styles, evals.assign(seqlen=length_at(evals, train)), "val_ppl", "ppl %{y:.3r}", "tokens", None, max_points=400
+    )
     unsteady = probes[~probes["steady"].astype(bool)]
     worst = dict(zip(unsteady["run_id"].astype(str), unsteady["worst_tokens"], strict=True))
     for trace in figure["data"]:
         _mark_worst(trace, worst.get(trace["meta"]["run_id"]))
     low, high = float(finite.min()) / 1.04, float(finite.max()) * 1.04
     layout = figure["layout"]
-    shown = [float(np.log10(low)), float(np.log10(high))]
-    layout["yaxis"] = styled_axis("validation perplexity", type="log", range=shown, tickformat=".3~r", nticks=9)
+    layout["yaxis"] = perplexity_axis("validation perplexity", low, high)
     if beginning_tokens:
         layout["shapes"] = [line_across("x", beginning_tokens, dash="dot", width=1.5)]
     name_lines(figure, styles, low, high)
@@ -68,14 +70,14 @@ def search_path(probes: pd.DataFrame) -> Figure:
         trace: Trace = {"type": "scatter", "mode": "markers", "name": verdict, "showlegend": True, "marker": marker}
         trace |= {"x": probes["duration"][own].tolist(), "y": rows[own].tolist()}
         traces.append(trace | {"hovertemplate": f"%{{y}}: T = %{{x:,}} steps, {verdict}<extra></extra>"})
-    columns = ["start", "duration"]
-    table = [[i, *row, verdicts[i - 1]] for i, row in enumerate(probes[columns].to_numpy().tolist(), 1)]
-    names = [f"{i}: start {start}, T {duration}" for i, start, duration, _ in table]
+    table = probes[["start", "duration"]].assign(verdict=verdicts)
+    table.insert(0, "probe", range(1, count + 1))
+    names = [f"{probe}: {name}" for probe, name in enumerate(_names(probes), 1)]
     layout = styled_layout(
         100 + 26 * count,
         styled_axis("T (steps)", range=[0, 1.04 * float(probes["duration"].max())], fixedrange=True),
         styled_axis("", tickvals=rows.tolist(), ticktext=names, range=[0.4, count + 0.6], fixedrange=True, ticks=""),
-        meta={"table": {"columns": ["probe", *columns, "verdict"], "rows": table}},
+        meta={"table": data_table(table)},
     )
     legend_above(layout, 36)
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
@@ -85,15 +87,16 @@ def _verdicts(probes: pd.DataFrame) -> list[str]:
     return ["steady" if steady else "fluctuates" for steady in probes["steady"]]
 
 
+def _names(probes: pd.DataFrame) -> list[str]:
+    return [f"start {start}, T {duration}" for start, duration in zip(probes["start"], probes["duration"], strict=True)]
+
+
 def _styles(probes: pd.DataFrame) -> pd.DataFrame:
     """Look and name of each probe, in the form of :func:`run_styles`."""
     verdicts = _verdicts(probes)
     hues, dashes, _ = zip(*(_LOOKS[verdict] for verdict in verdicts), strict=True)
-    names = [
-        f"start {start}, T {duration}" for start, duration in zip(probes["start"], probes["duration"], strict=True)
-    ]
     same = {"batch": "", "lr": "", "seed": "", "width": 1.6, "opacity": 1.0, "diverged": False}
-    looks = {"method": verdicts, "color": hues, "dash": dashes, "label": names}
+    looks = {"method": verdicts, "color": hues, "dash": dashes, "label": _names(probes)}
     return pd.DataFrame({**looks, **same}, index=pd.Index(probes["run_id"].astype(str), name="run_id"))
 
 

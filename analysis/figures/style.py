@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -123,6 +124,11 @@ def styled_axis(title: str, **extra: object) -> dict[str, Any]:
     }
 
 
+def perplexity_axis(title: str, first: float, last: float) -> dict[str, Any]:
+    """A log axis of perplexities from ``first`` to ``last``."""
+    return styled_axis(title, type="log", range=[math.log10(first), math.log10(last)], tickformat=".3~r", nticks=9)
+
+
 def styled_layout(
     height: int, xaxis: Mapping[str, object], yaxis: Mapping[str, object], **extra: object
 ) -> dict[str, Any]:
@@ -156,6 +162,16 @@ def one_legend_entry_each(traces: Iterable[Trace]) -> None:
         trace["legendgroup"] = trace["name"]
         trace["showlegend"] = trace["name"] not in names
         names.add(str(trace["name"]))
+
+
+def data_table(frame: pd.DataFrame) -> dict[str, Any]:
+    """A frame as ``layout.meta.table``, from which the page makes a CSV file; None for NaN and infinity."""
+    columns = [str(c) for c in frame.columns]
+    rows = frame.astype(object).to_numpy().tolist()
+    return {
+        "columns": columns,
+        "rows": [[None if isinstance(v, float) and not math.isfinite(v) else v for v in row] for row in rows],
+    }
 
 
 def left_out(figure: Figure) -> str:

@@ -12,6 +12,7 @@ from analysis.figures.style import (
     DASHES,
     Figure,
     Trace,
+    data_table,
     empty_figure,
     legend_above,
     markup,
@@ -62,7 +63,7 @@ def throughput_by_length(
         340,
         styled_axis("sequence length (tokens)", type="log", tickvals=powers, range=span, fixedrange=True),
         styled_axis("tokens per second", rangemode="tozero", tickformat="~s", fixedrange=True),
-        meta={"table": {"columns": columns, "rows": _plain(table)}},
+        meta={"table": data_table(table)},
     )
     return _with_legend({"data": traces, "layout": layout})
 
@@ -125,7 +126,7 @@ def hours_spent(
                 traces[-1]["marker"] |= {"opacity": 0.8}
     one_legend_entry_each(traces)
     names = [markup(m) for m in totals["method"]]
-    columns = ["method", *_PARTS]
+    table = totals[["method", *_PARTS]].rename(columns={part: f"{part}_rank_hours" for part in _PARTS})
     layout = styled_layout(
         104 + 42 * len(totals),
         styled_axis(word, rangemode="tozero", fixedrange=True),
@@ -133,12 +134,7 @@ def hours_spent(
             "", tickvals=rows, ticktext=names, range=[-0.6, len(rows) - 0.4], showgrid=False, fixedrange=True, ticks=""
         ),
         barmode="stack",
-        meta={
-            "table": {
-                "columns": ["method", *(f"{p}_rank_hours" for p in _PARTS)],
-                "rows": _plain(totals[columns].round(6)),
-            },
-        },
+        meta={"table": data_table(table.round(6))},
     )
     return _with_legend({"data": traces, "layout": layout})
 
@@ -153,8 +149,3 @@ def _with_legend(figure: Figure) -> Figure:
     layout["legend"] |= {"maxheight": room}
     layout["meta"] |= {"narrow_top": room}
     return figure
-
-
-def _plain(table: pd.DataFrame) -> list[list[Any]]:
-    """Rows of plain values; None for NaN."""
-    return table.astype(object).where(table.notna(), None).to_numpy().tolist()

@@ -26,15 +26,18 @@ def write(folder: TuneDir) -> Path:
     try:
         search = json.loads(folder.search.read_text())
         runs = {str(p["run_id"]): records.read(RunDir(folder.outputs, str(p["run_id"]))) for p in search["probes"]}
-        evals, train = (
-            pd.concat([frame.assign(run_id=run_id) for run_id, frame in frames.items()]) if frames else pd.DataFrame()
-            for frames in ({i: run.evals for i, run in runs.items()}, {i: run.train for i, run in runs.items()})
-        )
+        evals = _joined({run_id: run.evals for run_id, run in runs.items()})
+        train = _joined({run_id: run.train for run_id, run in runs.items()})
         page = render(search, evals, train, folder.preset.read_text() if folder.preset.exists() else "")
     except (OSError, ValueError, KeyError, TypeError, UndefinedError) as error:
         raise UserError(f"{folder.search}: not the record of a search ({error}); tune again to rewrite it") from None
     write_atomic(folder.page, page)
     return folder.page
+
+
+def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Frames of several runs as one, with a column run_id."""
+    return pd.concat([frame.assign(run_id=run_id) for run_id, frame in frames.items()] or [pd.DataFrame()])
 
 
 def render(search: Mapping[str, Any], evals: pd.DataFrame, train: pd.DataFrame, preset: str = "") -> str:

@@ -118,6 +118,17 @@ def drawn_lines(page: Page, plot: str) -> int:
     return int(page.locator(f"#{plot} .scatterlayer path.js-line").evaluate_all(script))
 
 
+def downloaded(page: Page, figure: str, folder: Path) -> list[str]:
+    """Lines of the CSV file that a figure's button saves."""
+    button = page.locator(f"[data-csv={figure}]")
+    button.locator("xpath=..").locator("summary").click()
+    with page.expect_download() as download:
+        button.click()
+    saved = folder / f"{figure}.csv"
+    download.value.save_as(saved)
+    return saved.read_text().splitlines()
+
+
 @pytest.mark.browser
 def test_page_says_the_verdict_and_draws_quietly(shared: Opened, report: ReportData) -> None:
     page = shared.page
@@ -238,13 +249,7 @@ def test_data_is_one_click_away(page: Page, tmp_path: Path) -> None:
         "hours": '"method","training_rank_hours","evaluation_rank_hours","lost_rank_hours","tuning_rank_hours"',
         "throughput": '"curriculum","global_batch_size","seqlen","steps","tokens_per_second"',
     }.items():
-        button = page.locator(f"[data-csv={name}]")
-        button.locator("xpath=..").locator("summary").click()
-        with page.expect_download() as download:
-            button.click()
-        saved = tmp_path / f"{name}.csv"
-        download.value.save_as(saved)
-        lines = saved.read_text().splitlines()
+        lines = downloaded(page, name, tmp_path)
         assert lines[0] == head
         assert len(lines) > (2 if name == "hours" else 4)  # one row a curriculum
 
@@ -408,13 +413,7 @@ def test_a_search_has_a_page_like_the_report(open_report: Open, tmp_path: Path) 
         "probes": '"run_id","step","consumed_tokens","train_seconds","seqlen","val_ppl"',
         "search": '"probe","start","duration","verdict"',
     }.items():
-        button = page.locator(f"[data-csv={name}]")
-        button.locator("xpath=..").locator("summary").click()
-        with page.expect_download() as download:
-            button.click()
-        saved = tmp_path / f"{name}.csv"
-        download.value.save_as(saved)
-        assert saved.read_text().splitlines()[0] == head
+        assert downloaded(page, name, tmp_path)[0] == head
     assert page.evaluate("window.pwned") is None
     assert page.locator("main img").count() == 0
     assert f"name: {EVIL}" in page.locator("pre").inner_text()
