@@ -116,7 +116,7 @@ def length_schedule(
     if train.empty:
         return empty_figure("no training step yet")
     if not train["seqlen"].max() > 0:
-        return empty_figure("the sequence lengths are unknown")
+        return empty_figure("the sequence lengths are not known")
     # Neither learning rate nor seed changes the schedule: the line's name and weight leave them out.
     styles = run_styles(runs.assign(lr=runs["lr"].iloc[0], seed=0))
     same = runs[["curriculum", "variant", "model", "global_batch_size", "max_seqlen", "token_budget"]].astype(str)

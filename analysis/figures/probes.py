@@ -33,8 +33,9 @@ def probe_curves(
     probe's worst evaluation, a vertical line ``beginning_tokens``. ``evals`` and ``train`` as in
     :func:`validation_curves`.
     """
-    finite = evals["val_ppl"][np.isfinite(evals["val_ppl"].to_numpy(dtype=float))] if len(evals) else evals
-    if finite.empty or probes.empty:
+    values = evals["val_ppl"].to_numpy(dtype=float) if len(evals) else np.empty(0)
+    finite = values[np.isfinite(values)]
+    if not len(finite) or probes.empty:
         return empty_figure("no probe has an evaluation yet")
     styles = _styles(probes)
     figure = curves(

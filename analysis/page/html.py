@@ -31,6 +31,11 @@ def macro(name: str, *arguments: object) -> str:
     return str(getattr(_environment().globals["kit"], name)(*arguments))
 
 
+def render(template: str, **values: object) -> str:
+    """HTML of a template."""
+    return _environment().get_template(template).render(values)
+
+
 def document(template: str, payload: Mapping[str, object], **values: object) -> str:
     """A page as one HTML file without an address of another host; `payload` is what page.js draws.
 
@@ -38,17 +43,14 @@ def document(template: str, payload: Mapping[str, object], **values: object) -> 
     cannot run even if an escape were forgotten.
     """
     plotly_js, page_js = _plotly_js(), _asset("page.js")
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            csp=_content_security_policy(plotly_js, page_js),
-            css=_asset("style.css"),
-            payload=script_json(payload),
-            plotly_js=plotly_js,
-            page_js=page_js,
-            **values,
-        )
+    return render(
+        template,
+        csp=_content_security_policy(plotly_js, page_js),
+        css=_asset("style.css"),
+        payload=script_json(payload),
+        plotly_js=plotly_js,
+        page_js=page_js,
+        **values,
     )
 
 
