@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare as curves
 from analysis import figures, print_figures, report, watch
+from analysis.answer import Options
 from analysis.paper import compare, tables
 from analysis.readers import source
 from analysis.stats.crossings import METHODS
@@ -77,9 +78,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _options(args: argparse.Namespace) -> report.Options:
+def _options(args: argparse.Namespace) -> Options:
     searches = tuple(name for name in args.tuning.split(",") if name)
-    return report.Options(args.target, args.crossing, args.price, searches)
+    return Options(args.target, args.crossing, args.price, searches)
 
 
 def _report(args: argparse.Namespace) -> report.Report:
@@ -129,13 +130,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int
 
 
 def _paper(folder: Path, *, as_json: bool) -> None:
-    found = compare.write(folder)
+    comparison = compare.write(folder)
     if as_json:
-        print(json.dumps(found, indent=1, allow_nan=False))
+        print(json.dumps(comparison.plain(), indent=1, allow_nan=False))
         return
     from rich.console import Console
 
-    tables.show(found, Console(highlight=False, markup=False))
+    tables.show(comparison, Console(highlight=False, markup=False))
     print(f"\npaper  {SweepDir.at(folder).paper}")
 
 

@@ -1,15 +1,15 @@
-"""The saving between any two curves, from files."""
+"""Comparison of two curves from files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.readers import checks
 from analysis.readers.files import place_in, read_table
+from analysis.schema import perplexity
 from analysis.stats.crossings import Crossing, crossing, saving
 from analysis.stats.savings import round_up
 from analysis.words import amount
@@ -17,9 +17,9 @@ from cl_bench.errors import UserError
 
 
 def read_curve(path: str | Path) -> pd.DataFrame:
-    """A CSV or Parquet file as columns consumed_tokens, train_seconds, val_loss (from val_ppl where that is given).
+    """A CSV or Parquet file as columns consumed_tokens, train_seconds, val_loss (from val_ppl if given).
 
-    Raises UserError naming the column, row and value that cannot be used.
+    Raises UserError that names the invalid column, row and value.
     """
     table = read_table(path)
     for column in checks.EVALUATION:
@@ -33,10 +33,10 @@ def read_curve(path: str | Path) -> pd.DataFrame:
 
 
 def compare(baseline: pd.DataFrame, curriculum: pd.DataFrame, target_loss: float) -> dict[str, Any]:
-    """Tokens and seconds to `target_loss` (nats a token) of two curves, and what the second saved.
+    """Tokens and seconds to `target_loss` (nats per token) of two curves, and the saving of the second.
 
-    Savings are shares, None where the curriculum never arrived; `token_saving_bound` is then what it saved at most.
-    Raises UserError when the baseline never reaches the target.
+    Savings are shares, None if the curriculum never reached the target; `token_saving_bound` is then an upper bound.
+    Raises UserError if the baseline never reaches the target.
     """
     ours, theirs = _crossing(curriculum, target_loss), _crossing(baseline, target_loss)
     if not theirs.reached:
@@ -47,7 +47,7 @@ def compare(baseline: pd.DataFrame, curriculum: pd.DataFrame, target_loss: float
     never = not ours.reached and theirs.tokens
     return {
         "target_loss": target_loss,
-        "target_ppl": float(np.exp(target_loss)),
+        "target_ppl": perplexity(target_loss),
         "method": "linear interpolation of loss over tokens between the two evaluations around the target",
         "reached": ours.reached,
         "baseline_tokens_to_target": theirs.tokens,

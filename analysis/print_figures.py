@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis import figures
+from analysis.answer import Answer
 from analysis.figures import Figure, Width
 from analysis.page import cost, document
 from analysis.page import tables as page_tables
 from analysis.page.data import ReportData
-from analysis.report import Answer, page_data
+from analysis.renderers import cells_json
+from analysis.report import page_data
 from analysis.tables import Table
 from cl_bench.errors import UserError
 from cl_bench.runs.paths import write_atomic
@@ -51,7 +53,7 @@ def write(answer: Answer, into: str | Path, form: Format = "pdf", width: Width =
 
 def tables(answer: Answer) -> dict[str, Table]:
     """The page's tables with one row per cell, by name."""
-    cells = answer.verdict["cells"]
+    cells = cells_json(answer.cells)
     return {
         "savings": page_tables.cells_table(cells),
         "deepest": page_tables.deepest_table(cells),

@@ -1,4 +1,4 @@
-"""A report that follows a sweep while it trains: written again whenever the runs have moved on."""
+"""A report that follows a sweep while it trains, rewritten whenever the runs have progressed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 from analysis import report
+from analysis.answer import Options
 from analysis.readers.source import Source
-from analysis.report import Options, Report
+from analysis.report import Report
 from cl_bench.errors import UserError
 from cl_bench.runs.status import AT_WORK
 
@@ -16,9 +17,9 @@ LEAST_S, DEFAULT_S = 2, 10
 
 
 def check_interval(seconds: float) -> None:
-    """Raise UserError for an interval at which nothing can be watched."""
+    """Raise UserError for an invalid interval."""
     if not LEAST_S <= seconds <= 3600:
-        raise UserError(f"--watch {seconds:g}: seconds between two looks, from {LEAST_S} to 3600")
+        raise UserError(f"--watch {seconds:g}: seconds between two updates, from {LEAST_S} to 3600")
 
 
 def watch(
@@ -28,10 +29,10 @@ def watch(
     say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
-    """Write the report of `read()` every `every_s` seconds until no run is at work; the last one, that stays.
+    """Write the report of `read()` every `every_s` seconds until no run is active; returns the last one.
 
-    A look at which nothing was recorded since the last writes nothing. The page reloads itself as often; the last one
-    does not. `say` gets a line for each report.
+    Nothing is written if nothing was recorded since the last report. The page reloads itself at the same interval; the
+    last one does not. `say` gets a line per report.
     """
     seen: tuple[object, ...] = ()
     while True:
@@ -51,5 +52,5 @@ def watch(
             say(f"{done} of {len(states)} runs over, {at_work} at work: {written.path}")
             seen = now
             took = time.monotonic() - started
-        # A sweep so large that its report takes longer than the interval is looked at half of the time.
+        # If a report takes longer than the interval, at most half of the time goes into reports.
         sleep(max(every_s, took))

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import report
 from analysis.readers import load_runs
-from analysis.stats.savings import savings
+from analysis.stats.savings import run_savings
 from analysis.stats.stability import stability
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import to_dict
@@ -147,7 +147,7 @@ def _measure(folder: Path, how: str) -> None:
         page_mb = report.write(folder).path.stat().st_size / 1e6
     elif how == "same":  # what the loop computes, and no more
         runs = load_runs(folder)
-        savings(runs)
+        run_savings(runs)
         stability(runs)
     else:
         _loop(folder)

@@ -1,16 +1,16 @@
-"""Whether the seconds of two runs may be compared, and how fast each sequence length was trained on."""
+"""Timing comparability of runs, and throughput by sequence length."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.schema import stretches
+from analysis.schema import Row, rows_of, stretches
+from analysis.stats.savings import RunSaving
 
 _MOST_NAMED = 3
 _DIFFERENCES = (("hardware", "hardware"), ("world_size", "world sizes"), ("precision", "precisions"))
@@ -30,24 +30,23 @@ THROUGHPUT_COLUMNS = (
 
 
 def unlike(run: Mapping[Any, Any], baseline: Mapping[Any, Any]) -> str:
-    """What differs between the clocks of two rows of schema.RUN_COLUMNS, with both values; '' where nothing does.
+    """The differences in timing conditions between two rows of schema.RUN_COLUMNS, with both values; '' if none.
 
-    What neither says counts as equal. A run on mixed hardware is like no other: its seconds are a blend.
+    Two unknown values count as equal. A run on mixed hardware is comparable with no other: its seconds are a blend.
     """
     return "; ".join(words for _, words in _differences(run, baseline))
 
 
 def _differences(run: Mapping[Any, Any], baseline: Mapping[Any, Any]) -> list[tuple[str, str]]:
     """(column, words) of each difference."""
-    found = []
+    differences = []
     for column, _ in _DIFFERENCES:
-        ours, theirs = (_known(row.get(column)) for row in (run, baseline))
+        ours, theirs = (_text(row.get(column)) for row in (run, baseline))
         if ours != theirs or ours.startswith("mixed: "):
             ours, theirs = (_with_unit(column, v) for v in (ours, theirs))
-            found.append(
-                (column, f"on {ours} against {theirs}" if column == "hardware" else f"{ours} against {theirs}")
-            )
-    return found
+            on = "on " if column == "hardware" else ""
+            differences.append((column, f"{on}{ours} against {theirs}"))
+    return differences
 
 
 def _with_unit(column: str, value: str) -> str:
@@ -56,81 +55,57 @@ def _with_unit(column: str, value: str) -> str:
     return f"{value} rank{'s' * (value != '1')}" if column == "world_size" else value
 
 
-def _known(value: object) -> str:
-    """A value as text, '' where a source does not say (world size 0, no text)."""
+def _text(value: object) -> str:
+    """A value as text, '' if unknown (world size 0, no text)."""
     return "" if value is None or value != value or value == 0 else str(value)
 
 
-def warnings(runs: pd.DataFrame, savings: pd.DataFrame) -> list[str]:
-    """For a verdict: which pairs of `savings` compare seconds of unlike runs, a sentence for each kind of difference.
+def warnings(runs: pd.DataFrame, savings: Sequence[RunSaving]) -> list[str]:
+    """One sentence per kind of difference in timing conditions within pairs whose seconds are compared.
 
-    `runs` has schema.RUN_COLUMNS; `savings` run_id and baseline_run_id, and best_baseline_run_id where there is one. A
-    run that has not trained yet has no seconds to compare.
+    `runs` has schema.RUN_COLUMNS. A run that has not trained yet has no seconds to compare.
     """
-    trained = runs[runs["train_seconds"] > 0]
-    rows: dict[str, Mapping[Any, Any]] = {str(row["run_id"]): row for row in trained.to_dict("records")}
-    paired = _unlike_pairs(rows, savings, "baseline_run_id", "")
-    if "best_baseline_run_id" not in savings:
-        return paired
-    # Pairs that are warned of already need no second warning.
-    others = savings[savings["best_baseline_run_id"] != savings["baseline_run_id"]]
-    return paired + _unlike_pairs(rows, others, "best_baseline_run_id", " with the best baseline")
+    trained = {str(row["run_id"]): row for row in rows_of(runs[runs["train_seconds"] > 0])}
+    paired = [(s.run_id, s.paired.baseline_run_id) for s in savings]
+    # Pairs that the first sentences name need no second warning.
+    best = [(s.run_id, s.best.baseline_run_id) for s in savings if s.best.baseline_run_id != s.paired.baseline_run_id]
+    return _unlike_pairs(trained, paired, "") + _unlike_pairs(trained, best, " with the best baseline")
 
 
-def _unlike_pairs(rows: Mapping[str, Mapping[Any, Any]], savings: pd.DataFrame, column: str, which: str) -> list[str]:
-    pairs = [
-        (rows[run], rows[base])
-        for run, base in zip(savings["run_id"], savings[column], strict=True)
-        if isinstance(base, str) and run in rows and base in rows
-    ]
-    counts = dict.fromkeys((column for column, _ in _DIFFERENCES), 0)
-    named: dict[str, dict[str, None]] = {column: {} for column in counts}
+def _unlike_pairs(rows: Mapping[str, Row], ids: Iterable[tuple[str, str | None]], which: str) -> list[str]:
+    pairs = [(rows[run], rows[base]) for run, base in ids if base is not None and run in rows and base in rows]
+    examples: dict[str, list[str]] = {column: [] for column, _ in _DIFFERENCES}
     for run, base in pairs:
-        for what, words in _differences(run, base):
-            counts[what] += 1
-            named[what][f"{run['curriculum']} b{run['global_batch_size']} {words}"] = None
-    found = []
-    for what, words in _DIFFERENCES:
-        if counts[what]:
-            shown = list(named[what])
-            more = f"; and {len(shown) - _MOST_NAMED} more" if len(shown) > _MOST_NAMED else ""
-            found.append(
-                f"Time is compared across {words} in {counts[what]} of {len(pairs)} pairs{which}: "
-                f"{'; '.join(shown[:_MOST_NAMED])}{more}."
+        for column, words in _differences(run, base):
+            examples[column].append(f"{run['curriculum']} b{run['global_batch_size']} {words}")
+    sentences = []
+    for column, words in _DIFFERENCES:
+        if examples[column]:
+            distinct = list(dict.fromkeys(examples[column]))
+            more = f"; and {len(distinct) - _MOST_NAMED} more" if len(distinct) > _MOST_NAMED else ""
+            sentences.append(
+                f"Time is compared across {words} in {len(examples[column])} of {len(pairs)} pairs{which}: "
+                f"{'; '.join(distinct[:_MOST_NAMED])}{more}."
             )
-    return found
-
-
-def mean_ranks(runs: pd.DataFrame, attempts: pd.DataFrame) -> dict[str, float]:
-    """Ranks of each run_id, a mean over the training seconds that were kept; NaN where a source does not say.
-
-    `runs` and `attempts` as in schema.Runs. Sources that know no attempts have the run's world_size.
-    """
-    found = runs.set_index("run_id")["world_size"].astype("float64").replace(0.0, math.nan)
-    if {"world_size", "trained_seconds", "lost_seconds"} <= set(attempts.columns):
-        kept = (attempts["trained_seconds"] - attempts["lost_seconds"]).astype("float64")
-        summed = pd.DataFrame({"kept": kept, "hours": kept * attempts["world_size"]}).groupby(attempts["run_id"]).sum()
-        told = summed[summed["kept"] > 0]
-        found.update(told["hours"] / told["kept"])
-    return {str(run_id): float(ranks) for run_id, ranks in found.items()}
+    return sentences
 
 
 def throughput(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
-    """Tokens a second at each sequence length, per curriculum, batch size and clock (THROUGHPUT_COLUMNS).
+    """Tokens per second at each sequence length, by curriculum, batch size, hardware and world size.
 
-    Summed tokens over summed seconds of the steps at that length, over all runs; a step's seconds are the difference to
-    the step before it. The first step after a start is left out: it warms up, and nothing tells when it began. Of a
-    curve that holds every so many steps, only stretches of one length count.
+    Tokens over seconds of all steps at that length, summed over runs (THROUGHPUT_COLUMNS); a step's seconds are the
+    difference to the previous step. The first step after a start is left out: it warms up, and its beginning is not
+    recorded. In a curve that records every n-th step, only stretches of one length count.
     """
     keys = ["curriculum", "variant", "model", "hardware", "world_size", "global_batch_size"]
     place = {str(run_id): i for i, run_id in enumerate(runs["run_id"])}
-    known = {"step", "consumed_tokens", "train_seconds", "seqlen"} <= set(train.columns)
+    complete = {"step", "consumed_tokens", "train_seconds", "seqlen"} <= set(train.columns)
     step, tokens, seconds, seqlen, attempt = (
         train[c].to_numpy() if c in train else np.zeros(len(train))
         for c in ("step", "consumed_tokens", "train_seconds", "seqlen", "attempt")
     )
     parts = []
-    for run_id, rows in stretches(train) if known else ():
+    for run_id, rows in stretches(train) if complete else ():
         if run_id in place:
             summed = _by_length(step[rows], tokens[rows], seconds[rows], seqlen[rows], attempt[rows])
             parts.append(summed.assign(run=place[run_id]))

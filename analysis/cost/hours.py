@@ -1,24 +1,23 @@
-"""What runs cost in rank-hours (one rank is one GPU, or one CPU process), and what is saved once everything is counted.
+"""Cost of runs in rank-hours (one rank is one GPU, or one CPU process), and the saving once everything is counted.
 
-Two figures a comparison: the runs alone, and with the attempts that were rolled back and the tuning of the curriculum.
+Each comparison has two figures: the runs alone, and with rolled-back training and the tuning of the curriculum.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis.cost import comparability, tuning
 from analysis.cost.tuning import Charges
-from analysis.schema import method_names
-from analysis.stats.savings import CELL
-from analysis.words import percent
+from analysis.schema import Cell, Row, cell_of, method_names, rows_of
+from analysis.stats.savings import RunSaving
 from cl_bench.errors import UserError
-from cl_bench.runs.identity import short_float
 from cl_bench.runs.status import AT_WORK, FINISHED
 
 RUN_COST_COLUMNS = (
@@ -51,37 +50,67 @@ RUN_COST_COLUMNS = (
 
 
 class ClockUnit(NamedTuple):
-    """How rank-hours are shown, and how many of the unit an hour has."""
+    """The unit in which rank-hours are shown."""
 
     word: str
     suffix: str
-    """Its short form, for heads of tables; it does not break."""
+    """Short form for heads of tables; it does not break."""
     per_hour: float
+    """Units per hour."""
     hour_word: str
-    """The word for an hour, which a price is given for."""
+    """Name of an hour, the unit of a price."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CellCost:
+    """The cost of a curriculum's cell beside its baselines', seeds combined.
+
+    Savings are 1 minus the geometric mean of the seeds' ratios; they and the hours to the target are None unless every
+    seed reached the target.
+    """
+
+    cell: Cell
+    reached: int
+    seeds: int
+    rank_hours_to_target: float | None
+    """Of one run, mean over seeds; so are the next three."""
+    baseline_rank_hours_to_target: float | None
+    saved_rank_hours: float | None
+    saved_rank_hours_counted: float | None
+    """After rolled-back training on both sides and the whole tuning."""
+    saving_alone: float | None
+    saving_counted: float | None
+    lost_rank_hours: float
+    """Rolled back, summed over seeds."""
+    baseline_lost_rank_hours: float
+    tuning_rank_hours: float
+    break_even: float | None
+    """Runs whose savings, rolled-back hours counted on both sides, pay for the tuning: infinite if they save nothing,
+    None without tuning."""
+    unlike: str
+    """Differences in timing conditions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a sweep cost."""
+    """The cost of a sweep."""
 
     runs: pd.DataFrame
-    """One row a run (RUN_COST_COLUMNS); savings are shares, NaN where there is none."""
-    cells: list[dict[str, Any]]
-    """One dict a cell of the grid, seeds put together: see `cells`."""
+    """One row per run (RUN_COST_COLUMNS); savings are shares, NaN if unknown."""
+    cells: tuple[CellCost, ...]
     totals: pd.DataFrame
-    """One row a method: method, role, training, evaluation, lost, tuning (rank-hours)."""
+    """One row per method: method, role, training, evaluation, lost, tuning (rank-hours)."""
     throughput: pd.DataFrame
-    """clocks.THROUGHPUT_COLUMNS."""
+    """comparability.THROUGHPUT_COLUMNS."""
     unit: ClockUnit
     price: float | None
-    """Money per rank-hour; None where none was given."""
+    """Money per rank-hour, if given."""
     notes: tuple[str, ...]
-    """What was counted, and what was not."""
+    """What was counted and what was not."""
 
 
 def check_price(price: float | None) -> None:
-    """Raise UserError for a price that is none."""
+    """Raise UserError for an invalid price."""
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise UserError(f"--price {price:g}: must be a finite price per rank-hour, 0 or more")
 
@@ -90,17 +119,17 @@ def cost(
     runs: pd.DataFrame,
     train: pd.DataFrame,
     attempts: pd.DataFrame,
-    savings: pd.DataFrame,
+    savings: Sequence[RunSaving],
     charges: Charges | None = None,
     price: float | None = None,
 ) -> Cost:
-    """All of the above. `runs`, `train` and `attempts` as in schema.Runs, `savings` as from savings.savings."""
+    """The cost of a sweep. `runs`, `train` and `attempts` as in schema.Runs."""
     check_price(price)
     charges = charges or Charges()
     table = run_costs(runs, attempts, savings, charges, price)
     return Cost(
         table,
-        cells(table),
+        cell_costs(table),
         _totals(table, charges),
         comparability.throughput(runs, train),
         _unit(table, attempts),
@@ -112,17 +141,17 @@ def cost(
 def run_costs(
     runs: pd.DataFrame,
     attempts: pd.DataFrame,
-    savings: pd.DataFrame,
+    savings: Sequence[RunSaving],
     charges: Charges,
     price: float | None = None,
 ) -> pd.DataFrame:
-    """One row a run (RUN_COST_COLUMNS).
+    """One row per run (RUN_COST_COLUMNS).
 
-    `rank_hours` is training that was kept: each attempt's seconds times its ranks. `lost_rank_hours` was trained and
-    rolled back; `eval_rank_hours` are evaluations of all attempts; `tuning_rank_hours` is the whole search for the
-    run's curriculum. A saving compares what was kept up to the target; `saving_counted` adds to either side all that it
-    lost, and to the curriculum's the whole of its tuning. Where a run's attempts had several numbers of ranks, its
-    hours up to the target are taken at their mean.
+    `rank_hours` is training that was kept: each attempt's seconds times its ranks. `lost_rank_hours` was rolled back;
+    `eval_rank_hours` are the evaluations of all attempts; `tuning_rank_hours` is the whole search for the run's
+    curriculum. A saving compares training kept up to the target; `saving_counted` adds to either side all that it lost,
+    and to the curriculum's the whole of its tuning. If a run's attempts had different numbers of ranks, its hours to
+    the target use their mean.
     """
     table = runs.merge(_by_run(attempts), how="left", left_on="run_id", right_index=True)
     unknown = table["attempts"].isna()
@@ -139,7 +168,7 @@ def run_costs(
 
 
 def _by_run(attempts: pd.DataFrame) -> pd.DataFrame:
-    """Hours and number of attempts by run_id; sources that know no attempts give none."""
+    """Hours and number of attempts by run_id; empty if the source records no attempts."""
     names = {"rank_hours": "trained_seconds", "lost_rank_hours": "lost_seconds", "eval_rank_hours": "eval_seconds"}
     if not {"world_size", *names.values()} <= set(attempts.columns):
         return pd.DataFrame(columns=["attempts", *names], index=pd.Index([], name="run_id"), dtype="float64")
@@ -149,17 +178,17 @@ def _by_run(attempts: pd.DataFrame) -> pd.DataFrame:
     return hours.assign(attempts=1.0).groupby(attempts["run_id"]).sum()
 
 
-def _compare(table: pd.DataFrame, savings: pd.DataFrame) -> pd.DataFrame:
-    rows = {str(row["run_id"]): row for row in table.to_dict("records")}
-    found: dict[str, dict[str, Any]] = {}
-    for pair in savings.to_dict("records"):
-        run, base = rows.get(str(pair["run_id"])), rows.get(str(pair["baseline_run_id"]))
+def _compare(table: pd.DataFrame, savings: Sequence[RunSaving]) -> pd.DataFrame:
+    rows = {str(row["run_id"]): row for row in rows_of(table)}
+    compared: dict[str, Row] = {}
+    for saving in savings:
+        run, base = rows.get(saving.run_id), rows.get(saving.paired.baseline_run_id or "")
         if run is None or base is None:
             continue
-        ours, theirs = pair["rank_hours_to_target"], pair["baseline_rank_hours"]
+        ours, theirs = saving.paired.amounts("rank_hour")
         ours_all = ours + run["lost_rank_hours"] + run["tuning_rank_hours"]
         theirs_all = theirs + base["lost_rank_hours"]
-        found[str(run["run_id"])] = {
+        compared[saving.run_id] = {
             "baseline_run_id": base["run_id"],
             "rank_hours_to_target": ours,
             "baseline_rank_hours_to_target": theirs,
@@ -168,51 +197,51 @@ def _compare(table: pd.DataFrame, savings: pd.DataFrame) -> pd.DataFrame:
             "unlike": comparability.unlike(run, base) if run["train_seconds"] and base["train_seconds"] else "",
         }
     columns = list(RUN_COST_COLUMNS[RUN_COST_COLUMNS.index("baseline_run_id") :])
-    compared = pd.DataFrame.from_dict(found, orient="index", columns=columns)
-    joined = table.merge(compared, how="left", left_on="run_id", right_index=True)
+    joined = table.merge(
+        pd.DataFrame.from_dict(compared, orient="index", columns=columns),
+        how="left",
+        left_on="run_id",
+        right_index=True,
+    )
     numbers = columns[1:-1]
     joined[numbers] = joined[numbers].astype("float64")
     joined[["baseline_run_id", "unlike"]] = joined[["baseline_run_id", "unlike"]].astype(object).fillna("")
     return joined
 
 
-def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The cells of the grid from the rows of `run_costs`, seeds put together; None where there is nothing to say.
-
-    Savings are 1 minus the geometric mean of the seeds' ratios, and only given when every seed reached the target.
-    `saved_rank_hours` are those of one run, mean over seeds. `break_even` is the number of runs that pay for the tuning
-    by what each saves, lost hours counted on both sides: infinite where they save nothing, None where nothing was
-    tuned.
-    """
+def cell_costs(table: pd.DataFrame) -> tuple[CellCost, ...]:
+    """The cells of the grid from the rows of `run_costs`."""
     by_id = table.set_index("run_id")
-    result = []
-    for key, group in table[table["role"] == "curriculum"].groupby(CELL, sort=False, dropna=False):
-        whole = bool(group["saving_alone"].notna().all())
-        base = by_id.reindex(group["baseline_run_id"])
-        ours, theirs = group["rank_hours_to_target"].mean(), group["baseline_rank_hours_to_target"].mean()
-        tuned = float(group["tuning_rank_hours"].max())
-        alone = float(theirs - ours)
-        saved = alone + float(base["lost_rank_hours"].mean() - group["lost_rank_hours"].mean())
-        result.append(
-            {
-                **dict(zip(CELL, key, strict=True)),
-                "named": ", ".join(dict.fromkeys(str(n) for n in group["named"] if n)),
-                "reached": int(group["saving_alone"].notna().sum()),
-                "of": len(group),
-                "rank_hours_to_target": float(ours) if whole else None,
-                "baseline_rank_hours_to_target": float(theirs) if whole else None,
-                "saved_rank_hours": alone if whole else None,
-                "saved_rank_hours_counted": saved - tuned if whole else None,
-                "saving_alone": _geometric(group["saving_alone"]) if whole else None,
-                "saving_counted": _geometric(group["saving_counted"]) if whole else None,
-                "lost_rank_hours": float(group["lost_rank_hours"].sum()),
-                "baseline_lost_rank_hours": float(base["lost_rank_hours"].sum()),
-                "tuning_rank_hours": tuned,
-                "break_even": _break_even(tuned, saved) if whole and tuned > 0 else None,
-                "unlike": "; ".join(dict.fromkeys(u for u in group["unlike"] if u)),
-            }
-        )
-    return result
+    groups: dict[Cell, list[Row]] = {}
+    for run in rows_of(table[table["role"] == "curriculum"]):
+        groups.setdefault(cell_of(run), []).append(run)
+    return tuple(_cell_cost(cell, pd.DataFrame(runs), by_id) for cell, runs in groups.items())
+
+
+def _cell_cost(cell: Cell, group: pd.DataFrame, by_id: pd.DataFrame) -> CellCost:
+    reached = group["saving_alone"].notna()
+    whole = bool(reached.all())
+    base = by_id.reindex(group["baseline_run_id"])
+    ours, theirs = float(group["rank_hours_to_target"].mean()), float(group["baseline_rank_hours_to_target"].mean())
+    tuned = float(group["tuning_rank_hours"].max())
+    saved = theirs - ours + float(base["lost_rank_hours"].mean() - group["lost_rank_hours"].mean())
+    labels = dict.fromkeys(str(n) for n in group["named"] if n)
+    return CellCost(
+        cell=dataclasses.replace(cell, label=", ".join(labels)),
+        reached=int(reached.sum()),
+        seeds=len(group),
+        rank_hours_to_target=ours if whole else None,
+        baseline_rank_hours_to_target=theirs if whole else None,
+        saved_rank_hours=theirs - ours if whole else None,
+        saved_rank_hours_counted=saved - tuned if whole else None,
+        saving_alone=_geometric(group["saving_alone"]) if whole else None,
+        saving_counted=_geometric(group["saving_counted"]) if whole else None,
+        lost_rank_hours=float(group["lost_rank_hours"].sum()),
+        baseline_lost_rank_hours=float(base["lost_rank_hours"].sum()),
+        tuning_rank_hours=tuned,
+        break_even=_break_even(tuned, saved) if whole and tuned > 0 else None,
+        unlike="; ".join(dict.fromkeys(u for u in group["unlike"] if u)),
+    )
 
 
 def _geometric(savings: pd.Series[float]) -> float:
@@ -224,7 +253,7 @@ def _break_even(tuned: float, saved: float) -> float:
 
 
 def _totals(table: pd.DataFrame, charges: Charges) -> pd.DataFrame:
-    """Where the hours of each method went; a run that failed and was not taken up again is lost as a whole."""
+    """The hours of each method by use; all training of a run that failed and was not resumed counts as lost."""
     rows = []
     for method, group in table.assign(method=method_names(table)).groupby("method", sort=False):
         failed = _failed(group)
@@ -243,12 +272,12 @@ def _totals(table: pd.DataFrame, charges: Charges) -> pd.DataFrame:
 
 
 def _failed(table: pd.DataFrame) -> pd.Series[bool]:
-    """Which runs ended without a result."""
+    """Runs that ended without a result."""
     return ~table["state"].isin((*FINISHED, *AT_WORK))
 
 
 def _unit(table: pd.DataFrame, attempts: pd.DataFrame) -> ClockUnit:
-    """GPU-hours where every attempt ran on a GPU, else rank-hours; minutes where no run took half an hour."""
+    """GPU-hours if every attempt ran on a GPU, else rank-hours; minutes if no run took half an hour."""
     on_gpus = (
         len(attempts) > 0 and "device" in attempts and bool(attempts["device"].astype(str).str.startswith("cuda").all())
     )
@@ -268,7 +297,7 @@ def _notes(table: pd.DataFrame, attempts: pd.DataFrame, charges: Charges) -> lis
     elif len(attempts) or table.empty:
         notes.append("Every run took one attempt.")
     else:
-        notes.append("Where these curves come from, attempts are not known: nothing lost can be counted.")
+        notes.append("The source of these curves records no attempts: lost training cannot be counted.")
     if failed := int(_failed(table).sum()):
         several = failed > 1
         notes.append(
@@ -276,31 +305,3 @@ def _notes(table: pd.DataFrame, attempts: pd.DataFrame, charges: Charges) -> lis
             "that was trained there counts as lost."
         )
     return notes
-
-
-def caveats(found: Cost) -> list[str]:
-    """For a verdict: how far the second figure falls below the first, at worst, where anybody would see it."""
-    fell = [
-        c for c in found.cells if c["saving_alone"] is not None and c["saving_alone"] - c["saving_counted"] >= 0.005
-    ]
-    if not fell:
-        return []
-    worst = max(fell, key=lambda c: float(c["saving_alone"] - c["saving_counted"]))
-    hours, named = found.unit.hour_word + "s", f" ({worst['named']})" if worst["named"] else ""
-    text = (
-        f"With rolled-back attempts and tuning counted, {worst['curriculum']} at batch {worst['global_batch_size']}, "
-        f"LR {short_float(worst['lr'])}{named} saved {percent(worst['saving_counted'])} of the {hours}, "
-        f"not {percent(worst['saving_alone'])}"
-    )
-    if worst["break_even"] is not None:
-        runs = worst["break_even"]
-        again = f"paid back after {runs:,.0f} run{'s' * (runs != 1)}" if math.isfinite(runs) else "never paid back"
-        text += f"; its tuning is {again}"
-    more = len(fell) - 1
-    return [text + (f"; {more} more cell{'s' * (more > 1)} in the table of costs." if more else ".")]
-
-
-def plain(found: Cost) -> dict[str, Any]:
-    """Cells, price and notes as JSON can hold them; tuning that is never paid back has no number of runs."""
-    finite = [c | {"break_even": None} if c["break_even"] == math.inf else c for c in found.cells]
-    return {"price_per_rank_hour": found.price, "cells": finite, "notes": list(found.notes)}

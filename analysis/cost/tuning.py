@@ -1,4 +1,4 @@
-"""What searching for a curriculum took (`cl-bench tune`), and which runs it is charged to."""
+"""Cost of tuning (`cl-bench tune`), and the runs that it is charged to."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from cl_bench.errors import UserError
 from cl_bench.runs import identity, records
 from cl_bench.runs.paths import RunDir, TuneDir
 
-# What two runs of a setting may differ in (identity.setting), and what the search was for.
+# Differences allowed within a setting (identity.setting), and the values that a search determines.
 _FREE = ("global_batch_size", "seed", "optim.lr", "curriculum.min_difficulty", "curriculum.duration")
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """One search: what it found, under which settings, and the rank-hours of each probe."""
+    """One search: its result, its settings, and the rank-hours of each probe."""
 
     name: str
     start: int | None
     """Start length found, in tokens."""
     duration: int | None
-    """T found, in steps; None: the search is not over or found none."""
+    """T found, in steps; None if the search is unfinished or found none."""
     settings: Mapping[str, Any]
     probe_hours: Mapping[str, float]
-    """Rank-hours by the probe's run_id: training, rolled back or not, and the evaluations that it was judged by."""
+    """Rank-hours by the probe's run_id: training, rolled back or not, and the evaluations that it was judged on."""
 
-    def found(self, config: RunConfig) -> bool:
-        """Whether a run trains with the curriculum that this search found: same start and T, in the same setting."""
+    def matches(self, config: RunConfig) -> bool:
+        """Whether a run uses the curriculum that this search found: same start and T, in the same setting."""
         curriculum = config.curriculum
         if self.duration is None or (curriculum.min_difficulty, curriculum.duration) != (self.start, self.duration):
             return False
         run = json.loads(json.dumps(identity.flatten(identity.identity(config))))
-        # Keys that only one side knows are of another version of the tool.
+        # Keys that only one side has belong to another version of the tool.
         compared = [k for k in run if k in self.settings and k not in _FREE and not k.startswith("batch_warmup.")]
         return all(run[k] == self.settings[k] for k in compared)
 
 
 @dataclasses.dataclass(frozen=True)
 class Charges:
-    """Which searches each run is charged, and what a reader must know of them."""
+    """The searches that each run is charged for, with notes for the reader."""
 
     by_run: Mapping[str, tuple[Search, ...]] = dataclasses.field(default_factory=dict)
     """run_id -> searches."""
@@ -52,7 +52,7 @@ class Charges:
 
 
 def hours(searches: Iterable[Search]) -> float:
-    """Rank-hours of some searches; a probe that several of them asked for was trained once."""
+    """Rank-hours of some searches; a probe that several of them share was trained once."""
     probes: dict[str, float] = {}
     for search in searches:
         probes |= search.probe_hours
@@ -60,11 +60,10 @@ def hours(searches: Iterable[Search]) -> float:
 
 
 def charges(runs: Runs, outputs: Path, named: Sequence[str] = ()) -> Charges:
-    """Charge the searches of an outputs folder to the curriculum runs that use what they found.
+    """Charge the searches of an outputs folder to the curriculum runs that use their results.
 
-    A search that the user names is charged whatever it found: to the runs that use it, else to all curriculum runs of
-    the schedule that it searched, else to all curriculum runs. Raises UserError for a name without a search, or with a
-    damaged one.
+    A search that the user names is always charged: to the runs that use its result, else to all curriculum runs of its
+    schedule, else to all curriculum runs. Raises UserError if a named search is missing or damaged.
     """
     curricula = [str(r) for r in runs.runs.loc[runs.runs["role"] == "curriculum", "run_id"]]
     by_run: dict[str, list[Search]] = {}
@@ -79,7 +78,7 @@ def charges(runs: Runs, outputs: Path, named: Sequence[str] = ()) -> Charges:
                 raise
             notes.append(str(error))
             continue
-        users = [r for r in curricula if r in runs.configs and search.found(runs.configs[r])]
+        users = [r for r in curricula if r in runs.configs and search.matches(runs.configs[r])]
         if name in named:
             users = users or _same_schedule(runs, curricula, search) or curricula
         elif not users:
@@ -94,7 +93,7 @@ def charges(runs: Runs, outputs: Path, named: Sequence[str] = ()) -> Charges:
             f"Not counted: {'the searches' if len(unused) > 1 else 'the search'} {', '.join(unused)}, because no run "
             "here has the start length, T and setting that came out; --tuning NAME counts one all the same."
         )
-    return Charges({run_id: tuple(found) for run_id, found in by_run.items()}, tuple(notes))
+    return Charges({run_id: tuple(searches) for run_id, searches in by_run.items()}, tuple(notes))
 
 
 def _names(outputs: Path) -> list[str]:
@@ -102,16 +101,16 @@ def _names(outputs: Path) -> list[str]:
 
 
 def _check_names(outputs: Path, named: Sequence[str]) -> None:
-    known = _names(outputs)
+    existing = _names(outputs)
     for name in named:
-        if name not in known:
-            there = f"there are {', '.join(known)}" if known else "there is none"
-            raise UserError(f"--tuning {name}: no search of that name in {outputs / 'tune'}; {there}")
+        if name not in existing:
+            listed = ", ".join(existing) or "none"
+            raise UserError(f"--tuning {name}: not a search in {outputs / 'tune'}; existing: {listed}")
 
 
 def _same_schedule(runs: Runs, curricula: Sequence[str], search: Search) -> list[str]:
-    wanted = search.settings.get("curriculum.schedule")
-    return [r for r in curricula if r in runs.configs and runs.configs[r].curriculum.schedule == wanted]
+    schedule = search.settings.get("curriculum.schedule")
+    return [r for r in curricula if r in runs.configs and runs.configs[r].curriculum.schedule == schedule]
 
 
 def _read(folder: TuneDir) -> Search:
@@ -127,7 +126,7 @@ def _read(folder: TuneDir) -> Search:
 
 
 def _probe_hours(outputs: Path, probe: Mapping[str, Any]) -> float:
-    """From the probe's own record; where that is gone, as the search noted it, on one rank."""
+    """From the probe's own record; if that is gone, from the search's, on one rank."""
     attempts = records.read(RunDir(outputs, str(probe["run_id"]))).attempts
     if len(attempts):
         seconds = (attempts["trained_seconds"] + attempts["eval_seconds"]) * attempts["world_size"]

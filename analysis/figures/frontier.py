@@ -20,7 +20,8 @@ from analysis.figures.style import (
     styled_layout,
 )
 from analysis.schema import method_names
-from analysis.stats.boundary import edge_words, multiple_words, plain_rows, select
+from analysis.stats.boundary import plain_rows, select
+from analysis.verdict.boundary import boundary_words, multiple_words
 from cl_bench.runs.identity import short_float
 
 _SYMBOLS = {"exact": "circle", "at_least": "triangle-up", "below": "triangle-down"}
@@ -45,10 +46,10 @@ _MOST_TICKS = 9
 def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = None) -> Figure:
     """Largest stable learning rate (log axis) of each curriculum at each batch size.
 
-    ``table`` is :func:`analysis.stats.boundary.frontiers`. Full marks: did not diverge; hollow ones: and no loss ratio
-    above the threshold. A circle is the largest stable value; a triangle upwards means "at least" (no larger one was
-    tested, or one is undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a cross.
-    ``colors`` (method -> hue) keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.
+    ``table`` is :func:`analysis.stats.boundary.all_boundaries`. Full marks: did not diverge; hollow ones: and no loss
+    ratio above the threshold. A circle is the largest stable value; a triangle upwards means "at least" (no larger one
+    was tested, or one is undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a
+    cross. ``colors`` (method -> hue) keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.
     """
     rows = select(table)
     if rows.empty:
@@ -160,7 +161,7 @@ def _hover(method: str, row: Mapping[str, Any]) -> str:
     times = multiple_words(row["multiple"], row["multiple_relation"])
     lines = [
         f"<b>{markup(method)}</b>, batch {int(row['at'])}",
-        f"{_criterion(row)}: {edge_words(row)}",
+        f"{_criterion(row)}: {boundary_words(row)}",
         *([f"{times} the baseline's"] if times else []),
         f"tested {markup(row['tested'])}",
         f"{row['diverged']} of {row['runs']} runs diverged",

@@ -19,7 +19,7 @@ from analysis.figures.style import (
     styled_layout,
 )
 from analysis.figures.thinning import integers, significant, thin_minmax
-from analysis.stats.correlation import MEASURES, measured
+from analysis.stats.correlation import MEASURES, series_by_run
 from cl_bench.runs.identity import short_float
 
 MOST_POINTS = 2000
@@ -37,7 +37,7 @@ def variance_scatter(
     ``layout.meta.thinned`` says whether any was left out.
     """
     styles = run_styles(runs)
-    measurements = {run_id: v for run_id, v in measured(train, [measure], also=["step"]) if run_id in styles.index}
+    measurements = {run_id: v for run_id, v in series_by_run(train, [measure], also=["step"]) if run_id in styles.index}
     if not measurements:
         return empty_figure("Adam's variance was not measured (telemetry.adam_variance_interval)")
     most = min(max_points, max(4, min(MOST_POINTS, 50 * max_points) // len(measurements)))

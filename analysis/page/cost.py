@@ -42,7 +42,7 @@ def section(cost: Cost) -> Section:
         known=_known(cost),
         clocks=clocks_in_words(cost.runs),
         hour_word=cost.unit.hour_word,
-        tuned=any(cell["tuning_rank_hours"] for cell in cost.cells),
+        tuned=any(cell.tuning_rank_hours for cell in cost.cells),
         price=cost.price,
         notes=tuple(cost.notes),
         cells=cost_cells_table(cost),
@@ -90,10 +90,12 @@ def _clock(ranks: int, hardware: str, precision: str) -> str:
 
 def cost_cells_table(cost: Cost) -> Table:
     """Hours to the target of each cell, and the hours saved, by the runs alone and with everything counted."""
-    rows = pd.DataFrame(cost.cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
+    names = ("curriculum", "variant", "global_batch_size", "lr")
+    places = {name: [getattr(c.cell, name) for c in cost.cells] for name in names}
+    rows = pd.DataFrame({"named": [c.cell.label for c in cost.cells], **places})
     unit = cost.unit
     ours, theirs, lost, theirs_lost, tuned = (
-        [c[k] for c in cost.cells]
+        [getattr(c, k) for c in cost.cells]
         for k in (
             "rank_hours_to_target",
             "baseline_rank_hours_to_target",
@@ -106,8 +108,8 @@ def cost_cells_table(cost: Cost) -> Table:
         *where_columns(rows, seed=False),
         _hours("to target", ours, unit, like=theirs),
         _hours("baseline", theirs, unit, like=ours),
-        percent_column(f"{unit.hour_word}s saved, runs alone", (c["saving_alone"] for c in cost.cells)),
-        percent_column("everything counted", (c["saving_counted"] for c in cost.cells)),
+        percent_column(f"{unit.hour_word}s saved, runs alone", (c.saving_alone for c in cost.cells)),
+        percent_column("everything counted", (c.saving_counted for c in cost.cells)),
     ]
     if any((*lost, *theirs_lost)):
         columns += [
@@ -117,11 +119,11 @@ def cost_cells_table(cost: Cost) -> Table:
     if any(tuned):
         columns += [
             _hours("tuning", tuned, unit),
-            Column("runs to pay it back", [_runs(c["break_even"]) for c in cost.cells], number=True),
+            Column("runs to pay it back", [_runs(c.break_even) for c in cost.cells], number=True),
         ]
     if cost.price is not None:
         alone, counted = (
-            [None if c[k] is None else c[k] * cost.price for c in cost.cells]
+            [None if (v := getattr(c, k)) is None else v * cost.price for c in cost.cells]
             for k in ("saved_rank_hours", "saved_rank_hours_counted")
         )
         decimals = decimals_for([*alone, *counted])
@@ -130,8 +132,8 @@ def cost_cells_table(cost: Cost) -> Table:
             Column("money, everything counted", numbers(counted, decimals, sign=True), number=True),
         ]
     columns += [
-        Column("reached", [f"{c['reached']} of {c['of']}" for c in cost.cells], number=True),
-        *column_if_any("unlike clocks", [c["unlike"] for c in cost.cells]),
+        Column("reached", [f"{c.reached} of {c.seeds}" for c in cost.cells], number=True),
+        *column_if_any("unlike clocks", [c.unlike for c in cost.cells]),
     ]
     return Table("Hours to the target by cell, mean over seeds", columns, "No curriculum run to compare yet.")
 

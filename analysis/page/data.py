@@ -48,13 +48,13 @@ class ReportData:
     """One row per run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged,
     max_loss_ratio, steps_above_1_2, steps_above_1_5, steps (counts)."""
     frontier: pd.DataFrame
-    """analysis.stats.boundary.frontiers() of the runs."""
+    """analysis.stats.boundary.all_boundaries() of the runs."""
     correlation: pd.DataFrame
     """analysis.stats.correlation.correlations() of the runs."""
     attempts: pd.DataFrame
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
-    cost: hours.Cost | None = None
-    """What the runs cost; None: computed from the runs alone, without tuning."""
+    cost: hours.Cost
+    """What the runs cost."""
     ours: bool = True
     """Whether the curves come from cl_bench's own runs."""
     refresh_s: float | None = None
@@ -64,8 +64,3 @@ class ReportData:
     def unit(self) -> TimeUnit:
         """Unit of training time, the same in every figure and table."""
         return figures.time_unit(float(self.runs["train_seconds"].max()) if len(self.runs) else math.nan)
-
-    @property
-    def spent(self) -> hours.Cost:
-        """What the runs cost, without tuning if `cost` is not given."""
-        return self.cost or hours.cost(self.runs, self.train, self.attempts, self.savings)

@@ -66,7 +66,7 @@ def _document(report: ReportData, max_points: int) -> str:
         most_evaluations=int(report.evals.groupby("run_id").size().max()) if len(report.evals) else 0,
         evals_left_out=figures.left_out(plots["validation"]),
         savings=savings.section(verdict, report.savings, unit),
-        cost=cost.section(report.spent),
+        cost=cost.section(report.cost),
         stability=stability.section(report, plots),
         spike_ratio=f"{SPIKE_RATIO:g}",
         runs_table=runs_table(report.runs, unit),
@@ -89,7 +89,7 @@ def all_figures(report: ReportData, max_points: int = _POINTS_PER_CURVE[0]) -> d
         **savings.plots(report.verdict, report.savings, report.targets, colors),
         **stability.plots(report, colors, max_points),
         "schedule": figures.length_schedule(runs, train, unit=unit),
-        **cost.plots(report.spent, runs),
+        **cost.plots(report.cost, runs),
     }
 
 

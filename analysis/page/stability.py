@@ -9,9 +9,9 @@ from analysis import figures
 from analysis.figures import Figure
 from analysis.page import tables
 from analysis.page.data import ReportData
-from analysis.stats.boundary import sentence
 from analysis.stats.correlation import MIN_POINTS
 from analysis.tables import Table
+from analysis.verdict.boundary import boundary_sentence
 
 _SCATTERS = {"variance-l1": "adam_var_l1", "variance-max": "adam_var_max"}
 
@@ -61,7 +61,7 @@ def section(report: ReportData, placed: Mapping[str, Figure]) -> Section:
     uncorrelated = correlation[(correlation["level"] == "run") & correlation["r"].isna()]
     return Section(
         measured=len(report.train) > 0,
-        sentence=sentence(report.frontier),
+        sentence=boundary_sentence(report.frontier),
         frontier=tables.frontier_table(report.frontier, "lr"),
         batch_frontier=tables.frontier_table(report.frontier, "global_batch_size"),
         methods=list(figures.stability_maps(report.stability)),

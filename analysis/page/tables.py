@@ -26,11 +26,13 @@ from analysis.page.columns import (
     where_columns,
 )
 from analysis.schema import method_names
-from analysis.stats.boundary import Along, edge_words, multiple_words, plain_rows, proportion, select, short
+from analysis.stats.boundary import Along, plain_rows, proportion, select, short
 from analysis.stats.correlation import MEASURES
+from analysis.stats.crossings import METHODS
 from analysis.stats.intervals import METHOD_WORDS
 from analysis.tables import Column, Table
-from analysis.verdict.caveats import DISAGREE, disagree
+from analysis.verdict.boundary import boundary_words, multiple_words
+from analysis.verdict.caveats import DISAGREE
 
 _DIFFERENCES = {"saved": "saved", "cost": "cost more", "undecided": "not significant"}
 
@@ -89,9 +91,15 @@ def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         percent_column("first evaluation at the target", (c["token_saving_first"] for c in cells)),
         percent_column("first crossing, interpolated", (c["token_saving_interpolate"] for c in cells)),
         percent_column("last crossing, interpolated", (c["token_saving_sustained"] for c in cells)),
-        Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if disagree(c) else "" for c in cells]),
+        Column("", [f"differ by more than {DISAGREE * 100:.0f} points" if _disagree(c) else "" for c in cells]),
     ]
     return Table("Tokens saved, by how a crossing is read", columns, "Nothing to compare yet.")
+
+
+def _disagree(cell: Mapping[str, Any]) -> bool:
+    points = [cell[f"token_saving_{m}"] for m in METHODS]
+    known = [p for p in points if p is not None]
+    return bool(known) and (len(known) < len(points) or max(known) - min(known) > DISAGREE)
 
 
 def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
@@ -169,7 +177,7 @@ def stability_runs_table(stability: pd.DataFrame) -> Table:
 
 
 def frontier_table(table: pd.DataFrame, along: Along) -> Table:
-    """The stability boundary along learning rates or batches, by both criteria; `table` as from frontiers()."""
+    """The stability boundary along learning rates or batches, by both criteria; `table` as from all_boundaries()."""
     rows, calm = (plain_rows(select(table, along, spikes=spikes)) for spikes in (False, True))
     if not rows:
         return Table("Stability frontier", [], "No cell to judge yet.")
@@ -186,10 +194,10 @@ def frontier_table(table: pd.DataFrame, along: Along) -> Table:
     columns = [
         Column(at, [short(r["at"]) for r in rows], number=True),
         Column("curriculum", method_names(pd.DataFrame(rows))),
-        Column(f"largest {what} without divergence", [edge_words(r) for r in rows], number=True),
+        Column(f"largest {what} without divergence", [boundary_words(r) for r in rows], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
         Column("ratio of the boundaries", [_between(r) for r in rows], number=True),
-        Column(f"largest {what} without a loss ratio above {allowed}", [edge_words(r) for r in calm], number=True),
+        Column(f"largest {what} without a loss ratio above {allowed}", [boundary_words(r) for r in calm], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
         Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
         Column("seeds", [str(r["seeds"]) for r in rows], number=True),

@@ -1,76 +1,91 @@
-"""A published claim beside what the published cells' runs here came to."""
+"""Published claims beside the results of the published cells' runs here."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from analysis.paper.facts import Cell, Claim, Experiment
-from analysis.paper.measure import Group, Saved, saved_at_validation, saved_at_zeroshot
+from analysis.paper.measure import Group, saved_at_validation, saved_at_zeroshot
 from analysis.schema import Runs
+from analysis.stats.intervals import Estimate
 from cl_bench.runs.status import FINISHED
 
 Cells = Sequence[tuple[Experiment | None, Cell | None, Group]]
 """Cells of the sweep that are published ones."""
 
 _BASELINE = "baseline_512"
-"""GPT-2 1.5B's small baseline: its final quality is the target."""
+"""GPT-2 1.5B's small baseline, whose final quality is the target."""
 _LARGE_BASELINE = "baseline_4096"
 _CURRICULA = {"v1": ("cl_v1",)}
-"""Which curriculum a version's figures belong to; of the later versions that is not a verified fact, so both stand."""
+"""The curriculum of a version's figures; for the later versions it is not a verified fact, so both are measured."""
 _LATER = ("cl_v1", "cl_later")
 _ELEVEN_TASKS = "the 11 tasks run outside this project, on what `cl-bench export` writes"
 _FORTY = "the cell of 40x LR is not among the verified facts"
 
 
-def claim(runs: Runs, published: Claim, cells: Cells) -> dict[str, Any]:
-    """Plain values: the claim, and under `measured_here` an entry for each curriculum, why_not where it has none."""
-    names = _CURRICULA.get(published.version, _LATER)
-    if published.series == "GPT-3":
-        measured = [_none(_FORTY if published.at == "stability" else _ELEVEN_TASKS)]
-    elif published.at == "stability":
-        measured = [_diverged(name, cells) for name in (_LARGE_BASELINE, *names)]
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The result of one cell on a claim: a count of diverged runs, or a saving; else the reason for having neither."""
+
+    cell: str
+    why_not: str = ""
+    diverged: int | None = None
+    of: int | None = None
+    """Runs of which `diverged` diverged."""
+    saved: Estimate | None = None
+    at_least: bool = False
+    """Whether the true saving may be larger."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClaimResult:
+    """A claim and its findings here, one per curriculum."""
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+
+
+def assess(runs: Runs, claim: Claim, cells: Cells) -> ClaimResult:
+    """The findings on a claim."""
+    names = _CURRICULA.get(claim.version, _LATER)
+    if claim.series == "GPT-3":
+        findings = [Finding("", _FORTY if claim.at == "stability" else _ELEVEN_TASKS)]
+    elif claim.at == "stability":
+        findings = [_divergence(name, cells) for name in (_LARGE_BASELINE, *names)]
     else:
-        measured = [_saving(runs, published, name, cells) for name in names]
-    return dataclasses.asdict(published) | {"measured_here": measured}
+        findings = [_saving(runs, claim, name, cells) for name in names]
+    return ClaimResult(claim, tuple(findings))
 
 
-def _none(why_not: str, cell: str = "") -> dict[str, Any]:
-    return {"cell": cell, "why_not": why_not}
+def _groups(name: str, cells: Cells) -> list[Group]:
+    """The runs here of a cell of GPT-2 1.5B, the group with the most seeds first."""
+    groups = [g for e, c, g in cells if e and c and (e.name, c.name) == ("gpt2_1558m", name)]
+    return sorted(groups, key=lambda g: len(g.rows), reverse=True)
 
 
-def _of(name: str, cells: Cells) -> Group | None:
-    """The runs here of a cell of GPT-2 1.5B; of several groups the one with the most seeds."""
-    found = [g for e, c, g in cells if e and c and (e.name, c.name) == ("gpt2_1558m", name)]
-    return max(found, key=lambda g: len(g.rows), default=None)
+def _divergence(name: str, cells: Cells) -> Finding:
+    groups = _groups(name, cells)
+    if not groups:
+        return Finding(name, f"no run of {name}")
+    rows = groups[0].rows
+    diverged = int((rows["state"] == "DIVERGED").sum())
+    if not diverged and not rows["state"].isin(FINISHED).all():
+        return Finding(name, f"{name} is not finished")
+    return Finding(name, diverged=diverged, of=len(rows))
 
 
-def _diverged(name: str, cells: Cells) -> dict[str, Any]:
-    group = _of(name, cells)
-    if group is None:
-        return _none(f"no run of {name}", name)
-    over = group.rows[group.rows["state"].isin(FINISHED)]
-    if len(over) < len(group.rows) and not (over["state"] == "DIVERGED").any():
-        return _none(f"{name} is not finished", name)
-    return {"cell": name, "diverged": int((over["state"] == "DIVERGED").sum()), "of": len(group.rows), "why_not": ""}
-
-
-def _saving(runs: Runs, published: Claim, name: str, cells: Cells) -> dict[str, Any]:
-    group = _of(name, cells)
-    baselines = [g for e, c, g in cells if e and c and (e.name, c.name) == ("gpt2_1558m", _BASELINE)]
-    missing = [n for n, found in ((_BASELINE, baselines), (name, group)) if not found]
-    if missing or group is None:
-        return _none(f"no run of {missing[0]}", name)
+def _saving(runs: Runs, claim: Claim, name: str, cells: Cells) -> Finding:
+    baselines, groups = _groups(_BASELINE, cells), _groups(name, cells)
+    if not baselines or not groups:
+        return Finding(name, f"no run of {name if baselines else _BASELINE}")
+    group = groups[0]
     baseline = next((g for g in baselines if g.setting == group.setting), None)
     if baseline is None:
-        return _none(f"{_BASELINE} and {name} differ in more than batch, learning rate and curriculum", name)
-    measure = saved_at_validation if published.at == "validation" else saved_at_zeroshot
-    return _entry(name, measure(runs, group, baseline), published.what)
-
-
-def _entry(name: str, saved: Saved, what: str) -> dict[str, Any]:
-    figure = saved.get(what)
-    if figure is None:
-        return _none(saved.why_not or "no figure", name)
-    return {"cell": name, "saved": dataclasses.asdict(figure), "at_least": saved.at_least, "why_not": ""}
+        return Finding(name, f"{_BASELINE} and {name} differ in more than batch, learning rate and curriculum")
+    measure = saved_at_validation if claim.at == "validation" else saved_at_zeroshot
+    saved = measure(runs, group, baseline)
+    estimate = saved.tokens if claim.what == "tokens" else saved.time
+    if estimate is None:
+        return Finding(name, saved.why_not or "no figure")
+    return Finding(name, saved=estimate, at_least=saved.at_least)

@@ -1,7 +1,6 @@
-"""What was published, and nothing else: the verified facts of arXiv 2108.06084 (v1 to v4) and of its public scripts.
+"""The verified facts of arXiv 2108.06084 (v1 to v4) and of its public scripts.
 
-No perplexity and no accuracy of a cell is among them, so none stands here. Settings carry the names of this project's
-configuration keys.
+They include no perplexity and no accuracy of a cell. Settings have the names of this project's configuration keys.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ Method = Literal["baseline", "length", "two_stage", "batch_warmup"]
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One cell of a published grid; None where the value is not a verified fact."""
+    """One cell of a published grid; None if a value is not a verified fact."""
 
     name: str
-    """As the sweeps of this project call it."""
+    """Its name in this project's sweeps."""
     method: Method
     """baseline; length: linear length warmup, truncating; two_stage: two lengths; batch_warmup: a growing batch."""
     batch: int
-    """Sequences a step, at the end of a warmup."""
+    """Sequences per step, at the end of a warmup."""
     lr: float | None = None
     """Peak learning rate."""
     start: int | None = None
-    """Length or, with batch_warmup, batch of the first step."""
+    """Length or, for batch_warmup, batch of the first step."""
     by: int | None = None
-    """The length's multiple or, with batch_warmup, the batch's increment."""
+    """The length's multiple or, for batch_warmup, the batch's increment."""
     until: int | None = None
-    """Where the warmup ends, in `until_unit` (T)."""
+    """End of the warmup (T), in `until_unit`."""
     until_unit: Literal["steps", "samples"] = "steps"
     end_step: int | None = None
     """Step at which the token budget is consumed."""
@@ -51,10 +50,10 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A published model, what all its cells share, and its cells."""
+    """A published model, the settings that its cells share, and the cells."""
 
     name: str
-    """As this project calls the model."""
+    """The model's name in this project."""
     title: str
     series: Literal["GPT-2", "GPT-3"]
     n_layers: int
@@ -65,7 +64,7 @@ class Experiment:
     settings: Mapping[str, float | str]
     cells: tuple[Cell, ...]
     machine: str = ""
-    """What the published runs were trained on and how they validated; no part of a cell."""
+    """Hardware and validation of the published runs; not part of a cell."""
     precision: str = ""
     seed: int | None = None
 
@@ -77,13 +76,13 @@ class Claim:
     version: Literal["v1", "v2", "v3", "v4"]
     series: Literal["GPT-2", "GPT-3"]
     at: Literal["stability", "validation", "zero-shot", "11 tasks"]
-    """What is held equal: the final validation perplexity, zero-shot WikiText-103 and LAMBADA, or 99% of the original
-    accuracy on 11 tasks. stability: no figure of cost, but where the baseline diverges."""
+    """The quality held equal: final validation perplexity, zero-shot WikiText-103 and LAMBADA, or 99% of the original
+    accuracy on 11 tasks. stability: not a cost, but divergence of the baseline."""
     what: Literal["", "tokens", "time"]
     published: str
-    """In the abstract's terms."""
+    """In the abstract's words."""
     form: Literal["percent", "factor"] = "percent"
-    """How the version says a saving."""
+    """The version's form of a saving."""
     source: str = ABSTRACT
 
 

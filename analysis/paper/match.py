@@ -1,8 +1,8 @@
-"""Which published cell a run is: by the values of its configuration, never by its name alone.
+"""Match of a run with a published cell, by the values of its configuration, never by its name alone.
 
 A run that has every published value is that cell. One that has a cell's shape (method, batch and learning rate as
 multiples of the small baseline's, warmup as a share of the baseline's steps) at another model, length or token budget
-is a replica of it. Every other run is neither, and says why.
+is a replica of it. For every other run the reason is given.
 """
 
 from __future__ import annotations
@@ -23,26 +23,37 @@ _REFERENCE = {"gpt2_1558m": (512, 1.5e-4), "gpt2_117m": (512, 1.5e-4), "gpt3_125
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """What a run is beside the published grid."""
+    """The place of a run beside the published grid."""
 
     experiment: Experiment | None = None
     cell: Cell | None = None
     """The published cell, or the one whose shape the run has; None: neither."""
     replica: bool = False
-    """Whether it has the cell's shape only, at another scale."""
+    """Whether it has only the cell's shape, at another scale."""
     why: str = ""
-    """Why it is no published cell nor has the shape of one."""
+    """The reason for being neither."""
 
     @property
     def is_published(self) -> bool:
         """Whether every verified value is the published one."""
         return self.cell is not None and not self.replica
 
+    @property
+    def title(self) -> str:
+        """The cell's name with its experiment."""
+        assert self.experiment is not None
+        assert self.cell is not None
+        return f"{self.experiment.title} {self.cell.name}"
+
+    def is_cell(self, experiment: Experiment, cell: Cell) -> bool:
+        """Whether the run is this published cell."""
+        return self.is_published and self.experiment is experiment and self.cell is cell
+
 
 def match(config: RunConfig, name: str, base: RunConfig | None) -> Match:
     """The published cell of a resolved configuration.
 
-    `name` is what the sweep calls the run's cell; `base` the small baseline of the run's own scale (`base_of`).
+    `name` is the sweep's name for the run's cell, `base` the small baseline of the run's own scale (`base_of`).
     """
     for experiment in EXPERIMENTS:
         for cell in experiment.cells:
@@ -50,12 +61,12 @@ def match(config: RunConfig, name: str, base: RunConfig | None) -> Match:
                 return Match(experiment, cell)
     ordered = sorted(EXPERIMENTS, key=lambda e: not at_scale(config, e))  # its own experiment first
     for experiment in ordered:
-        found = _same_shape(config, base, experiment) if base is not None else None
-        if found is not None and not at_scale(config, experiment):
-            return Match(experiment, found, replica=True)
+        shape = _same_shape(config, base, experiment) if base is not None else None
+        if shape is not None and not at_scale(config, experiment):
+            return Match(experiment, shape, replica=True)
         if at_scale(config, experiment):
             named = next((c for c in experiment.cells if c.name == name), None)
-            if nearest := named or found:
+            if nearest := named or shape:
                 listed = "; ".join(differences(config, experiment, nearest))
                 return Match(why=f"not {experiment.title}'s {nearest.name}: {listed}")
     if base is None:
@@ -69,7 +80,7 @@ def match(config: RunConfig, name: str, base: RunConfig | None) -> Match:
 def base_of(config: RunConfig, others: list[RunConfig]) -> RunConfig | None:
     """The baseline with the smallest batch, then learning rate, of the same model, length and token budget."""
     same = [c for c in others if c.is_baseline and _scale(c) == _scale(config)]
-    # Where a cell clips harder, the usual clipping is the baseline's.
+    # If a cell clips more tightly, the usual clipping is the baseline's.
     return min(same, key=lambda c: (c.global_batch_size, c.optim.lr, -c.optim.grad_clip), default=None)
 
 
@@ -80,7 +91,7 @@ def at_scale(config: RunConfig, experiment: Experiment) -> bool:
 
 
 def method_of(config: RunConfig) -> Method | None:
-    """The method in the published grid's terms; None for one that is not in it."""
+    """The method in the published grid's terms; None if the grid has no such method."""
     cur = config.curriculum
     if cur.schedule == "baseline":
         return "baseline" if config.batch_warmup.start is None else "batch_warmup"
@@ -92,7 +103,7 @@ def method_of(config: RunConfig) -> Method | None:
 
 
 def differences(config: RunConfig, experiment: Experiment, cell: Cell) -> list[str]:
-    """Every verified value of a published cell that a resolved configuration does not have, in words."""
+    """The verified values of a published cell from which a resolved configuration differs, in words."""
     here: dict[str, Any] = {
         "model.n_layers": config.model.n_layers,
         "model.hidden_size": config.model.hidden_size,
@@ -119,23 +130,23 @@ def differences(config: RunConfig, experiment: Experiment, cell: Cell) -> list[s
         ends = (cell.until, cell.until_unit if cell.until else None)
         here |= _warmup(config, cell.method)
         published |= dict(zip(_WARMUP, (cell.start, cell.by, *ends), strict=True))
-    found = []
-    for key, wanted in published.items():
+    lines = []
+    for key, expected in published.items():
         value = here[key] if key in here else _setting(config, key)
-        if wanted is not None and key not in cell.below and not _equal(value, wanted):
-            found.append(f"{key} = {_spelled(value)} (published {_spelled(wanted)})")
+        if expected is not None and key not in cell.below and not _equal(value, expected):
+            lines.append(f"{key} = {_text(value)} (published {_text(expected)})")
     for key, limit in cell.below.items():
         value = _setting(config, key)
         if not 0 < value < limit:
-            found.append(f"{key} = {_spelled(value)} (published: below {_spelled(limit)})")
-    return found
+            lines.append(f"{key} = {_text(value)} (published: below {_text(limit)})")
+    return lines
 
 
 _WARMUP = ("warmup start", "warmup by", "warmup end", "warmup unit")
 
 
 def _warmup(config: RunConfig, method: Method) -> dict[str, Any]:
-    """The growth of length or batch of a configuration of this method, under the names of _WARMUP."""
+    """The warmup of length or batch of a configuration of this method, by the names of _WARMUP."""
     cur, batch = config.curriculum, config.batch_warmup
     values: tuple[Any, ...] = (cur.min_difficulty, cur.difficulty_step, cur.duration, "steps")
     if method == "batch_warmup":
@@ -146,9 +157,9 @@ def _warmup(config: RunConfig, method: Method) -> dict[str, Any]:
 
 
 def _same_shape(config: RunConfig, base: RunConfig, experiment: Experiment) -> Cell | None:
-    """The experiment's cell whose shape the run has; of several, the one whose warmup takes the nearest share."""
+    """The experiment's cell whose shape the run has; of several, the one with the nearest share of warmup."""
     ours = _ratios(config, (base.global_batch_size, base.optim.lr))
-    found: list[tuple[float, Cell]] = []
+    candidates: list[tuple[float, Cell]] = []
     for cell in experiment.cells:
         batch, lr = _REFERENCE[experiment.name]
         theirs = (cell.batch / batch, cell.lr / lr if cell.lr else None)
@@ -158,26 +169,25 @@ def _same_shape(config: RunConfig, base: RunConfig, experiment: Experiment) -> C
             continue
         distance = _share_distance(config, cell, experiment)
         if distance <= _SHARE_TOLERANCE:
-            found.append((distance, cell))
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+            candidates.append((distance, cell))
+    return min(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
 def _rate_and_clip(
     ours: float, theirs: float | None, config: RunConfig, base: RunConfig, cell: Cell, reference_lr: float
 ) -> bool:
-    """Whether learning rate (as a multiple) and clipping (as against the base's) have the cell's shape."""
+    """Whether the learning rate's multiple and the clipping, relative to the base's, have the cell's shape."""
     clip, usual = config.optim.grad_clip, base.optim.grad_clip
     if ("optim.grad_clip" in cell.below) != (0 < clip < usual):
         return False
     if "optim.lr" in cell.below:
         return ours < cell.below["optim.lr"] / reference_lr * (1 - 1e-6)
-    # A cell whose rate is not known has the rate of the grid's large batch: 4x at 8x.
-    wanted = theirs if theirs is not None else 4.0
-    return math.isclose(ours, wanted, rel_tol=1e-6)
+    # A cell of unknown rate has that of the grid's large batch: 4x at 8x.
+    return math.isclose(ours, 4.0 if theirs is None else theirs, rel_tol=1e-6)
 
 
 def _share_distance(config: RunConfig, cell: Cell, experiment: Experiment) -> float:
-    """How far apart the warmups' shares of the baseline's steps are, relatively; 0 where they are not compared."""
+    """Relative difference of the warmups' shares of the baseline's steps; 0 if they are not compared."""
     if cell.method not in ("length", "two_stage") or cell.until is None:
         return 0.0
     published = cell.until / math.ceil(experiment.token_budget / (cell.batch * experiment.seqlen))
@@ -210,13 +220,13 @@ def _setting(config: RunConfig, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
-def _equal(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, str) or value is None:
-        return bool(value == wanted)
-    return math.isclose(float(value), float(wanted), rel_tol=1e-9)
+def _equal(value: Any, expected: Any) -> bool:
+    if isinstance(expected, str) or value is None:
+        return bool(value == expected)
+    return math.isclose(float(value), float(expected), rel_tol=1e-9)
 
 
-def _spelled(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, float):
         return short_float(value) if 0 < abs(value) < 0.01 else f"{value:,.15g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

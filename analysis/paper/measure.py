@@ -1,19 +1,19 @@
-"""What a group of runs that differ in their seed alone came to: steps, perplexity, stability, zero-shot, savings."""
+"""Results of a group of runs that differ only in their seed: steps, perplexity, stability, zero-shot, savings."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.schema import Runs
+from analysis.schema import Runs, perplexity, rows_of
 from analysis.stats.crossings import saving
-from analysis.stats.intervals import summarise
+from analysis.stats.intervals import Estimate, estimate_savings
 from analysis.stats.pairs import compare_runs
 from cl_bench.runs.paths import RunDir, SweepDir
 
@@ -28,7 +28,7 @@ class Group:
 
     name: str
     rows: pd.DataFrame
-    """Of Runs.runs, one a seed."""
+    """Of Runs.runs, one per seed."""
 
     @property
     def seeds(self) -> list[int]:
@@ -37,48 +37,95 @@ class Group:
 
     @property
     def setting(self) -> str:
-        """What two runs must share to be compared (identity.setting)."""
+        """The hash that comparable runs share (identity.setting)."""
         return str(self.rows["setting"].iloc[0])
 
     def of_seed(self, seed: int) -> pd.Series[Any] | None:
         """The run with this seed."""
-        found = self.rows[self.rows["seed"] == seed]
-        return found.iloc[0] if len(found) else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A figure over seeds."""
-
-    value: float
-    low: float | None
-    """None with one seed."""
-    high: float | None
-    seeds: int
+        rows = self.rows[self.rows["seed"] == seed]
+        return rows.iloc[0] if len(rows) else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a group needed less than a baseline; None where that was not measured, with the reason."""
+    """Savings of a group against a baseline; None if not measured, with the reason."""
 
     tokens: Estimate | None = None
     time: Estimate | None = None
     why_not: str = ""
     at_least: bool = False
-    """Whether the true saving may be larger: what it stands on was looked at in a few saves only."""
+    """Whether the true saving may be larger, since only a few saves were evaluated."""
 
-    def get(self, what: str) -> Estimate | None:
-        """'tokens' or 'time'."""
-        return self.tokens if what == "tokens" else self.time
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """The end of one run."""
+
+    run_id: str
+    seed: int
+    state: str
+    step: int
+    planned_steps: int | None
+    last_ppl: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroShot:
+    """A task's metric over the finished runs, at their last step."""
+
+    metric: str
+    mean: float
+    lowest: float
+    highest: float
+    seeds: int
+    of: int
+    """Finished runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """The settings of a group."""
+
+    batch: int
+    lr: float
+    shape: str
+    precision: str
+    parameters: int
+    token_budget: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The results of a group of runs."""
+
+    cell: str
+    runs: tuple[RunResult, ...]
+    final_ppl: float | None
+    """Geometric mean over the finished seeds; None if none finished."""
+    final_ppl_lowest: float | None
+    final_ppl_highest: float | None
+    final_ppl_seeds: int
+    diverged: int
+    max_loss_ratio: float | None
+    steps_above_1_2: int
+    steps_above_1_5: int
+    steps: int
+    zeroshot: Mapping[str, ZeroShot | None]
+    """By task."""
+    configuration: Configuration
+    saved: Saved | None = None
+    """Against the small baseline, if there is one."""
+    against: str = ""
+    """The name of that baseline."""
 
 
 def groups(runs: Runs) -> list[Group]:
-    """The sweep's cells, in its order. A name that stands for several is told apart by what differs."""
+    """The sweep's cells, in its order. A name that several share is extended by their settings."""
     keys = ["cell", "variant", "curriculum", "global_batch_size", "lr", "setting"]
-    found = [rows for _, rows in runs.runs.groupby(keys, sort=False, dropna=False)]
-    names = [str(rows["cell"].iloc[0]) for rows in found]
+    parts = [rows for _, rows in runs.runs.groupby(keys, sort=False, dropna=False)]
+    names = [str(rows["cell"].iloc[0]) for rows in parts]
     result = []
-    for name, rows in zip(names, found, strict=True):
+    for name, rows in zip(names, parts, strict=True):
         first = rows.iloc[0]
         if names.count(name) > 1:
             details = (first["variant"], f"b{first['global_batch_size']}", f"lr{first['lr']:g}", first["curriculum"])
@@ -87,64 +134,66 @@ def groups(runs: Runs) -> list[Group]:
     return result
 
 
-def measure(runs: Runs, group: Group, stability: pd.DataFrame) -> dict[str, Any]:
-    """Plain values: what happened to each run of the group, and the figures over its finished seeds."""
+def measure(runs: Runs, group: Group, stability: pd.DataFrame, configuration: Configuration) -> Measured:
+    """The results of the group's runs, and figures over its finished seeds."""
     rows, stable = group.rows, stability[stability["run_id"].isin(group.rows["run_id"])]
     finals = rows.loc[rows["state"] == "DONE", "final_loss"].to_numpy(dtype=float)
     finals = finals[np.isfinite(finals)]
     top = float(stable["max_loss_ratio"].max())
-    return {
-        "cell": group.name,
-        "runs": [
-            {
-                "run_id": str(r["run_id"]),
-                "seed": int(r["seed"]),
-                "state": str(r["state"]),
-                "step": int(r["last_step"]),
-                "planned_steps": int(r["planned_steps"]) or None,
-                "last_ppl": float(r["final_ppl"]) if math.isfinite(r["final_ppl"]) else None,
-            }
-            for _, r in rows.sort_values("seed").iterrows()
-        ],
-        "final_ppl": _exp(finals.mean()) if len(finals) else None,
-        "final_ppl_lowest": _exp(finals.min()) if len(finals) else None,
-        "final_ppl_highest": _exp(finals.max()) if len(finals) else None,
-        "final_ppl_seeds": len(finals),
-        "diverged": int(stable["diverged"].sum()),
-        "max_loss_ratio": top if math.isfinite(top) else None,
-        "steps_above_1_2": int(stable["steps_above_1_2"].sum()),
-        "steps_above_1_5": int(stable["steps_above_1_5"].sum()),
-        "steps": int(stable["steps"].sum()),
-        "zeroshot": {task: _zeroshot_over_seeds(runs, group, task) for task in ZEROSHOT},
-    }
+    return Measured(
+        cell=group.name,
+        runs=tuple(
+            RunResult(
+                str(r["run_id"]),
+                int(r["seed"]),
+                str(r["state"]),
+                int(r["last_step"]),
+                int(r["planned_steps"]) or None,
+                float(r["final_ppl"]) if math.isfinite(r["final_ppl"]) else None,
+            )
+            for r in rows_of(rows.sort_values("seed"))
+        ),
+        final_ppl=_exp(finals.mean()) if len(finals) else None,
+        final_ppl_lowest=_exp(finals.min()) if len(finals) else None,
+        final_ppl_highest=_exp(finals.max()) if len(finals) else None,
+        final_ppl_seeds=len(finals),
+        diverged=int(stable["diverged"].sum()),
+        max_loss_ratio=top if math.isfinite(top) else None,
+        steps_above_1_2=int(stable["steps_above_1_2"].sum()),
+        steps_above_1_5=int(stable["steps_above_1_5"].sum()),
+        steps=int(stable["steps"].sum()),
+        zeroshot={task: _zeroshot_over_seeds(runs, group, task) for task in ZEROSHOT},
+        configuration=configuration,
+    )
 
 
 def _exp(loss: float) -> float | None:
-    return math.exp(loss) if loss < 700 else None
+    value = perplexity(loss)
+    return value if math.isfinite(value) else None
 
 
 # --- savings ----------------------------------------------------------------------------------------------------------
 
 
 def saved_at_validation(runs: Runs, group: Group, baseline: Group) -> Saved:
-    """Savings against the baseline of the same seed, at its final validation perplexity (analysis.stats.savings)."""
+    """Savings against the baseline of the same seed, at its final validation perplexity."""
     tokens, seconds = [], []
     for seed in group.seeds:
         ours, theirs = group.of_seed(seed), baseline.of_seed(seed)
         if ours is None or theirs is None:
             return Saved(why_not=f"{baseline.name} has no seed {seed}")
-        found = compare_runs(runs, str(ours["run_id"]), str(theirs["run_id"]))
-        if not found.reached:
-            note = found.note.replace(str(ours["state"]), str(ours["state"]).lower())
+        pair = compare_runs(runs, str(ours["run_id"]), str(theirs["run_id"]))
+        if not pair.reached:
+            note = pair.note.replace(str(ours["state"]), str(ours["state"]).lower())
             note = note.replace(str(theirs["state"]), str(theirs["state"]).lower())
             return Saved(why_not=_in_words(note, group, baseline, seed))
-        tokens.append(found.saved("tokens"))
-        seconds.append(found.saved("seconds"))
+        tokens.append(pair.plain_saving("token"))
+        seconds.append(pair.plain_saving("time"))
     return Saved(_estimate(tokens), _estimate(seconds), why_not=_nothing(tokens, seconds))
 
 
 def _in_words(note: str, group: Group, baseline: Group, seed: int) -> str:
-    """A comparison's note with the cells' names in the place of 'the baseline' and 'the run'."""
+    """A comparison's note with the cells' names for 'the baseline' and 'the run'."""
     of_seed = f" (seed {seed})" if len(group.seeds) > 1 else ""
     if note.startswith("the baseline"):
         return note.replace("the baseline", baseline.name, 1) + of_seed
@@ -156,10 +205,8 @@ def _nothing(*figures: Sequence[float]) -> str:
 
 
 def _estimate(savings: Sequence[float]) -> Estimate | None:
-    if not all(math.isfinite(s) for s in savings):
-        return None
-    point, low, high = summarise(savings)
-    return Estimate(point, low, high, len(savings))
+    estimate = estimate_savings(savings)
+    return None if estimate.point is None else estimate
 
 
 # --- zero-shot --------------------------------------------------------------------------------------------------------
@@ -180,21 +227,14 @@ def zeroshot(runs: Runs, run_id: str) -> dict[str, list[dict[str, Any]]]:
         return {task: [] for task in ZEROSHOT}
 
 
-def _zeroshot_over_seeds(runs: Runs, group: Group, task: str) -> dict[str, Any] | None:
+def _zeroshot_over_seeds(runs: Runs, group: Group, task: str) -> ZeroShot | None:
     """Lowest and highest of the finished runs' results at their last step, where every one was measured alike."""
     done = group.rows[group.rows["state"] == "DONE"]
     last = [e for _, r in done.iterrows() if (e := _at_end(runs, r, task)) is not None]
     if not last or len({_how(e) for e in last}) > 1:
         return None
     values = [float(e[ZEROSHOT[task]]) for e in last]
-    return {
-        "metric": ZEROSHOT[task],
-        "mean": float(np.mean(values)),
-        "lowest": min(values),
-        "highest": max(values),
-        "seeds": len(values),
-        "of": len(done),
-    }
+    return ZeroShot(ZEROSHOT[task], float(np.mean(values)), min(values), max(values), len(values), len(done))
 
 
 def _at_end(runs: Runs, row: pd.Series[Any], task: str) -> dict[str, Any] | None:

@@ -1,22 +1,21 @@
-"""How far the edge of stability lies: the largest learning rate stable on every seed, and the largest batch.
+"""Stability boundary: the largest learning rate and the largest batch size that are stable on every seed.
 
-A run is *stable* when it finished without diverging. That is what the published claim is about ("8x batch and 4x LR
-stay stable where the baseline diverges", arXiv 2108.06084), and what ends a run here
-(cl_bench.training.telemetry.divergence).
-The paper's other measure, spikes, is the stricter criterion: given `max_loss_ratio`, a run must also never have had a
-training loss above that many times the smallest before it. A report shows both, the second at SPIKE_RATIO.
+A run is *stable* if it finished without diverging. That is the published claim ("8x batch and 4x LR stay stable where
+the baseline diverges", arXiv 2108.06084) and what ends a run here (cl_bench.training.telemetry.divergence). The
+paper's other measure, spikes, is stricter: with `max_loss_ratio`, no training loss of the run may exceed that many
+times the smallest before it. A report has both, the second at SPIKE_RATIO.
 
-A cell of the grid is stable when all of its seeds are, unstable as soon as one is not, and otherwise undecided: a seed
-that still runs, failed, or has no loss ratio to judge by proves nothing. What a grid can say is bounded by what it
-tested: where the largest value is stable the edge is "at least" that, where the smallest is unstable, "below" it.
+A cell of the grid is stable if all of its seeds are, unstable if one is unstable, and otherwise undecided: a seed that
+still runs, failed, or has no loss ratio shows nothing. A grid bounds the boundary by what it tested: if the largest
+value is stable the boundary is "at least" that, if the smallest is unstable, "below" it.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import pandas as pd
 from scipy import stats
@@ -25,7 +24,7 @@ from analysis.stats.intervals import CONFIDENCE
 from cl_bench.runs.identity import short_float
 
 SPIKE_RATIO = 1.2
-"""The loss ratio from which the paper counts a step as a spike."""
+"""The loss ratio above which the paper counts a step as a spike."""
 
 Along = Literal["lr", "global_batch_size"]
 Status = Literal["stable", "unstable", "undecided"]
@@ -67,43 +66,42 @@ FRONTIER_COLUMNS = (
     "multiple_below",
     "note",
 )
-_MOST_CURRICULA = 3
-_MOST_BATCHES = 2
 _NAMES: dict[Along, str] = {"lr": "LR", "global_batch_size": "batch"}
 
 
-class Edge(NamedTuple):
-    """Where stability ends along one line of tested values."""
+class Boundary(NamedTuple):
+    """The stability boundary along one line of tested values."""
 
     kind: Kind
     """exact: every larger tested value is unstable. at_least: no larger one was tested, or one is undecided. below: no
-    tested value is stable. undecided: none is stable, and not all are known."""
+    tested value is stable. undecided: none is stable, and not all are decided."""
     largest: float | None = None
     """The largest value stable on every seed."""
     unstable_from: float | None = None
-    """The smallest unstable value above it (of all, where none is stable)."""
+    """The smallest unstable value above it (of all, if none is stable)."""
     stable_up_to: float | None = None
-    """The largest value that is stable together with every smaller one: less than `largest` where there is a hole."""
+    """The largest value that is stable together with every smaller one; below `largest` if the results are not
+    monotone."""
     note: str = ""
 
 
 class Multiple(NamedTuple):
-    """One edge as a multiple of another."""
+    """One boundary as a multiple of another."""
 
     relation: Literal["", "at least", "at most", "more than", "less than"] = ""
     value: float | None = None
-    """Ratio of the two largest stable values of the grid; None where neither bound says anything."""
+    """Ratio of the two largest stable values of the grid; None if neither side is known."""
     above: float | None = None
-    """The edges themselves lie between tested values: their ratio is above this, which the grid's spacing decides."""
+    """The true boundaries lie between tested values: their ratio is above this, by the grid's spacing."""
     below: float | None = None
 
 
 def cell_stability(runs: pd.DataFrame, stability: pd.DataFrame, max_loss_ratio: float | None = None) -> pd.DataFrame:
-    """One row a cell (CELL_COLUMNS): status by the criterion, and the share of its finished seeds that diverged.
+    """One row per cell (CELL_COLUMNS): status by the criterion, and the share of its finished seeds that diverged.
 
-    `runs` has one row a run (run_id, role, curriculum, variant, setting, global_batch_size, lr, state), `stability` its
-    run_id, diverged and max_loss_ratio. The share comes with the exact (Clopper-Pearson) 95% interval, which never
-    covers less than it says: 0 of 3 is 0 to 71%. Unfinished runs are not in the share.
+    `runs` has one row per run (run_id, role, curriculum, variant, setting, global_batch_size, lr, state), `stability`
+    its run_id, diverged and max_loss_ratio. The share has the exact (Clopper-Pearson) interval, whose coverage is never
+    below its level: 0 of 3 is 0 to 71%. Unfinished runs are not in the share.
     """
     measured = stability[["run_id", "diverged", "max_loss_ratio"]]
     table = runs[["run_id", *_LINE, "global_batch_size", "lr", "state"]].merge(measured, on="run_id")
@@ -135,7 +133,7 @@ def cell_stability(runs: pd.DataFrame, stability: pd.DataFrame, max_loss_ratio: 
 
 @functools.cache
 def proportion(count: int, of: int) -> tuple[float, float, float]:
-    """(share, low, high) with the exact 95% interval; NaN where nothing was counted."""
+    """(share, low, high) with the exact interval; NaN if nothing was counted."""
     if of == 0:
         return math.nan, math.nan, math.nan
     interval = stats.binomtest(count, of).proportion_ci(CONFIDENCE, method="exact")
@@ -148,47 +146,44 @@ def _status(unstable: bool, unknown: bool) -> Status:
     return "undecided" if unknown else "stable"
 
 
-def edge(values: Sequence[float], statuses: Sequence[Status], name: str = "LR") -> Edge:
-    """Where stability ends along ascending `values`, one status each."""
+def boundary(values: Sequence[float], statuses: Sequence[Status], name: str = "LR") -> Boundary:
+    """The stability boundary along ascending `values`, one status each."""
     tested = list(zip(values, statuses, strict=True))
-    stable = [v for v, s in tested if s == "stable"]
-    unstable = [v for v, s in tested if s == "unstable"]
-    open_values = [v for v, s in tested if s == "undecided"]
+    stable, unstable, undecided = ([v for v, s in tested if s == status] for status in get_args(Status))
     if not stable:
-        if not tested or open_values:
-            return Edge("undecided", None, min(unstable, default=None), None, _waiting(open_values))
-        return Edge("below", None, min(unstable), None, f"no smaller {name} tested")
+        if not tested or undecided:
+            return Boundary("undecided", None, min(unstable, default=None), None, _waiting(undecided))
+        return Boundary("below", None, min(unstable), None, f"no smaller {name} tested")
     largest = max(stable)
-    above = [v for v in unstable if v > largest]
-    holes = [v for v in unstable if v < largest]
-    broken = min((v for v, s in tested if s != "stable"), default=math.inf)
-    notes = []
-    if not any(v > largest for v in values):
-        notes.append(f"no larger {name} tested")
-    if holes:
-        notes.append(f"unstable at {_listed(holes)} although {short(largest)} is stable")
-    notes.append(_waiting(open_values))
-    exact = bool(above) and not any(v > largest for v in open_values)
-    return Edge(
+    above, below = [v for v in unstable if v > largest], [v for v in unstable if v < largest]
+    first_other = min((*unstable, *undecided), default=math.inf)
+    notes = [
+        f"no larger {name} tested" if largest == max(values) else "",
+        f"unstable at {_list(below)} although {short(largest)} is stable" if below else "",
+        _waiting(undecided),
+    ]
+    exact = bool(above) and not any(v > largest for v in undecided)
+    return Boundary(
         "exact" if exact else "at_least",
         largest,
         min(above, default=None),
-        max((v for v in stable if v < broken), default=None),
+        max((v for v in stable if v < first_other), default=None),
         "; ".join(n for n in notes if n),
     )
 
 
-def multiple(ours: Edge, baseline: Edge) -> Multiple:
-    """`ours` as a multiple of the baseline's edge, in steps of the grid, and what the grid's spacing allows."""
+def multiple(ours: Boundary, baseline: Boundary) -> Multiple:
+    """`ours` as a multiple of the baseline's boundary, in steps of the grid, and the bounds by the grid's spacing."""
     above = _ratio(ours.largest, baseline.unstable_from)
     below = _ratio(ours.unstable_from, baseline.largest)
     value = _ratio(ours.largest, baseline.largest)
-    if ours.kind == "exact" and baseline.kind == "exact":
-        return Multiple("", value, above, below)
-    if ours.kind == "at_least" and baseline.kind == "exact":
-        return Multiple("at least", value, above, below)
-    if ours.kind == "exact" and baseline.kind == "at_least":
-        return Multiple("at most", value, above, below)
+    match ours.kind, baseline.kind:
+        case "exact", "exact":
+            return Multiple("", value, above, below)
+        case "at_least", "exact":
+            return Multiple("at least", value, above, below)
+        case "exact", "at_least":
+            return Multiple("at most", value, above, below)
     if ours.largest is not None and baseline.kind == "below":
         return Multiple("more than", above, above, below)
     if ours.kind == "below" and baseline.largest is not None:
@@ -200,47 +195,36 @@ def _ratio(over: float | None, under: float | None) -> float | None:
     return None if over is None or under is None else over / under
 
 
-def frontier(
+def boundaries(
     runs: pd.DataFrame, stability: pd.DataFrame, along: Along = "lr", max_loss_ratio: float | None = None
 ) -> pd.DataFrame:
-    """The edge of stability along learning rates (or batch sizes): FRONTIER_COLUMNS.
+    """The stability boundaries along learning rates (or batch sizes): FRONTIER_COLUMNS.
 
-    One row for each curriculum, variant and setting and each value (`at`) of the other axis. `multiple` sets it against
-    the baseline of the same setting at the same `at`; it is empty where both edges lie beyond what was tested.
-    `multiple_above` and `multiple_below` bound the ratio of the true edges, which lie somewhere between two tested
-    values: a grid of 2e-3 and 8e-3 with the baseline stable at the first only, a curriculum at both, says "at least 4x"
+    One row per curriculum, variant and setting and each value (`at`) of the other axis. `multiple` compares with the
+    baseline of the same setting at the same `at`; it is empty if both boundaries lie beyond what was tested.
+    `multiple_above` and `multiple_below` bound the ratio of the true boundaries, which lie between two tested values:
+    on a grid of 2e-3 and 8e-3, a baseline stable at the first only and a curriculum stable at both give "at least 4x"
     in steps of the grid, and more than 1x for certain.
     """
     cells = cell_stability(runs, stability, max_loss_ratio)
     fixed = "global_batch_size" if along == "lr" else "lr"
-    bases: dict[tuple[Any, ...], tuple[Edge, int]] = {}
+    baselines: dict[tuple[str, float], tuple[Boundary, int]] = {}
     rows: list[dict[str, Any]] = []
     ordered = cells.assign(rank=cells["role"] != "baseline").sort_values([fixed, "rank", along], kind="stable")
     for key, line in ordered.groupby([*_LINE, fixed], sort=False):
         role, _, _, setting, at = cast(tuple[str, str, str, str, float], key)
         values = [float(v) for v in line[along]]
-        own = edge(values, line["status"].tolist(), _NAMES[along])
-        row: dict[str, Any] = dict.fromkeys(FRONTIER_COLUMNS)
-        row |= dict(zip(_LINE, line[_LINE].iloc[0], strict=True))
+        own, seeds = boundary(values, line["status"].tolist(), _NAMES[along]), int(line["runs"].min())
+        row: dict[str, Any] = dict(zip(_LINE, line[_LINE].iloc[0], strict=True))
         row |= {"along": along, "at": float(at), "max_loss_ratio_allowed": max_loss_ratio, "kind": own.kind}
         row |= {"largest_stable": own.largest, "unstable_from": own.unstable_from, "stable_up_to": own.stable_up_to}
-        row |= {"tested": " ".join(short(v) for v in values), "seeds": int(line["runs"].min())}
+        row |= {"tested": " ".join(short(v) for v in values), "seeds": seeds}
         row |= {name: int(line[name].sum()) for name in ("runs", "diverged", "unfinished")}
-        row |= {"multiple_relation": "", "note": own.note}
         if role == "baseline":
-            bases.setdefault((setting, at), (own, row["seeds"]))
-        elif (setting, at) in bases:
-            base, seeds = bases[setting, at]
-            times = multiple(own, base)
-            row |= {"baseline_kind": base.kind, "baseline_largest_stable": base.largest}
-            row |= {"multiple_relation": times.relation, "multiple": times.value}
-            row |= {"multiple_above": times.above, "multiple_below": times.below}
-            if own.kind == "at_least" and base.kind == "at_least":
-                row["note"] += "; nor is the baseline's edge reached"
-            if row["seeds"] < seeds:
-                row["note"] += f"{'; ' * bool(row['note'])}fewer seeds than the baseline's {seeds}"
+            baselines.setdefault((setting, at), (own, seeds))
+            row |= {"multiple_relation": "", "note": own.note}
         else:
-            row["note"] = "; ".join(n for n in (own.note, "no baseline to compare with") if n)
+            row |= _against(own, seeds, baselines.get((setting, at)))
         rows.append(row)
     table = pd.DataFrame(rows, columns=list(FRONTIER_COLUMNS))
     numbers = ["at", "max_loss_ratio_allowed", "largest_stable", "unstable_from", "stable_up_to"]
@@ -248,20 +232,41 @@ def frontier(
     return table.astype(dict.fromkeys(numbers, "float64"))
 
 
-def frontiers(runs: pd.DataFrame, stability: pd.DataFrame, spike_ratio: float = SPIKE_RATIO) -> pd.DataFrame:
-    """:func:`frontier` along both axes and by both criteria: what a report writes."""
-    along: tuple[Along, ...] = ("lr", "global_batch_size")
-    made = [frontier(runs, stability, axis, ratio) for axis in along for ratio in (None, spike_ratio)]
-    return pd.concat(made, ignore_index=True) if len(runs) else made[0]
+def _against(own: Boundary, seeds: int, baseline: tuple[Boundary, int] | None) -> dict[str, Any]:
+    """The columns that compare a curriculum's boundary with the baseline's (and its seeds)."""
+    if baseline is None:
+        return {"multiple_relation": "", "note": "; ".join(n for n in (own.note, "no baseline to compare with") if n)}
+    base, base_seeds = baseline
+    times = multiple(own, base)
+    notes = [own.note]
+    if own.kind == "at_least" and base.kind == "at_least":
+        notes.append("nor is the baseline's edge reached")
+    if seeds < base_seeds:
+        notes.append(f"fewer seeds than the baseline's {base_seeds}")
+    return {
+        "baseline_kind": base.kind,
+        "baseline_largest_stable": base.largest,
+        "multiple_relation": times.relation,
+        "multiple": times.value,
+        "multiple_above": times.above,
+        "multiple_below": times.below,
+        "note": "; ".join(n for n in notes if n),
+    }
+
+
+def all_boundaries(runs: pd.DataFrame, stability: pd.DataFrame, spike_ratio: float = SPIKE_RATIO) -> pd.DataFrame:
+    """The boundaries along both axes and by both criteria, as in frontier.csv."""
+    tables = [boundaries(runs, stability, axis, ratio) for axis in get_args(Along) for ratio in (None, spike_ratio)]
+    return pd.concat(tables, ignore_index=True) if len(runs) else tables[0]
 
 
 def select(table: pd.DataFrame, along: Along = "lr", *, spikes: bool = False) -> pd.DataFrame:
-    """The rows of :func:`frontiers` along one axis, by one criterion: not diverged, or (`spikes`) no spike either."""
+    """The rows of `all_boundaries` along one axis by one criterion: no divergence, or (`spikes`) no spike either."""
     return table[(table["along"] == along) & (table["max_loss_ratio_allowed"].notna() == spikes)]
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON can hold them: None for what is not there."""
+    """Rows as JSON can hold them: None for missing values."""
     whole = {"seeds", "runs", "diverged", "unfinished"}
     return [
         {str(k): None if v is None or v != v else (int(v) if k in whole else v) for k, v in row.items()}
@@ -269,86 +274,14 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def sentence(table: pd.DataFrame) -> str:
-    """The answer in a sentence, from :func:`frontiers`: the setting and batches where most can be said."""
-    rows = select(table)
-    if rows.empty:
-        return ""
-    if rows["diverged"].sum():
-        return "Largest stable LR " + _at_batches(rows)
-    count = int(rows["runs"].sum())
-    waiting = int(rows["unfinished"].sum())
-    reached = f"None of {count} runs" if count > 1 else "The one run has not"
-    text = f"{reached} diverged" + (f" so far ({waiting} not finished)" if waiting else "")
-    text += "; the edge of stability is not reached yet" if waiting else ": the edge of stability lies beyond this grid"
-    calm = select(table, spikes=True)
-    if not calm["kind"].isin(["exact", "below"]).any():
-        return f"{text}."
-    ratio = float(calm["max_loss_ratio_allowed"].iloc[0])
-    return f"{text}. Largest LR whose loss ratio stays within {ratio:g} {_at_batches(calm)}"
-
-
-def _at_batches(rows: pd.DataFrame) -> str:
-    """ "at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more)." and what else there is."""
-    rows = rows.assign(told=rows["multiple"].notna())
-    by_setting = rows.groupby("setting", sort=False)["told"].agg(["sum", "size"])
-    own = rows[rows["setting"] == max(by_setting.index, key=lambda s: tuple(by_setting.loc[s]))]
-    told = own.groupby("at")["told"].sum()
-    # Two batches where both say something: to show one would be to choose.
-    best = sorted(told.index, key=lambda b: (told[b], b), reverse=True)[:_MOST_BATCHES]
-    shown = sorted(b for b in best if told[b] or b == best[0])
-    text = "; ".join(f"at batch {int(b)}: {_line_words(own[own['at'] == b])}" for b in shown) + "."
-    more = []
-    distinct = own[own["role"] != "baseline"][["curriculum", "variant"]].drop_duplicates()
-    if (n := len(distinct) - _MOST_CURRICULA) > 0:
-        more.append(f"{n} more curricul{'a' if n > 1 else 'um'}")
-    if (n := own["at"].nunique() - len(shown)) > 0:
-        more.append(f"{n} more batch size{'s' * (n > 1)}")
-    if (n := rows["setting"].nunique() - 1) > 0:
-        more.append(f"{n} more setting{'s' * (n > 1)}")
-    listed = f"{', '.join(more[:-1])} and {more[-1]}" if len(more) > 1 else "".join(more)
-    return f"{text} The table has {listed}." if more else text
-
-
-def _line_words(here: pd.DataFrame) -> str:
-    base, curricula = here[here["role"] == "baseline"][:1], here[here["role"] != "baseline"]
-    return ", ".join(_words(row) for row in plain_rows(pd.concat([base, curricula[:_MOST_CURRICULA]])))
-
-
-def _words(row: dict[str, Any]) -> str:
-    name = f"{row['curriculum']} {row['variant']}".strip()
-    times = multiple_words(row["multiple"], row["multiple_relation"])
-    return f"{name} {edge_words(row)}" + (f" ({times})" if times else "")
-
-
-def edge_words(row: Mapping[str, Any]) -> str:
-    """ "8e-3", "at least 8e-3", "below 2e-3" or "undecided"; where a smaller value is unstable, that too."""
-    largest, beyond = row["largest_stable"], row["unstable_from"]
-    if row["kind"] == "undecided":
-        return "undecided"
-    if row["kind"] == "below":
-        return f"below {short(beyond)}"
-    hole = " (not at every value below)" if " although " in row["note"] else ""
-    return f"{'at least ' if row['kind'] == 'at_least' else ''}{short(largest)}{hole}"
-
-
-def multiple_words(value: float | None, relation: str) -> str:
-    """ "4x", "4x or more", "more than 4x"; empty where there is no multiple."""
-    if value is None or math.isnan(value):
-        return ""
-    times = f"{value:.3g}x"
-    after = {"at least": " or more", "at most": " or less"}
-    return f"{relation} {times}" if relation in ("more than", "less than") else times + after.get(relation, "")
-
-
 def short(value: float) -> str:
-    """A learning rate as people write it (8e-3), a batch as a whole number."""
+    """A learning rate in short form (8e-3), a batch size as a whole number."""
     return str(int(value)) if value >= 1 and float(value).is_integer() else short_float(value)
 
 
-def _listed(values: Sequence[float]) -> str:
+def _list(values: Sequence[float]) -> str:
     return " and ".join(short(v) for v in sorted(values))
 
 
 def _waiting(values: Sequence[float]) -> str:
-    return f"{_listed(values)} not decided yet" if values else ""
+    return f"{_list(values)} not decided yet" if values else ""

@@ -1,36 +1,36 @@
-"""Do loss spikes go with Adam's second moment? Correlations of a step's loss ratio with it, honest about time series.
+"""Correlation of a step's loss ratio with Adam's second moment, tested with allowance for autocorrelation.
 
 The paper (arXiv 2108.06084, section 3) reports Pearson's correlation over the steps of a run, with its p-value. But the
-steps of a run are not independent: both series drift and remember, and the usual test, which takes n steps for n
-independent observations, finds "significance" between unrelated series half of the time. Here a correlation of n points
-is tested as one of
+steps of a run are not independent: both series drift and are autocorrelated, and the usual test, which counts n steps
+as n independent observations, is "significant" for half of all pairs of unrelated series. Here a correlation of n
+points is tested as one of
 
     n_eff = n / (1 + 2 * sum over lags k >= 1 of (1 - k/n) * rho_x(k) * rho_y(k))
 
 points: Bartlett, J. R. Stat. Soc. 98 (1935), as in Bretherton et al., J. Climate 12 (1999), section 5. rho(k) is the
-sample autocorrelation, its sum of n - k products taken for n of them (Pyper & Peterman, Can. J. Fish. Aquat. Sci. 55
-(1998)); the sum ends before the first lag where either autocorrelation is not positive, and n_eff is n at most. Then
-Student's t with n_eff - 2 degrees of freedom. :func:`calibration` measures what that is worth.
+sample autocorrelation, its sum of n - k products scaled to n (Pyper & Peterman, Can. J. Fish. Aquat. Sci. 55 (1998));
+the sum ends before the first lag at which either autocorrelation is not positive, and n_eff is at most n. The test is
+Student's t with n_eff - 2 degrees of freedom; analysis.calibration.correlation measures its error rates.
 
-Two series that drift are alike with their neighbours for good, so their n_eff is a handful however long they are, and
-rightly: they would correlate whatever the cause. A run whose n_eff is 3 or less gets no p-value. A drift that both
-share on top of short-lived noise is beyond this test: it counts as correlation, which it is, and says nothing about
-spikes. Nor do the values reach everywhere: with gradients clipped to a norm c, the 1-norm is c squared at most.
+Two series that drift stay close to their recent values, so their n_eff is a handful however long they are, and rightly:
+they would correlate whatever the cause. A run whose n_eff is 3 or less gets no p-value. The test cannot separate a
+drift that both series share from short-lived noise on top of it: it counts as correlation, which it is, and shows
+nothing about spikes. The range is limited as well: with gradients clipped to a norm c, the 1-norm is at most c squared.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import fft, special, stats
 
-from analysis.stats.holm import holm
-from analysis.stats.intervals import CONFIDENCE
+from analysis.schema import rows_of
+from analysis.stats.intervals import CONFIDENCE, holm
 
 Coefficient = Literal["pearson", "spearman"]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ MEASURES = {
     "adam_var_max": "maximum",
     "adam_var_sqrt_max": "maximum of the root",
 }
-"""Columns of a training row and what they are of Adam's second moment."""
+"""Columns of a training row by the statistic of Adam's second moment that they hold."""
 
 MIN_POINTS = 10
 _ALMOST_ONE = 1 - 1e-9
@@ -69,27 +69,27 @@ CORRELATION_COLUMNS = (
 
 
 class Correlation(NamedTuple):
-    """A correlation of two series in order of time. What could not be said is NaN, and `note` says why."""
+    """A correlation of two series in order of time. Unknown values are NaN, and `note` gives the reason."""
 
     r: float = math.nan
     points: int = 0
     effective_points: float = math.nan
     low: float = math.nan
-    """The 95% interval, on Fisher's z with n_eff - 3."""
+    """The interval, on Fisher's z with n_eff - 3."""
     high: float = math.nan
     p: float = math.nan
     note: str = ""
 
 
 def correlate(x: npt.ArrayLike, y: npt.ArrayLike, coefficient: Coefficient = "pearson") -> Correlation:
-    """Two series of equal length, by the points where both are finite; these must be about equally far apart."""
+    """Two series of equal length, over the points at which both are finite; these must be about evenly spaced."""
     a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     both = np.isfinite(a) & np.isfinite(b)
     return _correlate_each(a[both], b[both][None], coefficient)[0]
 
 
 def effective_size(x: Floats, y: Floats) -> Floats:
-    """n_eff of each row of `x` (m, n) with the same row of `y` (m, n); either may have one row for all.
+    """n_eff of each row of `x` (m, n) with the same row of `y` (m, n); either may be a single row.
 
     Rows are finite and not constant.
     """
@@ -119,40 +119,39 @@ def _correlate_each(x: Floats, ys: Floats, coefficient: Coefficient) -> list[Cor
         return [Correlation(points=n, note=f"{n} points are too few (at least {MIN_POINTS})")] * len(ys)
     if np.ptp(x) == 0:
         return [Correlation(points=n, note="the loss ratio is constant")] * len(ys)
-    found = [Correlation(points=n, note="the variance is constant")] * len(ys)
+    results = [Correlation(points=n, note="the variance is constant")] * len(ys)
     moving = np.flatnonzero(np.ptp(ys, axis=-1) > 0)
-    r, effective, p = _tested(x[None], ys[moving], coefficient)
-    half = _half_width(effective, coefficient)
+    r, effective, p = tested(x[None], ys[moving], coefficient)
+    half = half_width(effective, coefficient)
     z = np.arctanh(np.clip(r, -_ALMOST_ONE, _ALMOST_ONE))
     for i, at in enumerate(moving):
         enough = effective[i] > 3
         note = "" if enough else f"{effective[i]:.1f} effective points are too few for a p-value"
         interval = (math.tanh(z[i] - half[i]), math.tanh(z[i] + half[i])) if enough else (math.nan, math.nan)
-        found[at] = Correlation(
-            float(r[i]), n, float(effective[i]), *interval, float(p[i]) if enough else math.nan, note
-        )
-    return found
+        p_value = float(p[i]) if enough else math.nan
+        results[at] = Correlation(float(r[i]), n, float(effective[i]), *interval, p_value, note)
+    return results
 
 
-def _tested(x: Floats, y: Floats, coefficient: Coefficient) -> tuple[Floats, Floats, Floats]:
+def tested(x: Floats, y: Floats, coefficient: Coefficient) -> tuple[Floats, Floats, Floats]:
     """(r, n_eff, p) of each row of `x` with the same row of `y`; Spearman's is Pearson's of the ranks."""
     if coefficient == "spearman":
         x, y = stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1)
     a, b = (part - part.mean(axis=-1, keepdims=True) for part in (x, y))
     r = np.sum(a * b, axis=-1) / np.sqrt(np.sum(a**2, axis=-1) * np.sum(b**2, axis=-1))
     effective = effective_size(x, y)
-    return r, effective, _p_value(r, effective)
+    return r, effective, p_value(r, effective)
 
 
-def _p_value(r: Floats, points: Floats | float) -> Floats:
-    """Two-sided p of a correlation of so many independent points: Student's t."""
+def p_value(r: Floats, points: Floats | float) -> Floats:
+    """Two-sided p-value of a correlation of `points` independent points: Student's t."""
     freedom = np.maximum(np.asarray(points) - 2, 1e-9)
     t = np.abs(r) * np.sqrt(freedom / np.maximum(1 - r**2, 1e-300))
     return np.asarray(2 * special.stdtr(freedom, -t))  # Student's distribution function
 
 
-def _half_width(points: Floats, coefficient: Coefficient) -> Floats:
-    """Half of the 95% interval on Fisher's z; for ranks, Fieller, Hartley & Pearson's (1957) 1.06 of the variance."""
+def half_width(points: Floats, coefficient: Coefficient) -> Floats:
+    """Half width of the interval on Fisher's z; for ranks, with Fieller, Hartley & Pearson's (1957) factor 1.06."""
     variance = (1.06 if coefficient == "spearman" else 1.0) / np.maximum(points - 3, 1e-9)
     return np.asarray(special.ndtri((1 + CONFIDENCE) / 2) * np.sqrt(variance))
 
@@ -160,22 +159,22 @@ def _half_width(points: Floats, coefficient: Coefficient) -> Floats:
 # --- over a sweep ----------------------------------------------------------------------------------------------------
 
 
-def measured(
+def series_by_run(
     train: pd.DataFrame, measures: Sequence[str] = tuple(MEASURES), also: Sequence[str] = ()
 ) -> Iterator[tuple[str, Floats]]:
-    """(run_id, values) of each run: its loss ratios, measures and the columns `also`, one row each, in time.
+    """(run_id, values) of each run: its loss ratios, measures and the columns `also`, one row each, in order of time.
 
-    Only steps with a finite loss ratio and a measure count: Adam's state is measured every so many steps.
+    Only steps with a finite loss ratio and a measure count: Adam's state is measured every n-th step.
     """
     names = ("loss_ratio", *measures, *also)
     columns = [train[c].to_numpy() if c in train else None for c in names]
-    known = [np.isfinite(c) for c in columns[1 : 1 + len(measures)] if c is not None]
-    if columns[0] is None or not known or not len(train):
+    finite = [np.isfinite(c) for c in columns[1 : 1 + len(measures)] if c is not None]
+    if columns[0] is None or not finite or not len(train):
         return
-    both = np.isfinite(columns[0]) & np.logical_or.reduce(known)
+    both = np.isfinite(columns[0]) & np.logical_or.reduce(finite)
     rows = np.flatnonzero(both)
     codes, run_ids = pd.factorize(train["run_id"].iloc[rows])
-    order = np.argsort(codes, kind="stable")  # a run's rows usually lie together, and the sort has nothing to do
+    order = np.argsort(codes, kind="stable")  # usually sorted already
     rows, codes = rows[order], codes[order]
     values = np.stack([np.full(rows.size, np.nan) if c is None else c[rows] for c in columns])
     ends = np.searchsorted(codes, np.arange(len(run_ids) + 1))
@@ -184,17 +183,16 @@ def measured(
 
 
 def correlations(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
-    """CORRELATION_COLUMNS: one row for each measure and coefficient of every run, cell, curriculum and the sweep.
+    """CORRELATION_COLUMNS: one row per measure and coefficient of every run, cell, curriculum and the sweep.
 
-    Rows of several runs are never strung together. A cell is the mean of its runs' Fisher z, with Student's t over the
+    Rows of several runs are never concatenated. A cell is the mean of its runs' Fisher z, with Student's t over the
     seeds; a curriculum, and the sweep, the mean of their cells' z with t over the cells, since runs of one cell are
-    alike. Where there is one run or one cell, its own figures stand. p_holm is adjusted for all p-values of its level.
+    alike. A single run or cell keeps its own figures. p_holm is adjusted over all p-values of its level.
     """
-    values = dict(measured(train))
+    values = dict(series_by_run(train))
     rows: list[dict[str, Any]] = []
-    for run in cast(list[dict[str, Any]], runs[["run_id", *_CELL, "seed"]].to_dict("records")):
-        found = _run_correlations(values.get(str(run["run_id"])))
-        for (measure, coefficient), c in found.items():
+    for run in rows_of(runs[["run_id", *_CELL, "seed"]]):
+        for (measure, coefficient), c in _run_correlations(values.get(str(run["run_id"]))).items():
             rows.append(
                 {"level": "run", **run, "measure": measure, "coefficient": coefficient, **c._asdict()}
                 | {"units": int(not math.isnan(c.r)), "of": 1}
@@ -208,37 +206,37 @@ def correlations(runs: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
 
 
 def _run_correlations(values: Floats | None) -> dict[tuple[str, Coefficient], Correlation]:
-    """Each measure and coefficient of one run; `values` as from :func:`measured`."""
+    """Each measure and coefficient of one run; `values` as from `series_by_run`."""
     names = list(MEASURES)
     if values is None:
         nothing = Correlation(note="no step has both a loss ratio and Adam's variance")
         return {(measure, coefficient): nothing for measure in names for coefficient in COEFFICIENTS}
-    found: dict[tuple[str, Coefficient], Correlation] = {}
+    results: dict[tuple[str, Coefficient], Correlation] = {}
     whole = np.isfinite(values[1:])
-    patterns = {row.tobytes(): row for row in whole}  # nearly always one: all measures are taken at the same steps
+    patterns = {row.tobytes(): row for row in whole}  # nearly always one: all measures come from the same steps
     for pattern in patterns.values():
         same = np.flatnonzero((whole == pattern).all(axis=1))
         for coefficient in COEFFICIENTS:
             each = _correlate_each(values[0, pattern], values[1:][same][:, pattern], coefficient)
-            found |= {(names[i], coefficient): c for i, c in zip(same, each, strict=True)}
-    return {(measure, coefficient): found[measure, coefficient] for measure in names for coefficient in COEFFICIENTS}
+            results |= {(names[i], coefficient): c for i, c in zip(same, each, strict=True)}
+    return {(measure, coefficient): results[measure, coefficient] for measure in names for coefficient in COEFFICIENTS}
 
 
 def _pooled(units: pd.DataFrame, keys: Sequence[str], level: str) -> pd.DataFrame:
-    """The rows of one level: each the mean of the z of the units below it."""
+    """The rows of one level, each the mean of the z of its units."""
     rows = []
     for _, group in units.groupby([*keys, "measure", "coefficient"], sort=False):
         first = group.iloc[0]
-        known = group[group["r"].notna()]
+        defined = group[group["r"].notna()]
         row: dict[str, Any] = {k: first[k] for k in (*keys, "measure", "coefficient")}
-        row |= {"level": level, "points": int(group["points"].sum()), "units": len(known), "of": len(group)}
+        row |= {"level": level, "points": int(group["points"].sum()), "units": len(defined), "of": len(group)}
         notes = [n for n in dict.fromkeys(group["note"]) if n]
-        row["note"] = "" if len(known) == len(group) else "; ".join(notes[:2])
-        if len(known) == 1:
-            row |= {k: known.iloc[0][k] for k in ("r", "low", "high", "p", "effective_points")}
-            row["note"] = "; ".join(dict.fromkeys(n for n in (row["note"], known.iloc[0]["note"]) if n))
-        elif len(known):
-            row |= dict(zip(("r", "low", "high", "p"), fisher_mean(known["r"].tolist()), strict=True))
+        row["note"] = "" if len(defined) == len(group) else "; ".join(notes[:2])
+        if len(defined) == 1:
+            row |= {k: defined.iloc[0][k] for k in ("r", "low", "high", "p", "effective_points")}
+            row["note"] = "; ".join(dict.fromkeys(n for n in (row["note"], defined.iloc[0]["note"]) if n))
+        elif len(defined):
+            row |= dict(zip(("r", "low", "high", "p"), fisher_mean(defined["r"].tolist()), strict=True))
         rows.append(row)
     table = pd.DataFrame(rows, columns=list(CORRELATION_COLUMNS))
     return table.astype(dict.fromkeys(("r", "low", "high", "p", "effective_points"), "float64"))
@@ -256,54 +254,4 @@ def fisher_mean(r: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def _adjusted(level: pd.DataFrame) -> pd.DataFrame:
-    tested = level["p"].notna().to_numpy()
-    adjusted = np.full(len(level), np.nan)
-    adjusted[tested] = holm(level["p"][tested].tolist())
-    return level.assign(p_holm=adjusted)
-
-
-# --- calibration -----------------------------------------------------------------------------------------------------
-
-
-def calibration(n_series: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
-    """How often p < 0.05 over `n_series` pairs of synthetic series, by this test and by the one that ignores time.
-
-    AR(1) series x(t) = phi x(t-1) + noise: independent ones (`true_r` 0), where 5% is right, and for the power pairs
-    whose noise correlates at 0.5. Rows: points, phi, true_r, coefficient, series, share, share_low, share_high (exact
-    95% interval), naive_share, covered (share of the 95% intervals that hold the truth), effective_points (median).
-    """
-    from scipy import signal  # slow to import, and a report has no use for it
-
-    rng = np.random.default_rng(seed)
-    rows = []
-    for true_r, points in ((0.0, 100), (0.0, 1000), (0.5, 100)):
-        for phi in (0.0, 0.5, 0.9):
-            noise = rng.standard_normal((2, n_series, points + 200))
-            noise[1] = true_r * noise[0] + math.sqrt(1 - true_r**2) * noise[1]
-            series = signal.lfilter([1.0], [1.0, -phi], noise, axis=-1)[..., 200:]
-            for coefficient in COEFFICIENTS:
-                r, effective, p = _tested(series[0], series[1], coefficient)
-                count = int(((p < 0.05) & (effective > 3)).sum())
-                interval = stats.binomtest(count, n_series).proportion_ci(CONFIDENCE, method="exact")
-                rows.append(
-                    {
-                        "points": points,
-                        "phi": phi,
-                        "true_r": true_r,
-                        "coefficient": coefficient,
-                        "series": n_series,
-                        "share": count / n_series,
-                        "share_low": float(interval.low),
-                        "share_high": float(interval.high),
-                        "naive_share": float((_p_value(r, float(points)) < 0.05).mean()),
-                        "covered": _covered(r, effective, true_r, coefficient),
-                        "effective_points": float(np.median(effective)),
-                    }
-                )
-    return rows
-
-
-def _covered(r: Floats, effective: Floats, true_r: float, coefficient: Coefficient) -> float:
-    """Share of the intervals that hold the truth; of a normal pair Spearman's is 6/pi arcsin(r/2)."""
-    truth = true_r if coefficient == "pearson" else 6 / math.pi * math.asin(true_r / 2)
-    return float((np.abs(np.arctanh(r) - math.atanh(truth)) <= _half_width(effective, coefficient)).mean())
+    return level.assign(p_holm=holm(level["p"].astype("float64").tolist()))

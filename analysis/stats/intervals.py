@@ -1,15 +1,15 @@
-"""A saving over seeds: its point, its 95% interval, and what is left of both where runs never arrived.
+"""Estimate of a saving over seeds: point, 95% interval, p-value, and the bound that censored runs leave; Holm.
 
-Everything is computed on the log of the ratio curriculum / baseline of each seed's pair: a ratio of two amounts is
-positive and skewed, its log is neither. A saving is 1 - ratio, as a share.
+All computations use the log of each seed's ratio curriculum / baseline: a ratio of two amounts is positive and skewed,
+its log is neither. A saving is 1 - ratio, as a share.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,19 @@ from scipy import special, stats
 from analysis.stats.crossings import Crossing
 
 CONFIDENCE = 0.95
+"""Of every interval."""
+SIGNIFICANCE = 0.05
+"""Level of the tests: 1 - CONFIDENCE."""
 BOOTSTRAP_FROM = 100
-"""Seeds from which on the bootstrap replaces Student's t: with fewer its own coverage falls short of its name."""
+"""Number of seeds from which the bootstrap replaces Student's t; with fewer it covers less often than stated."""
 _RESAMPLES = 9_999
-_BOOTSTRAP_SEED = 0  # the same data give the same interval, whoever asks
+_BOOTSTRAP_SEED = 0  # the same data give the same interval
 
 Censored = Literal["", "at_most", "at_least", "unbounded"]
-"""What is known of a pair or a cell: the saving ("", exact), at most or at least so much, or neither.
+"""What is known of a pair's or cell's saving: its value (""), an upper bound, a lower bound, or neither.
 
-A curriculum that never arrived took longer than it was trained: it saved at most 1 - trained / baseline. A baseline
-that never arrived bounds the saving from below. Where neither arrived, nothing is known.
+A curriculum that never reached the target took longer than it was trained, so it saved at most 1 - trained / baseline.
+A baseline that never reached it gives a lower bound. If neither did, nothing is known.
 """
 IntervalMethod = Literal["", "t", "bootstrap"]
 METHOD_WORDS: dict[IntervalMethod, str] = {
@@ -38,43 +41,59 @@ METHOD_WORDS: dict[IntervalMethod, str] = {
 
 
 class Pair(NamedTuple):
-    """The log ratio curriculum / baseline of one seed, or the bound that censoring leaves of it."""
+    """The log ratio curriculum / baseline of one seed, or its bound if a run was censored."""
 
     log_ratio: float
     censored: Censored = ""
 
+    @property
+    def saving(self) -> float:
+        """1 - ratio; NaN if censored."""
+        return math.nan if self.censored else -math.expm1(self.log_ratio)
+
+    @property
+    def bound(self) -> float:
+        """The bound on the saving; NaN unless censored on one side."""
+        return -math.expm1(self.log_ratio) if self.censored in ("at_most", "at_least") else math.nan
+
+    @classmethod
+    def exact(cls, log_ratio: float) -> Self:
+        """A log ratio without a bound: unbounded if it is not finite."""
+        return cls(log_ratio, "" if math.isfinite(log_ratio) else "unbounded")
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A saving over the seeds of a cell, as shares (0.37: 37% less; negative: more was needed)."""
+    """A saving over the seeds of a cell, as shares (0.37: 37% less; negative: more)."""
 
-    point: float | None
-    """1 - the geometric mean of the ratios; None where a pair is censored."""
-    low: float | None
-    """Ends of the 95% interval; None with one seed. Where the saving is at most (at least) so much, only the end on
-    that side is there: nothing is known of the other."""
-    high: float | None
-    p_value: float | None
-    """Of a ratio of 1, by a two-sided t test on the log ratios; None where there is no interval, or no spread."""
-    method: IntervalMethod
+    point: float | None = None
+    """1 - the geometric mean of the ratios; None if a pair is censored."""
+    low: float | None = None
+    """Ends of the 95% interval; None with one seed. For a bound, only the end on its side is known."""
+    high: float | None = None
+    p_value: float | None = None
+    """Of the two-sided t test of a ratio of 1 on the log ratios; None without an interval or without spread."""
+    method: IntervalMethod = ""
     """How the interval was computed."""
-    bound: float | None
-    """Where pairs are censored: what the saving of these seeds is at most or at least."""
-    censored: Censored
-    """Which of the two the bound is."""
-    arrived: int
-    """Pairs in which both arrived."""
-    n: int
+    bound: float | None = None
+    """If pairs are censored: the bound on the saving of these seeds."""
+    censored: Censored = "unbounded"
+    """The kind of bound; "" if there is a point."""
+    arrived: int = 0
+    """Pairs in which both runs reached the target."""
+    n: int = 0
     """All pairs."""
 
-
-NOTHING = Estimate(None, None, None, None, "", None, "unbounded", 0, 0)
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Both ends of the interval, if there are both."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 def pair(curriculum: float, baseline: float, curriculum_bound: float, baseline_bound: float) -> Pair:
-    """One seed's pair from what each needed to the target (NaN: never arrived) and how far each was followed.
+    """One seed's pair from the amounts to the target (NaN: never reached) and the amounts each run was trained for.
 
-    Amounts in tokens, seconds or GPU-hours. A baseline that needed nothing has no ratio: unbounded.
+    Amounts are tokens, seconds or GPU-hours. Against a baseline that needed none there is no ratio: unbounded.
     """
     ours, theirs = (not math.isnan(curriculum)), (not math.isnan(baseline))
     top = curriculum if ours else curriculum_bound
@@ -91,10 +110,10 @@ def pair_of(
     what: Literal["tokens", "seconds"] = "tokens",
     ranks: tuple[float, float] = (1, 1),
 ) -> Pair:
-    """One seed's pair in tokens or seconds, each side times its `ranks`.
+    """One seed's pair in tokens or seconds, each side multiplied by its `ranks`.
 
-    A run that begins at or below the target was there at its first evaluation at the latest. Of a curriculum that makes
-    the saving at least so much; a baseline like that leaves nothing to compare with.
+    A run that begins at or below the target reached it at its first evaluation at the latest: for a curriculum this
+    gives a lower bound on the saving, for a baseline no comparison.
     """
     if baseline.from_start:
         return Pair(math.nan, "unbounded")
@@ -103,43 +122,37 @@ def pair_of(
         reached = crossing.tokens if what == "tokens" else crossing.seconds
         amounts.append(math.nan if reached is None else reached * n)
         bounds.append(n * (crossing.tokens_bound if what == "tokens" else crossing.seconds_bound))
-    found = pair(amounts[0], amounts[1], bounds[0], bounds[1])
+    result = pair(amounts[0], amounts[1], bounds[0], bounds[1])
     if not curriculum.from_start:
-        return found
-    return Pair(found.log_ratio, "at_least") if not found.censored else Pair(math.nan, "unbounded")
+        return result
+    return Pair(result.log_ratio, "at_least") if not result.censored else Pair(math.nan, "unbounded")
 
 
 def estimate(pairs: Sequence[Pair]) -> Estimate:
-    """Point and interval over seeds, or the bound where some never arrived. None of them is dropped.
+    """Point and interval over seeds, or a bound if some pairs are censored; no pair is dropped.
 
     The bound is that of the geometric mean with each censored ratio at its own bound: a statement about these seeds.
-    The end of the interval on its side is the t interval's of the same logs, and so conservative in its centre. Pairs
-    censored on different sides bound nothing.
+    The end of the interval on its side is the t interval's of the same logs, so its centre is conservative. Pairs
+    censored on different sides give no bound.
     """
-    if not pairs:
-        return NOTHING
+    n, arrived = len(pairs), sum(not p.censored for p in pairs)
     sides = {p.censored for p in pairs if p.censored}
-    arrived = sum(not p.censored for p in pairs)
+    if not pairs or len(sides) > 1 or "unbounded" in sides:
+        return Estimate(arrived=arrived, n=n)
     logs = np.array([p.log_ratio for p in pairs])
-    if sides:
-        side: Censored = next(iter(sides)) if len(sides) == 1 else "unbounded"
-        if side == "unbounded":
-            return Estimate(None, None, None, None, "", None, side, arrived, len(pairs))
-        low, high = _ends(logs)
-        return Estimate(
-            None,
-            low if side == "at_least" else None,
-            high if side == "at_most" else None,
-            None,
-            method_for(len(logs)),
-            _saving(logs.mean()),
-            side,
-            arrived,
-            len(pairs),
-        )
     low, high = _ends(logs)
-    p_value = _p_value(logs) if len(logs) > 1 else None
-    return Estimate(_saving(logs.mean()), low, high, p_value, method_for(len(logs)), None, "", arrived, len(pairs))
+    value, method = _saving(logs.mean()), method_for(n)
+    if not sides:
+        p_value = _p_value(logs) if n > 1 else None
+        return Estimate(value, low, high, p_value, method, None, "", arrived, n)
+    (side,) = sides
+    low, high = low if side == "at_least" else None, high if side == "at_most" else None
+    return Estimate(None, low, high, None, method, value, side, arrived, n)
+
+
+def estimate_savings(savings: Iterable[float]) -> Estimate:
+    """The estimate over one saving per seed (shares); without point and bound if any is NaN."""
+    return estimate([Pair.exact(math.log1p(-s) if s < 1 else math.nan) for s in savings])
 
 
 def _saving(log_ratio: float | np.floating) -> float:
@@ -154,21 +167,21 @@ def _ends(logs: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:
     return _saving(high[0]), _saving(low[0])
 
 
-def widened(found: Estimate, logs: Sequence[float], factor: float) -> Estimate:
+def widened(base: Estimate, logs: Sequence[float], factor: float) -> Estimate:
     """The estimate with its t interval `factor` times as wide on the log ratio, and p by the same standard error."""
-    if found.point is None or found.low is None:
-        return found
+    if base.point is None or base.low is None:
+        return base
     values = np.asarray(logs)
     error = factor * float(_standard_error(values))
     half = float(special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error
     mean = float(values.mean())
     p_value = float(2 * special.stdtr(len(values) - 1, -abs(mean / error))) if error > 1e-12 else None
     low, high = _saving(mean + half), _saving(mean - half)
-    return dataclasses.replace(found, low=low, high=high, p_value=p_value, method="t")
+    return dataclasses.replace(base, low=low, high=high, p_value=p_value, method="t")
 
 
 def method_for(n_seeds: int) -> IntervalMethod:
-    """How an interval over so many seeds is computed."""
+    """How the interval over `n_seeds` is computed."""
     if n_seeds < 2:
         return ""
     return "bootstrap" if n_seeds >= BOOTSTRAP_FROM else "t"
@@ -178,7 +191,7 @@ def log_interval(logs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64]
     """Low and high end of the 95% interval of the mean log ratio; `logs` has shape (seeds, figures), seeds >= 2."""
     mean = logs.mean(axis=0)
     if method_for(len(logs)) == "bootstrap" and (np.ptp(logs, axis=0) > 0).all():
-        found = stats.bootstrap(
+        interval = stats.bootstrap(
             (logs,),
             np.mean,
             axis=0,
@@ -187,7 +200,7 @@ def log_interval(logs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64]
             batch=1 + 2_000_000 // logs.size,
             rng=np.random.default_rng(_BOOTSTRAP_SEED),
         ).confidence_interval
-        return np.asarray(found.low), np.asarray(found.high)
+        return np.asarray(interval.low), np.asarray(interval.high)
     half = special.stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2) * _standard_error(logs)
     return mean - half, mean + half
 
@@ -199,14 +212,21 @@ def _standard_error(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _p_value(logs: npt.NDArray[np.float64]) -> float | None:
     mean, error = float(logs.mean()), float(_standard_error(logs))
-    if error <= 1e-12:  # seeds that do not differ are copies, and prove nothing
+    if error <= 1e-12:  # seeds without spread are copies of one run
         return None
     return float(2 * special.stdtr(len(logs) - 1, -abs(mean / error)))
 
 
-def summarise(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """(point, low, high) of savings (shares) of pairs that all arrived."""
-    found = estimate([Pair(float(np.log1p(-v))) for v in values])
-    if found.point is None:
-        raise ValueError(f"no saving can be summarised from {list(values)}")
-    return found.point, found.low, found.high
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given; they control the family-wise error rate.
+
+    Sorted, the k-th of m is multiplied by m - k + 1, never falls below the one before it, and is at most 1 (S. Holm,
+    Scandinavian Journal of Statistics 6, 1979). NaN stays NaN and is not counted.
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), np.nan)
+    given = np.flatnonzero(~np.isnan(p))
+    order = given[np.argsort(p[given], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(a) for a in adjusted]

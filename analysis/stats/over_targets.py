@@ -1,23 +1,22 @@
-"""No favourite target: a cell's saving at every target that all its runs reached, and at the deepest of them."""
+"""Savings at every target: from early ones to the lowest that all runs of a cell reached."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.schema import Runs, rows_of
-from analysis.stats.crossings import Floats, Method
-from analysis.stats.curves import Curve, curves
-from analysis.stats.intervals import log_interval
-from analysis.stats.savings import CELL
+from analysis.schema import CELL, Runs, perplexity
+from analysis.stats.crossings import Curve, Floats, Method, curves
+from analysis.stats.intervals import Estimate, log_interval, method_for
+from analysis.stats.savings import CellSaving, CommonTarget
 
 N_TARGETS = 60
 _EARLIEST = 0.02
-"""Share of the baseline's tokens before which no target is taken: there every curve falls alike."""
+"""Share of the baseline's tokens before which no target is taken: there all curves fall alike."""
 
 TARGET_COLUMNS = (
     "cell",
@@ -30,88 +29,95 @@ TARGET_COLUMNS = (
 
 
 class Target(NamedTuple):
-    """The pairs of a cell at one target: the saving and its interval, as shares; NaN where there is none."""
+    """The pairs of a cell at one target: point, low and high of the saving, as shares; NaN if undefined."""
 
     loss: float
     n: int
     token: tuple[float, float, float]
     time: tuple[float, float, float]
 
+    @property
+    def common(self) -> CommonTarget:
+        """As estimates."""
+        return CommonTarget(self.loss, *(_estimate(values, self.n) for values in (self.token, self.time)))
 
-def over_targets(runs: Runs, savings: pd.DataFrame, method: Method = "interpolate") -> pd.DataFrame:
-    """One row a target and cell (TARGET_COLUMNS), from the earliest to the deepest target that all its runs reached.
 
-    `cell` numbers the cells as `savings.cells` lists them. The band is pointwise: each target's own 95% interval. The
-    targets are what the first baseline of the cell had reached at points evenly spaced over the log of its tokens.
+def _estimate(values: tuple[float, float, float], n: int) -> Estimate:
+    point, low, high = (None if math.isnan(v) else v for v in values)
+    if point is None:
+        return Estimate(arrived=n, n=n)
+    return Estimate(point, low, high, method=method_for(n), censored="", arrived=n, n=n)
+
+
+def over_targets(
+    runs: Runs, cells: Sequence[CellSaving], method: Method = "interpolate"
+) -> tuple[pd.DataFrame, list[CommonTarget | None]]:
+    """One row per target and cell (TARGET_COLUMNS), and each cell's saving at the lowest of its targets.
+
+    `cell` is the cell's index in `cells`. The band is pointwise: each target's own interval. The targets are the losses
+    of the cell's first baseline at points evenly spaced over the log of its tokens.
     """
-    known = curves(runs.evals)
+    by_run = curves(runs.evals)
     rows: list[dict[str, Any]] = []
-    for number, (key, group) in enumerate(savings.groupby(CELL, sort=False, dropna=False)):
-        where: dict[str, Any] = {"cell": number, **dict(zip(CELL, cast(tuple[Any, ...], key), strict=True))}
+    lowest: list[CommonTarget | None] = []
+    for number, saving in enumerate(cells):
+        key = {"cell": number, **{name: getattr(saving.cell, name) for name in CELL}}
+        targets = at_targets(_pairs(saving, by_run), method)
+        lowest.append(targets[-1].common if targets else None)
         rows += [
-            where
-            | {
-                "n": t.n,
-                "target_loss": t.loss,
-                "target_ppl": math.exp(t.loss),
-                **_columns("token", t.token),
-                **_columns("time", t.time),
-            }
-            for t in at_targets(_pairs(group, known), method)
+            key
+            | {"n": t.n, "target_loss": t.loss, "target_ppl": perplexity(t.loss)}
+            | _columns("token", t.token)
+            | _columns("time", t.time)
+            for t in targets
         ]
-    return pd.DataFrame(rows, columns=list(TARGET_COLUMNS))
-
-
-def deepest(table: pd.DataFrame) -> dict[int, dict[str, Any]]:
-    """Of each cell, the row of `over_targets` with the deepest target; plain values, None for NaN."""
-    last = table.groupby("cell", sort=False).tail(1)
-    return {int(r["cell"]): {k: None if v != v else v for k, v in r.items()} for r in rows_of(last)}
+    return pd.DataFrame(rows, columns=list(TARGET_COLUMNS)), lowest
 
 
 def _columns(measure: str, values: tuple[float, float, float]) -> dict[str, float]:
     return {f"{measure}_saving{end}": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
 
 
-def _pairs(group: pd.DataFrame, known: dict[str, Curve]) -> list[tuple[Curve, Curve]]:
-    pairs = zip(group["run_id"].astype(str), group["baseline_run_id"], strict=True)
-    return [(known[ours], known[theirs]) for ours, theirs in pairs if ours in known and theirs in known]
+def _pairs(cell: CellSaving, by_run: Mapping[str, Curve]) -> list[tuple[Curve, Curve]]:
+    pairs = [(r.run_id, r.paired.baseline_run_id or "") for r in cell.runs]
+    return [(by_run[ours], by_run[theirs]) for ours, theirs in pairs if ours in by_run and theirs in by_run]
 
 
 def at_targets(pairs: Sequence[tuple[Curve, Curve]], method: Method = "interpolate") -> list[Target]:
-    """The savings of (curriculum, baseline) pairs, one a seed, at targets that every one of their curves reached."""
-    found = targets_of(pairs, method)
-    if not len(found):
+    """The savings of (curriculum, baseline) pairs, one per seed, at targets that all of their curves reached."""
+    losses = target_losses(pairs, method)
+    if not len(losses):
         return []
-    both = [[c.crossings(found, method) for c in p] for p in pairs]
+    amounts = [[c.crossings(losses, method) for c in p] for p in pairs]
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = [np.array([np.log(ours[i] / theirs[i]) for ours, theirs in both]) for i in (0, 1)]
+        logs = [np.array([np.log(ours[i] / theirs[i]) for ours, theirs in amounts]) for i in (0, 1)]
     tokens, seconds = (_summary(part) for part in logs)
     return [
         Target(float(loss), len(pairs), *(tuple(s[:, i].tolist()) for s in (tokens, seconds)))
-        for i, loss in enumerate(found)
+        for i, loss in enumerate(losses)
     ]
 
 
-def targets_of(pairs: Sequence[tuple[Curve, Curve]], method: Method = "interpolate") -> Floats:
-    """Losses, falling, that every curve started above and got to; the last is the deepest such loss.
+def target_losses(pairs: Sequence[tuple[Curve, Curve]], method: Method = "interpolate") -> Floats:
+    """Falling losses that every curve started above and reached; the last is the lowest such loss.
 
-    The deepest is no run's choice: it is where the worst of them ended.
+    No run is free to choose the lowest: it is the final loss of the worst of them.
     """
     all_curves = [c for p in pairs for c in p]
     if not all_curves:
         return np.empty(0)
-    deep, start = max(c.depth(method) for c in all_curves), min(c.start for c in all_curves)
-    if not (math.isfinite(deep) and deep < start):
+    lowest, start = max(c.lowest(method) for c in all_curves), min(c.start for c in all_curves)
+    if not (math.isfinite(lowest) and lowest < start):
         return np.empty(0)
     baseline = pairs[0][1]
-    first = baseline.tokens[baseline.tokens > 0]
-    if not len(first):
+    trained = baseline.tokens[baseline.tokens > 0]
+    if not len(trained):
         return np.empty(0)
-    at = np.geomspace(max(first[0], _EARLIEST * first[-1]), first[-1], N_TARGETS)
+    at = np.geomspace(max(trained[0], _EARLIEST * trained[-1]), trained[-1], N_TARGETS)
     usable = np.isfinite(baseline.loss)
     reached = np.interp(at, baseline.tokens[usable], np.minimum.accumulate(baseline.loss[usable]))
-    between = np.unique(reached[(reached > deep) & (reached < start)])[::-1]
-    return np.append(between, deep)
+    between = np.unique(reached[(reached > lowest) & (reached < start)])[::-1]
+    return np.append(between, lowest)
 
 
 def _summary(logs: Floats) -> Floats:

@@ -1,19 +1,23 @@
-"""One curriculum run against one baseline run: which two, at what target, and what each needed to it."""
+"""Comparison of a curriculum run with a baseline run: which baseline, at which target, and what each needed to it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.schema import Row, Runs, rows_of
-from analysis.stats.crossings import Crossing, Method, saving
-from analysis.stats.curves import Curve, curves
+from analysis.schema import Row, Runs, perplexity, rows_of
+from analysis.stats.crossings import Crossing, Curve, Method, curves, saving
 from analysis.stats.intervals import Pair, pair_of
 from cl_bench.runs.status import FINISHED
+
+Measure = Literal["token", "time", "rank_hour"]
+MEASURES: tuple[Measure, ...] = ("token", "time", "rank_hour")
+"""What a saving is measured in; rank-hours are training hours times ranks: GPU-hours if a rank is a GPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,73 +30,85 @@ class Comparison:
     baseline: Crossing | None = None
     note: str = ""
     waiting: bool = False
-    """Whether there is nothing to compare yet, or nothing to compare with: no outcome of either run."""
+    """Whether the comparison is still to come, or has no baseline: not an outcome of either run."""
     ranks: tuple[float, float] = (1, 1)
-    """Of the curriculum run and of the baseline."""
-    both_log_ratio: float = math.nan
-    """Log ratio of tokens at the target or, where one of them never arrived, at the deepest loss that both reached."""
+    """Of the curriculum run and of the baseline; NaN if unknown."""
+    common_log_ratio: float = math.nan
+    """Log ratio of tokens at the target or, if either run never reached it, at their lowest common loss."""
 
     @property
     def reached(self) -> bool:
-        """Whether both arrived."""
+        """Whether both runs reached the target."""
         return bool(self.curriculum and self.curriculum.reached and self.baseline and self.baseline.reached)
 
-    def saved(self, what: str) -> float:
-        """Saving in 'tokens' or 'seconds', NaN where there is none."""
-        if not self.curriculum or not self.baseline:
-            return math.nan
-        value = saving(getattr(self.curriculum, what), getattr(self.baseline, what))
-        return math.nan if value is None else value
+    @property
+    def target_ppl(self) -> float:
+        """Perplexity of the target."""
+        return perplexity(self.target_loss)
 
-    def pair(self, measure: str) -> Pair:
-        """The pair's log ratio in one of MEASURES, or its bound."""
-        if not self.curriculum or not self.baseline:
-            return Pair(math.nan, "unbounded")
-        if measure == "token":
-            return pair_of(self.curriculum, self.baseline)
+    def amounts(self, measure: Measure) -> tuple[float, float]:
+        """What curriculum run and baseline needed to the target, in tokens, seconds or rank-hours; NaN: never."""
+        what: Literal["tokens", "seconds"] = "tokens" if measure == "token" else "seconds"
+        ours, theirs = _amount(self.curriculum, what), _amount(self.baseline, what)
+        if measure != "rank_hour":
+            return ours, theirs
+        return ours * self.ranks[0] / 3600, theirs * self.ranks[1] / 3600
+
+    def plain_saving(self, measure: Measure) -> float:
+        """1 - the ratio of the amounts, even if the curriculum began at the target; NaN if a run never reached it."""
+        ours, theirs = self.amounts(measure)
+        return 1 - ours / theirs if theirs > 0 else math.nan
+
+    def pair(self, measure: Measure) -> Pair:
+        """The pair's log ratio, or its bound."""
         ranks = self.ranks if measure == "rank_hour" else (1.0, 1.0)
-        if any(math.isnan(n) for n in ranks):
+        if not self.curriculum or not self.baseline or any(math.isnan(n) for n in ranks):
             return Pair(math.nan, "unbounded")
-        return pair_of(self.curriculum, self.baseline, "seconds", ranks)
+        return pair_of(self.curriculum, self.baseline, "tokens" if measure == "token" else "seconds", ranks)
+
+
+def _amount(crossing: Crossing | None, what: Literal["tokens", "seconds"]) -> float:
+    value = None if crossing is None else crossing.tokens if what == "tokens" else crossing.seconds
+    return math.nan if value is None else value
 
 
 class Baselines:
-    """The baselines of a table of runs, found by what they must share with a curriculum run."""
+    """The baselines of a table of runs, by the settings that they share with curriculum runs."""
 
     def __init__(self, table: pd.DataFrame) -> None:
-        self._table = table[table["role"] == "baseline"]
-        self._of: dict[tuple[Any, ...], Row] = {}
-        for run in rows_of(self._table):
-            self._of.setdefault(self._key(run, run["global_batch_size"], run["lr"]), run)
-        groups = self._table.groupby("setting", sort=False)
-        self._best = {setting: best_baseline_cell(group) for setting, group in groups}
+        baselines = table[table["role"] == "baseline"]
+        self._by_key: dict[tuple[Any, ...], Row] = {}
+        for run in rows_of(baselines):
+            self._by_key.setdefault(self._key(run, run["global_batch_size"], run["lr"]), run)
+        groups = baselines.groupby("setting", sort=False)
+        self._best = {setting: best_baseline_point(group) for setting, group in groups}
 
     @staticmethod
     def _key(run: Row, batch: int, lr: float) -> tuple[Any, ...]:
         return run["setting"], batch, lr, run["seed"]
 
-    def of(self, run: Row) -> Row | None:
-        """The baseline of the run's own batch, learning rate, seed and setting."""
-        return self._of.get(self._key(run, run["global_batch_size"], run["lr"]))
+    def paired(self, run: Row) -> Row | None:
+        """The baseline of the run's own batch size, learning rate, seed and setting."""
+        return self._by_key.get(self._key(run, run["global_batch_size"], run["lr"]))
 
     def best(self, run: Row) -> Row | None:
         """The run's seed in the best baseline cell of its setting."""
-        cell = self._best.get(run["setting"])
-        return self._of.get(self._key(run, *cell)) if cell else None
+        point = self._best.get(run["setting"])
+        return self._by_key.get(self._key(run, *point)) if point else None
 
 
 def compare_runs(runs: Runs, run_id: str, baseline_run_id: str, method: Method = "interpolate") -> Comparison:
-    """One run against another, at the perplexity that the second finally reached, whatever their batches."""
+    """One run against another at the final perplexity of the second, whatever their batch sizes."""
     table = runs.runs
     run, baseline = (rows_of(table[table["run_id"] == i])[0] for i in (run_id, baseline_run_id))
-    known = curves(runs.evals[runs.evals["run_id"].isin([run_id, baseline_run_id])])
-    return compare(run, baseline, known, None, method)
+    by_run = curves(runs.evals[runs.evals["run_id"].isin([run_id, baseline_run_id])])
+    return compare(run, baseline, by_run, None, method)
 
 
-def best_baseline_cell(baselines: pd.DataFrame) -> tuple[int, float] | None:
-    """(batch, lr) whose baselines end at the lowest mean loss over seeds; None where none finished.
+def best_baseline_point(baselines: pd.DataFrame) -> tuple[int, float] | None:
+    """(batch, lr) of the baselines with the lowest mean final loss over seeds; None if none finished.
 
-    A cell some of whose seeds diverged, failed or still run is passed over while there is one without.
+    A cell with a seed that diverged, failed or still runs is taken only if every cell has one.
     """
     finished = (baselines["state"] == "DONE") & baselines["final_loss"].notna()
     groups = [baselines["global_batch_size"], baselines["lr"]]
@@ -108,11 +124,14 @@ def best_baseline_cell(baselines: pd.DataFrame) -> tuple[int, float] | None:
 def compare(
     run: Row,
     baseline: Row | None,
-    known: dict[str, Curve],
+    by_run: Mapping[str, Curve],
     target_loss: float | None,
     method: Method,
 ) -> Comparison:
-    """One curriculum run against one baseline (rows of Runs.runs), at `target_loss` or where the baseline ended."""
+    """One curriculum run against one baseline (rows of Runs.runs) at `target_loss`, or at the baseline's final loss.
+
+    `by_run` holds curves by run_id.
+    """
     if baseline is None:
         return Comparison(note="no baseline of the same batch, learning rate and seed", waiting=True)
     baseline_id = str(baseline["run_id"])
@@ -121,39 +140,65 @@ def compare(
             return Comparison(baseline_id, note="the baseline diverged: it has no final perplexity to compare at")
         if baseline["state"] != "DONE":
             return Comparison(baseline_id, note=f"the baseline is not finished ({baseline['state']})", waiting=True)
-        target = float(baseline["final_loss"])
-    else:
-        target = target_loss
-    if str(run["run_id"]) not in known or baseline_id not in known or math.isnan(target):
+    target = float(baseline["final_loss"]) if target_loss is None else target_loss
+    if str(run["run_id"]) not in by_run or baseline_id not in by_run or math.isnan(target):
         return Comparison(baseline_id, note="no evaluation yet", waiting=True)
-    pair_of_curves = known[str(run["run_id"])], known[baseline_id]
-    ours, theirs = (curve.crossing(target, method) for curve in pair_of_curves)
-    both = both_log_ratio(*pair_of_curves, target, method)
-    if run["state"] == "DIVERGED" and not ours.reached:  # it would not have got there with the rest of its tokens
+    both = by_run[str(run["run_id"])], by_run[baseline_id]
+    ours, theirs = (curve.crossing(target, method) for curve in both)
+    common = common_log_ratio(*both, target, method)
+    if run["state"] == "DIVERGED" and not ours.reached:  # its remaining tokens would not have helped
         ours = dataclasses.replace(ours, tokens_bound=max(ours.tokens_bound, float(run["token_budget"])))
-    note = ""
+    note = _note(ours, theirs, str(run["state"]), str(baseline["state"]))
+    return Comparison(baseline_id, target, ours, theirs, note, common_log_ratio=common)
+
+
+def _note(ours: Crossing, theirs: Crossing, state: str, baseline_state: str) -> str:
+    """What limits the comparison of two crossings, given the states of their runs; empty if nothing does."""
     if not theirs.reached:
-        note = "the baseline never reached the target"
-        if baseline["state"] not in FINISHED:
-            note = f"the baseline is not there yet ({baseline['state']})"
-    elif theirs.tokens == 0:
-        note = "the baseline is at the target before training"
-    elif theirs.from_start:
-        note = "the baseline begins at or below the target: when it got there nobody knows"
-    elif ours.from_start:
-        note = "begins at or below the target: at least so much was saved"
-    elif not ours.reached:
-        note = f"not there yet ({run['state']})" if run["state"] not in FINISHED else "never reached the target"
-        note += "; the run diverged" if run["state"] == "DIVERGED" else ""
-    return Comparison(baseline_id, target, ours, theirs, note, both_log_ratio=both)
+        if baseline_state not in FINISHED:
+            return f"the baseline is not there yet ({baseline_state})"
+        return "the baseline never reached the target"
+    if theirs.tokens == 0:
+        return "the baseline is at the target before training"
+    if theirs.from_start:
+        return "the baseline begins at or below the target: when it reached it is unknown"
+    if ours.from_start:
+        return "begins at or below the target: the saving is a lower bound"
+    if ours.reached:
+        return ""
+    note = f"not there yet ({state})" if state not in FINISHED else "never reached the target"
+    return note + ("; the run diverged" if state == "DIVERGED" else "")
 
 
-def both_log_ratio(curriculum: Curve, baseline: Curve, target_loss: float, method: Method) -> float:
-    """Log ratio of tokens at `target_loss` or, above it, at the deepest loss that both curves reached.
+def common_log_ratio(curriculum: Curve, baseline: Curve, target_loss: float, method: Method) -> float:
+    """Log ratio of tokens at `target_loss` or, above it, at the lowest loss that both curves reached.
 
-    Where both arrive this is the pair's own log ratio. Where one does not, the other's lead is measured as far as the
-    two can be compared, so that a cost can be told as a saving can. NaN where either begins below that loss.
+    If both reach the target this is the pair's own log ratio. Otherwise it measures one run's lead as far as the two
+    can be compared, so that costs are measured as savings are. NaN if either curve begins below that loss.
     """
-    deepest = max(target_loss, curriculum.depth(method), baseline.depth(method))
-    found = pair_of(curriculum.crossing(deepest, method), baseline.crossing(deepest, method))
-    return math.nan if found.censored else found.log_ratio
+    lowest = max(target_loss, curriculum.lowest(method), baseline.lowest(method))
+    pair = pair_of(curriculum.crossing(lowest, method), baseline.crossing(lowest, method))
+    return math.nan if pair.censored else pair.log_ratio
+
+
+def mean_ranks(runs: pd.DataFrame, attempts: pd.DataFrame) -> dict[str, float]:
+    """Ranks of each run_id, averaged over the training seconds that were kept; NaN if unknown.
+
+    `runs` and `attempts` as in schema.Runs. Without attempts it is the run's world_size.
+    """
+    ranks = runs.set_index("run_id")["world_size"].astype("float64").replace(0.0, math.nan)
+    if {"world_size", "trained_seconds", "lost_seconds"} <= set(attempts.columns):
+        kept = (attempts["trained_seconds"] - attempts["lost_seconds"]).astype("float64")
+        totals = pd.DataFrame({"kept": kept, "hours": kept * attempts["world_size"]}).groupby(attempts["run_id"]).sum()
+        trained = totals[totals["kept"] > 0]
+        ranks.update(trained["hours"] / trained["kept"])
+    return {str(run_id): float(n) for run_id, n in ranks.items()}
+
+
+def token_saving(comparison: Comparison, run_id: str, by_run: Mapping[str, Curve], method: Method) -> float:
+    """The comparison's token saving with crossings determined by another method; NaN if a run never reached it."""
+    if comparison.curriculum is None or comparison.baseline_run_id is None:
+        return math.nan
+    ours, theirs = (by_run[i].crossing(comparison.target_loss, method) for i in (run_id, comparison.baseline_run_id))
+    value = saving(ours.tokens, theirs.tokens)
+    return math.nan if value is None else value

@@ -1,90 +1,146 @@
-"""Savings of curriculum runs against baselines, per pair of runs and per cell of the grid."""
+"""Savings of curriculum runs against baselines, per run and per cell of the grid."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 
-from analysis.cost.comparability import mean_ranks
-from analysis.schema import Row, Runs, rows_of
-from analysis.stats.crossings import METHODS, Crossing, Method, saving
-from analysis.stats.curves import Curve, curves
-from analysis.stats.holm import holm
-from analysis.stats.intervals import Censored, Estimate, Pair, estimate
-from analysis.stats.pairs import Baselines, Comparison, compare
+from analysis.schema import Cell, Row, Runs, cell_of, perplexity, rows_of
+from analysis.stats.crossings import METHODS, Method, curves
+from analysis.stats.intervals import SIGNIFICANCE, Estimate, Pair, estimate, estimate_savings, holm
+from analysis.stats.pairs import Baselines, Comparison, Measure, compare, mean_ranks, token_saving
 from cl_bench.errors import UserError
 
-SAVING_COLUMNS = (
-    "run_id",
-    "named",
-    "baseline_run_id",
-    "best_baseline_run_id",
-    "curriculum",
-    "variant",
-    "setting",
-    "global_batch_size",
-    "lr",
-    "seed",
-    "target_loss",
-    "target_ppl",
-    "reached",
-    "censored",
-    "tokens_to_target",
-    "seconds_to_target",
-    "rank_hours_to_target",
-    "baseline_tokens",
-    "baseline_seconds",
-    "baseline_rank_hours",
-    "token_saving",
-    "time_saving",
-    "rank_hour_saving",
-    "token_saving_bound",
-    "time_saving_bound",
-    "rank_hour_saving_bound",
-    *(f"token_saving_{method}" for method in METHODS),
-    "both_log_ratio",
-    "vs_best_target_ppl",
-    "vs_best_reached",
-    "vs_best_token_saving",
-    "vs_best_time_saving",
-    "waiting",
-    "note",
-)
-CELL = ["curriculum", "variant", "setting", "global_batch_size", "lr"]
-"""What a cell's runs share: all but the seed."""
-MEASURES = ("token", "time", "rank_hour")
-"""What a saving is measured in; rank-hours are training hours times ranks: GPU-hours where a rank is a GPU."""
+Difference = Literal["saved", "cost", "undecided"]
+"""Whether a difference in tokens is significant over all cells tested, and its sign."""
 
 
-def savings(runs: Runs, target_ppl: float | None = None, method: Method = "interpolate") -> pd.DataFrame:
-    """One row per curriculum run (SAVING_COLUMNS), against two baselines.
+@dataclasses.dataclass(frozen=True)
+class RunSaving:
+    """One curriculum run against the baseline of its own cell and seed, and against the best baseline of the grid."""
 
-    The baseline of the same batch, learning rate, seed and setting; and the best baseline of the grid: the batch and
-    learning rate whose finished baselines end lowest on average, at the same seed (columns vs_best_*). The target is
-    `target_ppl`, or what that baseline finally reached. Savings are shares (0.37 is 37% less), negative for a cost;
-    NaN where a run never arrived, and then *_bound is what it saved at most (or, as `censored` says, at least).
-    Raises UserError when a given target is reached by no baseline.
+    run_id: str
+    cell: Cell
+    seed: int
+    paired: Comparison
+    """With the baseline of the same batch size, learning rate, seed and setting."""
+    best: Comparison
+    """With the same seed of the batch size and learning rate whose finished baselines have the lowest mean loss."""
+    token_saving_by_method: Mapping[Method, float] = dataclasses.field(default_factory=dict)
+    """`paired`'s token saving by each way to determine a crossing; NaN if a run never reached the target."""
+    diverged: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonTarget:
+    """A cell's saving at the lowest target that all of its runs reached: nothing is censored."""
+
+    target_loss: float
+    tokens: Estimate
+    time: Estimate
+
+    @property
+    def target_ppl(self) -> float:
+        """Perplexity of the target."""
+        return perplexity(self.target_loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class CellSaving:
+    """A cell's saving against its baselines, seeds combined.
+
+    It has a point and, with two seeds or more, an interval only if every seed reached the target; otherwise it has a
+    bound, since dropping the seeds that did not would flatter the curriculum. Seeds that cannot be compared yet are
+    left out of every estimate and counted in `waiting`.
+    """
+
+    cell: Cell
+    runs: tuple[RunSaving, ...]
+    """One per seed."""
+    target_ppl: float | None
+    """Geometric mean over seeds; None if no seed has a target."""
+    tokens: Estimate
+    time: Estimate
+    rank_hours: Estimate
+    lowest_common: Estimate
+    """Tokens, each seed at the target or, if one of its two runs never reached it, at their lowest common loss. The
+    test of significance uses it: no cell leaves the family for having lost seeds."""
+    vs_best_tokens: Estimate
+    """Against the best baseline of the grid."""
+    vs_best_time: Estimate
+    tokens_by_method: Mapping[Method, Estimate]
+    """`tokens` by each way to determine a crossing."""
+    common_target: CommonTarget | None = None
+    """None if no target was reached by all runs."""
+    p_holm: float | None = None
+    """`lowest_common`'s p-value, adjusted over the cells tested; None with fewer than two seeds."""
+    difference: Difference | None = None
+    """None with fewer than two seeds."""
+
+    @property
+    def seeds(self) -> int:
+        """Curriculum runs, compared or not."""
+        return len(self.runs)
+
+    @property
+    def reached(self) -> int:
+        """Seeds of which both runs reached the target."""
+        return sum(r.paired.reached for r in self.runs)
+
+    @property
+    def vs_best_reached(self) -> int:
+        """Seeds of which both runs reached the target of the best baseline."""
+        return sum(r.best.reached for r in self.runs)
+
+    @property
+    def waiting(self) -> int:
+        """Seeds that cannot be compared yet."""
+        return sum(r.paired.waiting for r in self.runs)
+
+    @property
+    def compared(self) -> int:
+        """Seeds that are compared."""
+        return self.seeds - self.waiting
+
+    @property
+    def diverged(self) -> int:
+        """Curriculum runs that diverged."""
+        return sum(r.diverged for r in self.runs)
+
+    @property
+    def note(self) -> str:
+        """The notes of the seeds' comparisons."""
+        return "; ".join(dict.fromkeys(r.paired.note for r in self.runs if r.paired.note))
+
+
+def run_savings(runs: Runs, target_ppl: float | None = None, method: Method = "interpolate") -> tuple[RunSaving, ...]:
+    """The saving of every curriculum run, at `target_ppl` or at the final perplexity of the baseline in question.
+
+    Raises UserError if no baseline reached a given target.
     """
     target_loss = None if target_ppl is None else math.log(target_ppl)
-    table = runs.runs
-    known = curves(runs.evals)
     if target_ppl is not None:
-        _check_target(table, target_ppl)
-    baselines, ranks = Baselines(table), mean_ranks(table, runs.attempts)
-    rows = []
-    for run in rows_of(table[table["role"] == "curriculum"]):
+        _check_target(runs.runs, target_ppl)
+    by_run = curves(runs.evals)
+    baselines, ranks = Baselines(runs.runs), mean_ranks(runs.runs, runs.attempts)
+
+    def saving(run: Row) -> RunSaving:
+        run_id = str(run["run_id"])
         paired, best = (
-            compare(run, baseline, known, target_loss, method) for baseline in (baselines.of(run), baselines.best(run))
+            compare(run, baseline, by_run, target_loss, method)
+            for baseline in (baselines.paired(run), baselines.best(run))
         )
-        paired = dataclasses.replace(paired, ranks=_ranks(ranks, paired, str(run["run_id"])))
-        by_method = {m: _recrossed(paired, str(run["run_id"]), known, m) for m in METHODS}
-        rows.append(_row(run, paired, best, by_method))
-    return pd.DataFrame(rows, columns=list(SAVING_COLUMNS))
+        paired = dataclasses.replace(paired, ranks=(ranks[run_id], ranks.get(paired.baseline_run_id or "", math.nan)))
+        by_method = {m: token_saving(paired, run_id, by_run, m) for m in METHODS}
+        return RunSaving(
+            run_id, cell_of(run), int(run["seed"]), paired, best, by_method, diverged=run["state"] == "DIVERGED"
+        )
+
+    return tuple(saving(run) for run in rows_of(runs.runs[runs.runs["role"] == "curriculum"]))
 
 
 def _check_target(table: pd.DataFrame, target_ppl: float) -> None:
@@ -98,158 +154,58 @@ def _check_target(table: pd.DataFrame, target_ppl: float) -> None:
 
 
 def round_up(value: float) -> float:
-    """The next number of four significant digits, so that a reader who types it is at or above `value`."""
+    """The next number of four significant digits: as a target, it is at or above `value`."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 3) if value > 0 else 1e-4
     return float(f"{math.ceil(value / unit) * unit:.6g}")
 
 
-def _ranks(ranks: dict[str, float], found: Comparison, run_id: str) -> tuple[float, float]:
-    """Of the run and its baseline, NaN where a source does not say."""
-    return ranks[run_id], ranks.get(found.baseline_run_id or "", math.nan)
+def cell_savings(runs: Iterable[RunSaving]) -> tuple[CellSaving, ...]:
+    """The savings of the cells, in order of their first run; significance by Holm over all cells tested."""
+    by_cell: dict[Cell, list[RunSaving]] = {}
+    for run in runs:
+        by_cell.setdefault(run.cell, []).append(run)
+    cells = [_cell_saving(cell, own) for cell, own in by_cell.items()]
+    adjusted = holm([_family_p(cell) for cell in cells])
+    return tuple(_with_significance(cell, p) for cell, p in zip(cells, adjusted, strict=True))
 
 
-def _recrossed(found: Comparison, run_id: str, known: dict[str, Curve], method: Method) -> float:
-    """The token saving of a comparison with crossings read off by another method."""
-    if found.curriculum is None or found.baseline_run_id is None:
-        return math.nan
-    ours, theirs = (known[i].crossing(found.target_loss, method) for i in (run_id, found.baseline_run_id))
-    value = saving(ours.tokens, theirs.tokens)
-    return math.nan if value is None else value
+def _cell_saving(cell: Cell, runs: Sequence[RunSaving]) -> CellSaving:
+    labels = dict.fromkeys(r.cell.label for r in runs if r.cell.label)
+    compared = [r for r in runs if not r.paired.waiting]
+    targets = [r.paired.target_loss for r in compared if not math.isnan(r.paired.target_loss)]
 
+    def over_seeds(measure: Measure) -> Estimate:
+        return estimate([r.paired.pair(measure) for r in compared])
 
-def _amount(c: Crossing | None, what: str) -> float:
-    value = getattr(c, what) if c else None
-    return math.nan if value is None else float(value)
-
-
-def _row(run: Row, paired: Comparison, best: Comparison, by_method: dict[Method, float]) -> dict[str, Any]:
-    pairs = {measure: paired.pair(measure) for measure in MEASURES}
-    savings = {m: -math.expm1(p.log_ratio) if not p.censored else math.nan for m, p in pairs.items()}
-    bounds = {
-        m: -math.expm1(p.log_ratio) if p.censored in ("at_most", "at_least") else math.nan for m, p in pairs.items()
-    }
-    ours, theirs = (_amount(c, "seconds") for c in (paired.curriculum, paired.baseline))
-    keys = ("run_id", "named", "curriculum", "variant", "setting", "global_batch_size", "lr", "seed")
-    return {
-        **{k: run[k] for k in keys},
-        "baseline_run_id": paired.baseline_run_id,
-        "best_baseline_run_id": best.baseline_run_id,
-        "target_loss": paired.target_loss,
-        "target_ppl": math.exp(paired.target_loss),
-        "reached": paired.reached,
-        "censored": pairs["token"].censored,
-        "tokens_to_target": _amount(paired.curriculum, "tokens"),
-        "seconds_to_target": ours,
-        "rank_hours_to_target": ours * paired.ranks[0] / 3600,
-        "baseline_tokens": _amount(paired.baseline, "tokens"),
-        "baseline_seconds": theirs,
-        "baseline_rank_hours": theirs * paired.ranks[1] / 3600,
-        **{f"{m}_saving": s for m, s in savings.items()},
-        **{f"{m}_saving_bound": b for m, b in bounds.items()},
-        **{f"token_saving_{m}": s for m, s in by_method.items()},
-        "both_log_ratio": paired.both_log_ratio,
-        "vs_best_target_ppl": math.exp(best.target_loss),
-        "vs_best_reached": best.reached,
-        "vs_best_token_saving": best.saved("tokens"),
-        "vs_best_time_saving": best.saved("seconds"),
-        "waiting": paired.waiting,
-        "note": paired.note,
-    }
-
-
-def cells(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The cells of the grid from the rows of `savings`: seeds put together, None where there is nothing to say.
-
-    A cell's saving is 1 minus the geometric mean of its seeds' ratios. It has a point and, with two seeds or more, a
-    95% interval only when every seed arrived; else it has a bound, since dropping those that did not arrive would
-    flatter the curriculum. Seeds that have nothing to be compared with yet are left out and counted in `waiting`.
-    `difference` says what can be told apart from nothing at 5% over all cells looked at (Holm): "saved", "cost", or
-    "undecided"; None with fewer than two seeds. It is judged on `both_*`: each seed at the target or, where one of its
-    two runs never arrived, at the deepest loss that both reached. So no cell leaves the family for having lost seeds,
-    and a curriculum that never arrives can be called a cost.
-    """
-    result = [_cell(key, group) for key, group in table.groupby(CELL, sort=False, dropna=False)]
-    tested = [_family_p(cell) for cell in result]
-    for cell, adjusted in zip(result, holm(tested), strict=True):
-        cell["cells_tested"] = sum(not math.isnan(p) for p in tested)
-        if not math.isnan(adjusted):
-            cell["token_p_holm"] = adjusted
-            decided = adjusted < 0.05
-            cell["difference"] = ("saved" if cell["both_saving"] > 0 else "cost") if decided else "undecided"
-    return result
-
-
-def _family_p(cell: dict[str, Any]) -> float:
-    """What a cell brings to Holm's family: with two seeds or more its p-value, or 1 where they have none."""
-    if cell["of"] - cell["waiting"] < 2:
-        return math.nan
-    return 1.0 if cell["token_p"] is None else float(cell["token_p"])
-
-
-def _cell(key: Any, group: pd.DataFrame) -> dict[str, Any]:
-    curriculum, variant, setting, batch, lr = cast(tuple[str, str, str, int, float], key)
-    here = group[~group["waiting"]]
-    found = {measure: _estimate(here, measure) for measure in MEASURES}
-    tokens = found["token"]
-    both = estimate([Pair(v, "" if math.isfinite(v) else "unbounded") for v in here["both_log_ratio"]])
-    targets = here["target_loss"].dropna()
-    vs_best = {m: _plain(here[f"vs_best_{m}_saving"]) for m in ("token", "time")}
-    return {
-        "named": ", ".join(dict.fromkeys(str(n) for n in group["named"] if n)),
-        "curriculum": str(curriculum),
-        "variant": str(variant),
-        "setting": str(setting),
-        "global_batch_size": int(batch),
-        "lr": float(lr),
-        "run_ids": [str(r) for r in group["run_id"]],
-        "baseline_run_ids": [r for r in group["baseline_run_id"] if isinstance(r, str)],
-        "target_ppl": math.exp(float(targets.mean())) if len(targets) else None,
-        "reached": int(group["reached"].sum()),
-        "of": len(group),
-        "waiting": int(group["waiting"].sum()),
-        **{k: v for measure, e in found.items() for k, v in _plain_estimate(measure, e).items()},
-        "interval_method": tokens.method,
-        "censored": tokens.censored if len(here) else "",
-        "both_saving": both.point,
-        "both_saving_low": both.low,
-        "both_saving_high": both.high,
-        "token_p": both.p_value,
-        "token_p_holm": None,
-        "cells_tested": 0,
-        "difference": None,
-        **{f"token_saving_{m}": _plain(here[f"token_saving_{m}"]) for m in METHODS},
-        "vs_best_reached": int(group["vs_best_reached"].sum()),
-        "vs_best_token_saving": vs_best["token"],
-        "vs_best_time_saving": vs_best["time"],
-        "note": "; ".join(dict.fromkeys(n for n in group["note"] if n)),
-    }
-
-
-def _plain_estimate(measure: str, found: Estimate) -> dict[str, float | None]:
-    name = f"{measure}_saving"
-    return {name: found.point, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_bound": found.bound}
-
-
-def _estimate(rows: pd.DataFrame, measure: str) -> Estimate:
-    return estimate(
-        [
-            _pair_of(s, b, c)
-            for s, b, c in zip(
-                rows[f"{measure}_saving"], rows[f"{measure}_saving_bound"], rows["censored"], strict=True
-            )
-        ]
+    return CellSaving(
+        cell=dataclasses.replace(cell, label=", ".join(labels)),
+        runs=tuple(runs),
+        target_ppl=perplexity(sum(targets) / len(targets)) if targets else None,
+        tokens=over_seeds("token"),
+        time=over_seeds("time"),
+        rank_hours=over_seeds("rank_hour"),
+        lowest_common=estimate([Pair.exact(r.paired.common_log_ratio) for r in compared]),
+        vs_best_tokens=estimate_savings(r.best.plain_saving("token") for r in compared),
+        vs_best_time=estimate_savings(r.best.plain_saving("time") for r in compared),
+        tokens_by_method={m: estimate_savings(r.token_saving_by_method[m] for r in compared) for m in METHODS},
     )
 
 
-def _pair_of(saved: float, bound: float, censored: Censored) -> Pair:
-    if not math.isnan(saved):
-        return Pair(math.log1p(-saved)) if saved < 1 else Pair(math.nan, "unbounded")
-    return Pair(math.log1p(-bound), censored) if not math.isnan(bound) else Pair(math.nan, "unbounded")
+def tested(cell: CellSaving) -> bool:
+    """Whether the cell takes part in the tests of significance: it has two seeds to compare."""
+    return cell.compared >= 2
 
 
-def _plain(savings: Sequence[float] | pd.Series[float]) -> float | None:
-    """One minus the geometric mean of the ratios of seeds that all have one; else None."""
-    values = np.asarray(savings, dtype=float)
-    if not len(values) or np.isnan(values).any() or (values >= 1).any():
-        return None
-    return -math.expm1(float(np.log1p(-values).mean()))
+def _family_p(cell: CellSaving) -> float:
+    """The cell's p-value in Holm's family: 1 if its seeds have none, NaN if it is not tested."""
+    p_value = cell.lowest_common.p_value
+    return math.nan if not tested(cell) else 1.0 if p_value is None else p_value
+
+
+def _with_significance(cell: CellSaving, p_holm: float) -> CellSaving:
+    if math.isnan(p_holm):
+        return cell
+    difference: Difference = "undecided"
+    if p_holm < SIGNIFICANCE and cell.lowest_common.point is not None:
+        difference = "saved" if cell.lowest_common.point > 0 else "cost"
+    return dataclasses.replace(cell, p_holm=p_holm, difference=difference)

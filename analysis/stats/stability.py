@@ -1,14 +1,14 @@
-"""How close each run came to the edge: loss-ratio spikes and divergence (arXiv 2108.06084, section 3)."""
+"""Loss-ratio spikes and divergence of each run (arXiv 2108.06084, section 3)."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from analysis.schema import Runs, stretches
+from analysis.stats.crossings import Floats
 
 THRESHOLDS = {"steps_above_1_2": 1.2, "steps_above_1_5": 1.5}
 STABILITY_COLUMNS = (
@@ -28,12 +28,12 @@ STABILITY_COLUMNS = (
 
 
 def stability(runs: Runs) -> pd.DataFrame:
-    """One row a run (STABILITY_COLUMNS): the largest loss ratio, steps above each threshold, whether it diverged.
+    """One row per run (STABILITY_COLUMNS): the largest loss ratio, steps above each threshold, whether it diverged.
 
     A step's loss ratio is its training loss over the smallest training loss before it.
     """
     ratios = runs.train["loss_ratio"].to_numpy(dtype=float)
-    measured = {run_id: _measured(ratios[rows]) for run_id, rows in stretches(runs.train)}
+    measured = {run_id: _summary(ratios[rows]) for run_id, rows in stretches(runs.train)}
     columns = ["max_loss_ratio", *THRESHOLDS, "steps"]
     table = runs.runs.merge(
         pd.DataFrame.from_dict(measured, orient="index", columns=columns),
@@ -47,11 +47,11 @@ def stability(runs: Runs) -> pd.DataFrame:
     return table[list(STABILITY_COLUMNS)].reset_index(drop=True)
 
 
-def _measured(ratios: npt.NDArray[np.float64]) -> list[float]:
-    """Of one run's loss ratios (NaN where there is none): the largest, the steps above each threshold, all steps."""
-    known = ratios[~np.isnan(ratios)]
+def _summary(ratios: Floats) -> list[float]:
+    """The largest of one run's loss ratios, the steps above each threshold, and all steps; NaN ratios are ignored."""
+    finite = ratios[~np.isnan(ratios)]
     return [
-        float(known.max()) if len(known) else math.nan,
-        *(int((known > threshold).sum()) for threshold in THRESHOLDS.values()),
+        float(finite.max()) if len(finite) else math.nan,
+        *(int((finite > threshold).sum()) for threshold in THRESHOLDS.values()),
         len(ratios),
     ]

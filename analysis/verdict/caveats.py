@@ -1,61 +1,103 @@
-"""What a reader must know before repeating the verdict."""
+"""Caveats of the verdict: what a reader must know before repeating it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
+from analysis.answer import Answer
+from analysis.cost import comparability
+from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Runs
-from analysis.stats.best_vs_best import Best
+from analysis.stats.savings import CellSaving
+from analysis.words import percent
 
 DISAGREE = 0.05
-"""Savings that differ by more than this with how a crossing is read are named."""
+"""Savings that differ by more than this between the ways to determine a crossing are reported."""
 
 
-def caveats(runs: Runs, grid: list[dict[str, Any]], champions: Sequence[Best] = ()) -> list[str]:
-    """What a reader must know before repeating the sentence."""
-    found = []
-    if grid and max(c["of"] for c in grid) == 1:
-        found.append("One seed: no interval. A second seed may change the sign.")
-    elif grid and (n := sum(c["of"] == 1 for c in grid)):
-        found.append(f"{n} of {len(grid)} cells have one seed and no interval.")
-    censored = [c for c in grid if c["censored"] in ("at_most", "at_least")]
-    if censored:
-        found.append(
-            f"In {_cells(len(censored))} not every run reached the target: the saving there is a bound; as far as both "
+def caveats(answer: Answer) -> list[str]:
+    """One sentence or two per caveat."""
+    flattering = len(answer.best) == 1 and answer.best[0].chosen and not answer.best[0].crossfitted
+    return [
+        *_of_cells(answer.cells),
+        *(["Best against best rests on the seed that chose the best: it flatters the choice."] if flattering else []),
+        *_of_seeds(answer.cells),
+        *_unfinished(answer.runs),
+        *answer.runs.notes,
+        *comparability.warnings(answer.runs.runs, answer.run_savings),
+        *cost_caveats(answer.cost),
+    ]
+
+
+def _of_cells(cells: Sequence[CellSaving]) -> list[str]:
+    lines = []
+    if cells and max(c.seeds for c in cells) == 1:
+        lines.append("One seed: no interval. A second seed may change the sign.")
+    elif n := sum(c.seeds == 1 for c in cells):
+        lines.append(f"{n} of {len(cells)} cells have one seed and no interval.")
+    if n := sum(bool(c.compared) and c.tokens.censored in ("at_most", "at_least") for c in cells):
+        lines.append(
+            f"In {_count(n)} not every run reached the target: the saving there is a bound; as far as both "
             "runs of each seed got there is a figure, and on that differences are called."
         )
-    differ = [c for c in grid if disagree(c)]
-    if differ:
-        found.append(
-            f"In {_cells(len(differ))} of {len(grid)} the saving moves by more than {DISAGREE * 100:.0f} points with "
+    if n := sum(disagree(c) for c in cells):
+        lines.append(
+            f"In {_count(n)} of {len(cells)} the saving moves by more than {DISAGREE * 100:.0f} points with "
             "how a crossing is read (first evaluation, first crossing, last crossing); the table has all three."
         )
-    if any(not b.crossfitted and b.candidates != (1, 1) for b in champions):
-        found.append("Best against best rests on the seed that chose the best: it flatters the choice.")
-    alike = sum(c["both_saving_low"] is not None and c["token_p"] is None for c in grid)
-    if alike:
-        found.append(
-            f"In {_cells(alike)} all seeds gave the same figure to the last digit: are they copies of one run?"
-        )
-    late = sum(c["waiting"] for c in grid)
-    if late:
-        found.append(f"{late} curriculum run{'s' * (late > 1)} cannot be compared yet and counted for nothing.")
-    open_states = runs.runs[~runs.runs["state"].isin(["DONE", "DIVERGED"])]
-    if len(open_states):
-        counts = open_states["state"].value_counts()
-        found.append("Not finished: " + ", ".join(f"{n} {str(s).lower()}" for s, n in counts.items()) + ".")
-    return [*found, *runs.notes]
+    return lines
 
 
-def disagree(cell: Mapping[str, Any]) -> bool:
-    """Whether a cell's saving depends on how a crossing is read, by more than DISAGREE or in that one never comes."""
-    values = [cell["token_saving_interpolate"], cell["token_saving_first"], cell["token_saving_sustained"]]
-    known = [v for v in values if v is not None]
-    if not known:
+def _of_seeds(cells: Sequence[CellSaving]) -> list[str]:
+    lines = []
+    if n := sum(c.lowest_common.low is not None and c.lowest_common.p_value is None for c in cells):
+        lines.append(f"In {_count(n)} all seeds gave the same figure to the last digit: are they copies of one run?")
+    if n := sum(c.waiting for c in cells):
+        lines.append(f"{n} curriculum run{'s' * (n > 1)} cannot be compared yet and counted for nothing.")
+    return lines
+
+
+def _unfinished(runs: Runs) -> list[str]:
+    states = runs.runs.loc[~runs.runs["state"].isin(["DONE", "DIVERGED"]), "state"]
+    counts = ", ".join(f"{n} {str(s).lower()}" for s, n in states.value_counts().items())
+    return [f"Not finished: {counts}."] if counts else []
+
+
+def disagree(saving: CellSaving) -> bool:
+    """Whether a cell's saving depends on METHODS: by more than DISAGREE, or in that some have none."""
+    values = [e.point for e in saving.tokens_by_method.values()]
+    points = [v for v in values if v is not None]
+    if not points:
         return False
-    return len(known) < len(values) or max(known) - min(known) > DISAGREE
+    return len(points) < len(values) or max(points) - min(points) > DISAGREE
 
 
-def _cells(n: int) -> str:
+def cost_caveats(cost: Cost) -> list[str]:
+    """The cell whose saving falls most, visibly, once rolled-back training and tuning are counted."""
+    falls = [(fall, c) for c in cost.cells if (fall := _fall(c)) >= 0.005]
+    if not falls:
+        return []
+    _, worst = max(falls, key=lambda fall: fall[0])
+    assert worst.saving_alone is not None
+    assert worst.saving_counted is not None
+    text = (
+        f"With rolled-back attempts and tuning counted, {worst.cell.name} saved {percent(worst.saving_counted)} of the "
+        f"{cost.unit.hour_word}s, not {percent(worst.saving_alone)}"
+    )
+    runs = worst.break_even
+    if runs is not None:
+        again = f"paid back after {runs:,.0f} run{'s' * (runs != 1)}" if math.isfinite(runs) else "never paid back"
+        text += f"; its tuning is {again}"
+    more = len(falls) - 1
+    return [text + (f"; {more} more cell{'s' * (more > 1)} in the table of costs." if more else ".")]
+
+
+def _fall(cost: CellCost) -> float:
+    if cost.saving_alone is None or cost.saving_counted is None:
+        return 0.0
+    return cost.saving_alone - cost.saving_counted
+
+
+def _count(n: int) -> str:
     return f"{n} cell{'s' * (n > 1)}"

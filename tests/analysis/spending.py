@@ -12,7 +12,7 @@ from analysis.cost import hours
 from analysis.cost.hours import Cost
 from analysis.cost.tuning import Charges
 from analysis.schema import Runs
-from analysis.stats.savings import savings
+from analysis.stats.savings import run_savings
 from cl_bench.config import RunConfig
 from cl_bench.config.tune import TuneConfig
 from cl_bench.runs import records
@@ -38,7 +38,7 @@ def add_attempt(
 
 
 def cost_of(runs: Runs, charges: Charges | None = None, price: float | None = None) -> Cost:
-    return hours.cost(runs.runs, runs.train, runs.attempts, savings(runs), charges, price)
+    return hours.cost(runs.runs, runs.train, runs.attempts, run_savings(runs), charges, price)
 
 
 def pair_by_hand(outputs: Path) -> Runs:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.answer import Answer, analyse
 from analysis.page.data import ReportData
-from analysis.report import analyse, page_data
+from analysis.report import page_data
 from analysis.schema import Runs
 
 METHODS = {"baseline": "constant 256", "fixed_linear": "8→256 over 40% of baseline steps", "fixed_root": "8→256, root"}
@@ -21,6 +22,14 @@ SPIKE_LOSS = 7.654
 def make_report(
     methods: int = 2, batches: tuple[int, ...] = (16, 64), lrs: tuple[float, ...] = (2e-3, 8e-3), seeds: int = 2
 ) -> ReportData:
+    """The page's input for `make_answer`."""
+    command = "python -m analysis report outputs/sweeps/demo"
+    return page_data(make_answer(methods, batches, lrs, seeds), command, "2025-11-22T14:03:00")
+
+
+def make_answer(
+    methods: int = 2, batches: tuple[int, ...] = (16, 64), lrs: tuple[float, ...] = (2e-3, 8e-3), seeds: int = 2
+) -> Answer:
     """A sweep of methods × batches × lrs × seeds runs; the baseline at the largest LR and last seed diverges."""
     grid = list(product(list(METHODS)[:methods], batches, lrs, range(1, seeds + 1)))
     made = [_run(*point, bad=point == ("baseline", min(batches), max(lrs), seeds)) for point in grid]
@@ -28,11 +37,7 @@ def make_report(
     train = pd.concat([t for _, t, _ in made], ignore_index=True)
     evals = pd.concat([e for _, _, e in made], ignore_index=True)
     question = "Does a linear length warmup save tokens on Shakespeare, at 1x and 4x batch and learning rate?"
-    return page_data(
-        analyse(Runs("demo", question, Path("demo"), runs, train, evals, _attempts(runs))),
-        "python -m analysis report outputs/sweeps/demo",
-        "2025-11-22T14:03:00",
-    )
+    return analyse(Runs("demo", question, Path("demo"), runs, train, evals, _attempts(runs)))
 
 
 def _run(

@@ -79,7 +79,7 @@ def test_it_waits_for_the_first_evaluation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["FOLDER", "--watch", "0"], "--watch 0: seconds between two looks, from 2 to 3600"),
+        (["FOLDER", "--watch", "0"], "--watch 0: seconds between two updates, from 2 to 3600"),
         (["--table", "curves.csv", "--watch"], "--watch: goes with outputs/sweeps/NAME or outputs only"),
         (["FOLDER", "--watch"], "no such folder"),
     ],

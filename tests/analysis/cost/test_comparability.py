@@ -14,7 +14,9 @@ import pytest
 
 from analysis import figures, load_runs
 from analysis.cost import comparability
-from analysis.schema import Runs
+from analysis.schema import Cell, Runs
+from analysis.stats.pairs import Comparison
+from analysis.stats.savings import RunSaving
 from cl_bench.runs.paths import RunDir
 from tests.analysis.folders import make_run
 from tests.analysis.spending import A100, H100, add_attempt
@@ -52,6 +54,10 @@ def clock_rows(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(filled)
 
 
+def saving(run_id: str, paired: str | None, best: str | None) -> RunSaving:
+    return RunSaving(run_id, Cell("c", "", 16, 1e-3), 1, Comparison(paired), Comparison(best))
+
+
 def test_warnings_are_grouped_by_name() -> None:
     runs = clock_rows(
         {"run_id": "base"},
@@ -60,21 +66,19 @@ def test_warnings_are_grouped_by_name() -> None:
         {"run_id": "pending", "hardware": "", "world_size": 0, "train_seconds": 0.0},
     )
     ids = ["like", *(f"r{i}" for i in range(5)), "pending", "alone"]
-    pairs = pd.DataFrame({"run_id": ids, "baseline_run_id": ["base"] * 7 + [None]})
-    pairs["best_baseline_run_id"] = pairs["baseline_run_id"]
+    pairs = [saving(run_id, "base", "base") for run_id in ids[:-1]] + [saving("alone", None, None)]
     first, second = comparability.warnings(runs, pairs)
     assert first == (
         f"Time is compared across hardware in 5 of 6 pairs: c0 b16 on {A100} against {H100}; c1 b16 on {A100} against "
         f"{H100}; c2 b16 on {A100} against {H100}; and 2 more."
     )
     assert second.startswith("Time is compared across precisions in 5 of 6 pairs: c0 b16 fp32 against bf16;")
-    assert comparability.warnings(runs, pairs.iloc[:1]) == []
+    assert comparability.warnings(runs, pairs[:1]) == []
 
 
 def test_another_best_baseline_is_warned_of_apart() -> None:
     runs = clock_rows({"run_id": "base"}, {"run_id": "run"}, {"run_id": "best", "world_size": 4})
-    pairs = pd.DataFrame({"run_id": ["run"], "baseline_run_id": ["base"], "best_baseline_run_id": ["best"]})
-    assert comparability.warnings(runs, pairs) == [
+    assert comparability.warnings(runs, [saving("run", "base", "best")]) == [
         "Time is compared across world sizes in 1 of 1 pairs with the best baseline: c b16 8 ranks against 4 ranks."
     ]
 

@@ -18,7 +18,7 @@ from analysis.page import html
 from cl_bench.runs.paths import SweepDir, TuneDir, write_atomic
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 from tests.analysis.spending import H100, cost_of, make_search, pair_by_hand, tuned_sweep
-from tests.analysis.synthetic import make_report
+from tests.analysis.synthetic import make_answer
 from tests.conftest import resolved
 
 
@@ -36,10 +36,10 @@ def test_rank_hours_of_a_run_with_three_attempts_by_hand(tmp_path: Path) -> None
     assert run["saving_counted"] == pytest.approx(1 - 2 * (25 + 6) / 40)
     assert run["unlike"] == "2 ranks against 1 rank"
     (cell,) = found.cells
-    assert cell["saving_alone"] == pytest.approx(-0.25)
-    assert cell["saved_rank_hours"] == pytest.approx((40 - 50) / 3600)
-    assert cell["saved_rank_hours_counted"] == pytest.approx((40 - 62) / 3600)
-    assert cell["break_even"] is None  # nothing was tuned
+    assert cell.saving_alone == pytest.approx(-0.25)
+    assert cell.saved_rank_hours == pytest.approx((40 - 50) / 3600)
+    assert cell.saved_rank_hours_counted == pytest.approx((40 - 62) / 3600)
+    assert cell.break_even is None  # nothing was tuned
     totals = found.totals.set_index("method")
     assert totals.loc["fixed_linear", "lost"] == pytest.approx(12 / 3600)
     assert totals.loc["baseline", "training"] == pytest.approx(40 / 3600)
@@ -53,7 +53,7 @@ def test_a_failed_run_is_lost_as_a_whole(tmp_path: Path) -> None:
     found = cost_of(load_runs(make_sweep(tmp_path, [base, failed])))
     totals = found.totals.set_index("method")
     assert totals.loc["fixed_linear", ["training", "lost"]].tolist() == [0.0, pytest.approx(18 / 3600)]
-    assert found.cells[0]["saving_alone"] is None
+    assert found.cells[0].saving_alone is None
     assert found.notes[-1].startswith("1 run failed or was lost and not taken up again")
 
 
@@ -65,7 +65,7 @@ def test_curves_of_other_sources_know_no_attempts(tmp_path: Path) -> None:
     found = cost_of(runs)
     assert found.runs["rank_hours"].tolist() == pytest.approx([4 * 40 / 3600, math.nan], nan_ok=True)
     assert math.isnan(found.runs["saving_alone"].iloc[1])
-    assert any("attempts are not known" in note for note in found.notes)
+    assert any("records no attempts" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_bars_of_hours_add_up() -> None:
 
 
 def test_the_section_names_clocks_and_escapes_them() -> None:
-    report = make_report(seeds=1)
-    runs = report.runs.assign(hardware=[H100, "<b>A100"] * (len(report.runs) // 2))
-    found = hours.cost(runs, report.train, report.attempts, report.savings, price=0.0)
+    answer = make_answer(seeds=1)
+    runs = answer.runs.runs.assign(hardware=[H100, "<b>A100"] * (len(answer.runs.runs) // 2))
+    found = hours.cost(runs, answer.runs.train, answer.runs.attempts, answer.run_savings, price=0.0)
     text = html.render("cost.html.jinja", cost=page_cost.section(found))
     assert "Runs by clock: 4 on 1 rank of" in text
     assert "<b>A100" not in text
@@ -137,9 +137,9 @@ def test_report_counts_tuning_and_money(tmp_path: Path, capsys: pytest.CaptureFi
     assert list(table.columns) == list(hours.RUN_COST_COLUMNS)
     assert table["saving_counted"].dropna().tolist() == pytest.approx([-0.625, -0.625])
     assert table["money"].iloc[0] == pytest.approx(2.5 * 40 / 3600)
-    html = out.report.read_text()
-    assert "--price 2.5 --tuning mine" in html
-    assert "Tuning mine: 2 probes" in html
+    text = out.report.read_text()
+    assert "--price 2.5 --tuning mine" in text
+    assert "Tuning mine: 2 probes" in text
     assert json.loads(out.verdict.read_text())["cost"]["cells"][0]["break_even"] == 3
 
 
@@ -149,7 +149,7 @@ def test_report_counts_tuning_and_money(tmp_path: Path, capsys: pytest.CaptureFi
         (["--price", "-1"], "--price -1: must be a finite price"),
         (["--price", "nan"], "--price nan: must be"),
         (["--price", "inf"], "--price inf: must be"),
-        (["--tuning", "mine,other"], "--tuning other: no search of that name"),
+        (["--tuning", "mine,other"], "--tuning other: not a search in"),
         (["--tuning", "broken"], "search.json: not the record of a search"),
     ],
 )

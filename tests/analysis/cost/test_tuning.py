@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from analysis import load_runs
-from analysis.cost import hours, tuning
+from analysis.cost import tuning
 from analysis.cost.tuning import Charges, Search
 from analysis.page import cost as page_cost
+from analysis.renderers import cost_json
+from analysis.verdict.caveats import cost_caveats
 from cl_bench.errors import UserError
 from cl_bench.runs import identity
 from cl_bench.runs.paths import TuneDir, write_atomic
@@ -33,13 +35,13 @@ def test_a_search_is_charged_to_the_runs_that_use_what_it_found(tmp_path: Path) 
     assert charges.notes == ("Tuning mine: 2 probes, charged to fixed_linear.",)
     found = cost_of(runs, charges)
     (cell,) = found.cells
-    assert cell["tuning_rank_hours"] == pytest.approx(TUNING_HOURS)
-    assert cell["saving_alone"] == pytest.approx(1 - 25 / 40)
+    assert cell.tuning_rank_hours == pytest.approx(TUNING_HOURS)
+    assert cell.saving_alone == pytest.approx(1 - 25 / 40)
     # 24 rank-seconds of the recorded probe and 16 of the lost one, in full for each run
-    assert cell["saving_counted"] == pytest.approx(1 - (25 + 40) / 40)
-    assert cell["break_even"] == 3  # 40 rank-seconds at 15 a run
+    assert cell.saving_counted == pytest.approx(1 - (25 + 40) / 40)
+    assert cell.break_even == 3  # 40 rank-seconds at 15 a run
     assert found.totals.set_index("method").loc["fixed_linear", "tuning"] == pytest.approx(TUNING_HOURS)
-    assert hours.caveats(found) == [
+    assert cost_caveats(found) == [
         "With rolled-back attempts and tuning counted, fixed_linear at batch 8, LR 2e-3 saved −62% of the rank-hours, "
         "not 38%; its tuning is paid back after 3 runs."
     ]
@@ -82,10 +84,10 @@ def test_a_tuning_that_is_never_paid_back(tmp_path: Path) -> None:
     worse = make_run(tmp_path, [5, 4, 3, 2], train_losses=[2.0] * 30, curriculum=LINEAR)
     runs = load_runs(make_sweep(tmp_path, [base, worse]))
     found = cost_of(runs, Charges({worse.run_id: (Search("t", 8, 16, {}, {"p": 1 / 3600}),)}))
-    assert found.cells[0]["break_even"] == math.inf
+    assert found.cells[0].break_even == math.inf
     assert "never" in str(page_cost.section(found).cells)
-    assert hours.caveats(found)[0].endswith("its tuning is never paid back.")
-    json.dumps(hours.plain(found), allow_nan=False)
+    assert cost_caveats(found)[0].endswith("its tuning is never paid back.")
+    json.dumps(cost_json(found), allow_nan=False)
 
 
 def test_a_damaged_search_costs_the_report_a_note_only(tmp_path: Path) -> None:
@@ -93,12 +95,12 @@ def test_a_damaged_search_costs_the_report_a_note_only(tmp_path: Path) -> None:
     write_atomic(TuneDir(tmp_path, "broken").search, "{")
     (note,) = tuning.charges(runs, tmp_path).notes
     assert "not the record of a search" in note
-    with pytest.raises(UserError, match="there are broken"):
+    with pytest.raises(UserError, match="existing: broken"):
         tuning.charges(runs, tmp_path, ["mine"])
 
 
 def test_settings_of_a_search_are_those_of_a_resolved_run() -> None:
     config = resolved(curriculum=LINEAR)
     settings = record.settings(config, ASKED, Space((8,), (16,)))
-    assert Search("t", 8, 16, json.loads(json.dumps(settings)), {}).found(config)
+    assert Search("t", 8, 16, json.loads(json.dumps(settings)), {}).matches(config)
     assert identity.flatten(identity.identity(config))["curriculum.duration"] == 16

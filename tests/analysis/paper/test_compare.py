@@ -14,16 +14,15 @@ from analysis.__main__ import main
 from analysis.paper import compare
 from analysis.paper.facts import CLAIMS, EXPERIMENTS, GPT2_117M, GPT2_1558M, GPT3_125M
 from analysis.paper.match import differences, match
-from analysis.paper.words import ppl, saving_words
-from analysis.stats.savings import savings
-from analysis.stats.stability import stability
-from analysis.verdict.headline import verdict
+from analysis.paper.tables import ppl, saving_words
+from analysis.stats.intervals import Estimate
 from cl_bench.cli import main as cli
 from cl_bench.runs import status
 from cl_bench.runs.paths import RunDir, SweepDir
 from cl_bench.schedules import seqlen
 from tests.analysis.folders import make_run, make_sweep
 from tests.analysis.published_runs import CELLS, SMALL_117M, gpt2, gpt3, linear, made, named_sweep, two_stage
+from tests.analysis.tables import verdict
 from tests.conftest import resolved
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
@@ -36,6 +35,10 @@ def cell_of(found: dict[str, Any], name: str) -> dict[str, Any]:
     cell: dict[str, Any]
     (cell,) = [c for c in found["cells"] if c["name"] == name]
     return cell
+
+
+def build(folder: Path) -> dict[str, Any]:
+    return compare.build(folder).plain()
 
 
 def claim_of(found: dict[str, Any], version: str, at: str, what: str) -> list[dict[str, Any]]:
@@ -124,7 +127,7 @@ def test_a_cell_with_an_altered_setting_says_which(tmp_path: Path) -> None:
         made(tmp_path, "baseline_512", BASE, gpt2(512, 1.5e-4, optim={"weight_decay": 0.1})),
         made(tmp_path, "cl_v1", CL, gpt2(4096, 6e-4, curriculum=linear(64, 15_000), optim={"weight_decay": 0.1})),
     ]
-    found = compare.build(named_sweep(tmp_path, altered))
+    found = build(named_sweep(tmp_path, altered))
     assert [o["why"] for o in found["others"]] == [
         f"not GPT-2 1.5B's {name}: optim.weight_decay = 0.1 (published 0.01)" for name in ("baseline_512", "cl_v1")
     ]
@@ -133,7 +136,7 @@ def test_a_cell_with_an_altered_setting_says_which(tmp_path: Path) -> None:
 
 
 def test_values_win_over_a_wrong_name_and_it_is_said(tmp_path: Path) -> None:
-    found = compare.build(named_sweep(tmp_path, [made(tmp_path, "cl_v1", CL, CELLS["cl_later"])]))
+    found = build(named_sweep(tmp_path, [made(tmp_path, "cl_v1", CL, CELLS["cl_later"])]))
     assert not cell_of(found, "cl_v1")["measured_here"]
     assert len(cell_of(found, "cl_later")["measured_here"]) == 1
     assert found["notes"] == ["The sweep's cell cl_v1 has the values of GPT-2 1.5B cl_later, and stands there."]
@@ -147,7 +150,7 @@ def test_all_cells_one_seed_by_hand(tmp_path: Path) -> None:
         made(tmp_path, name, CL if "cl" in name else BASE, train_losses=[2.0, 3.0, 1.0, 1.6] if "4096" in name else [])
         for name in CELLS
     ]
-    found = compare.build(named_sweep(tmp_path, runs))
+    found = build(named_sweep(tmp_path, runs))
     assert all(len(c["measured_here"]) == 1 for c in found["cells"])
     assert found["same_shape"] == found["others"] == []
     baseline = cell_of(found, "baseline_4096")["measured_here"][0]
@@ -174,7 +177,7 @@ def test_several_seeds_have_the_interval_of_savings(tmp_path: Path) -> None:
             made(tmp_path, "baseline_512", BASE, seed=seed),
             made(tmp_path, "cl_v1", [5, 3, 2.5, last], seed=seed),
         ]
-    found = compare.build(named_sweep(tmp_path, runs))
+    found = build(named_sweep(tmp_path, runs))
     (entry,) = claim_of(found, "v1", "validation", "tokens")
     # Seed 1 crosses 2 at 2,000 + 0.5/1.3 x 1,000, seed 2 at 2,000 + 0.5/1.5 x 1,000, of 4,000: ratios 0.59615, 0.58333.
     # Geometric mean 0.58971; half-width of the log: 12.7062 x 0.010866 = 0.13806.
@@ -188,13 +191,13 @@ def test_several_seeds_have_the_interval_of_savings(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_or_unfinished_is_said(tmp_path: Path) -> None:
-    only_cl = compare.build(named_sweep(tmp_path / "a", [made(tmp_path / "a", "cl_v1", CL)]))
+    only_cl = build(named_sweep(tmp_path / "a", [made(tmp_path / "a", "cl_v1", CL)]))
     assert claim_of(only_cl, "v1", "validation", "tokens")[0]["why_not"] == "no run of baseline_512"
     assert [e["why_not"] for e in claim_of(only_cl, "v1", "stability", "")] == ["no run of baseline_4096", ""]
     out = tmp_path / "b"
     run = made(out, "baseline_512", BASE[:2], state="PREEMPTED", train_losses=[3.0, 2.9])
     status.write(run[1], status.read(run[1]), steps=300_000)
-    partial = compare.build(named_sweep(out, [run, made(out, "cl_v1", CL)]))
+    partial = build(named_sweep(out, [run, made(out, "cl_v1", CL)]))
     (entry,) = claim_of(partial, "v1", "validation", "time")
     assert entry["why_not"] == "baseline_512 is not finished (preempted)"
     assert claim_of(partial, "v2", "validation", "time")[1]["why_not"] == "no run of cl_later"
@@ -204,9 +207,7 @@ def test_what_is_missing_or_unfinished_is_said(tmp_path: Path) -> None:
     unreached = named_sweep(
         tmp_path / "c", [made(tmp_path / "c", "baseline_512", BASE), made(tmp_path / "c", "cl_v1", BASE[:3])]
     )
-    assert claim_of(compare.build(unreached), "v1", "validation", "time")[0]["why_not"] == (
-        "cl_v1: never reached the target"
-    )
+    assert claim_of(build(unreached), "v1", "validation", "time")[0]["why_not"] == ("cl_v1: never reached the target")
 
 
 def paper_text_of(folder: Path) -> str:
@@ -216,7 +217,7 @@ def paper_text_of(folder: Path) -> str:
 
 def test_a_seed_without_a_baseline_gives_no_figure(tmp_path: Path) -> None:
     runs = [made(tmp_path, "baseline_512", BASE, seed=1), *(made(tmp_path, "cl_v1", CL, seed=s) for s in (1, 2))]
-    (entry,) = claim_of(compare.build(named_sweep(tmp_path, runs)), "v1", "validation", "tokens")
+    (entry,) = claim_of(build(named_sweep(tmp_path, runs)), "v1", "validation", "tokens")
     assert entry["why_not"] == "baseline_512 has no seed 2"
 
 
@@ -226,7 +227,7 @@ def test_a_diverged_baseline(tmp_path: Path) -> None:
         made(tmp_path, "baseline_4096", [5, 4, 9], state="DIVERGED", train_losses=[2, 8]),
         made(tmp_path, "cl_v1", CL),
     ]
-    found = compare.build(named_sweep(tmp_path, runs))
+    found = build(named_sweep(tmp_path, runs))
     assert [(e["cell"], e["diverged"], e["of"]) for e in claim_of(found, "v1", "stability", "")] == [
         ("baseline_4096", 1, 1),
         ("cl_v1", 0, 1),
@@ -234,22 +235,20 @@ def test_a_diverged_baseline(tmp_path: Path) -> None:
     large = cell_of(found, "baseline_4096")["measured_here"][0]
     assert (large["final_ppl"], large["diverged"], large["max_loss_ratio"]) == (None, 1, 4.0)
     small = [made(tmp_path / "b", "baseline_512", BASE, state="DIVERGED"), made(tmp_path / "b", "cl_v1", CL)]
-    (entry,) = claim_of(compare.build(named_sweep(tmp_path / "b", small)), "v1", "validation", "tokens")
+    (entry,) = claim_of(build(named_sweep(tmp_path / "b", small)), "v1", "validation", "tokens")
     assert entry["why_not"] == "baseline_512 diverged: it has no final perplexity to compare at"
 
 
 def test_losses_that_are_not_finite_are_no_figures(tmp_path: Path) -> None:
     infinite = made(tmp_path, "baseline_512", [5, 800.0], seed=2)
-    found = compare.build(named_sweep(tmp_path, [infinite, made(tmp_path, "cl_v1", CL, seed=2)]))
+    found = build(named_sweep(tmp_path, [infinite, made(tmp_path, "cl_v1", CL, seed=2)]))
     assert cell_of(found, "baseline_512")["measured_here"][0]["runs"][0]["last_ppl"] is None
     json.dumps(found, allow_nan=False)
 
 
 def test_another_precision_is_noted(tmp_path: Path) -> None:
     run = made(tmp_path, "baseline_512", BASE, deepspeed={"precision": "bf16"})
-    assert compare.build(named_sweep(tmp_path, [run]))["notes"] == [
-        "baseline_512 ran in bf16; the published runs in fp16."
-    ]
+    assert build(named_sweep(tmp_path, [run]))["notes"] == ["baseline_512 ran in bf16; the published runs in fp16."]
 
 
 # --- zero-shot --------------------------------------------------------------------------------------------------------
@@ -267,7 +266,7 @@ def test_zero_shot_by_hand(tmp_path: Path) -> None:
     zeroshot(base, (4, 20.0, 0.5))
     # Step 2 has the perplexity and not the accuracy, step 3 both: 300 of 400 tokens.
     zeroshot(cl, (1, 30.0, 0.6), (2, 19.0, 0.4), (3, 19.5, 0.5), (4, 18.0, 0.7))
-    found = compare.build(folder)
+    found = build(folder)
     (entry,) = claim_of(found, "v1", "zero-shot", "tokens")
     assert (entry["saved"]["value"], entry["at_least"]) == (pytest.approx(0.25), True)
     cell = cell_of(found, "cl_v1")["measured_here"][0]["zeroshot"]
@@ -283,10 +282,10 @@ def test_zero_shot_results_measured_otherwise_do_not_count(tmp_path: Path) -> No
     base, cl, folder = zeroshot_pair(tmp_path)
     zeroshot(base, (4, 20.0, 0.5))
     zeroshot(cl, (3, 10.0, 0.9), window=32)
-    (entry,) = claim_of(compare.build(folder), "v1", "zero-shot", "time")
+    (entry,) = claim_of(build(folder), "v1", "zero-shot", "time")
     assert entry["why_not"] == "no evaluated save of cl_v1 is as good as baseline_512 in both tasks"
     zeroshot(base, (3, 20.0, 0.5))  # not its end
-    (entry,) = claim_of(compare.build(folder), "v1", "zero-shot", "time")
+    (entry,) = claim_of(build(folder), "v1", "zero-shot", "time")
     assert entry["why_not"] == "the end of baseline_512 has no zero-shot result of wikitext103 and lambada"
 
 
@@ -294,7 +293,7 @@ def test_zero_shot_results_measured_otherwise_do_not_count(tmp_path: Path) -> No
 def test_a_damaged_zero_shot_file_is_no_result(tmp_path: Path, text: str) -> None:
     base, _, folder = zeroshot_pair(tmp_path)
     base.zeroshot.write_text(text)
-    assert cell_of(compare.build(folder), "baseline_512")["measured_here"][0]["zeroshot"]["wikitext103"] is None
+    assert cell_of(build(folder), "baseline_512")["measured_here"][0]["zeroshot"]["wikitext103"] is None
 
 
 # --- replicas ---------------------------------------------------------------------------------------------------------
@@ -323,7 +322,7 @@ def replica(out: Path, seed: int = 1) -> list[tuple[str, RunDir]]:
 
 def test_a_replica_never_stands_beside_published_figures(tmp_path: Path) -> None:
     folder = named_sweep(tmp_path, [r for seed in (1, 2) for r in replica(tmp_path, seed)])
-    found = compare.build(folder)
+    found = build(folder)
     shapes = {s["measured_here"]["cell"]: s["shape_of"].removeprefix("GPT-2 1.5B ") for s in found["same_shape"]}
     assert shapes == {
         "small": "baseline_512",
@@ -356,7 +355,7 @@ def test_the_small_published_model_repeats_the_large_ones_grid(tmp_path: Path) -
         "cl_v1": gpt2(4096, 6e-4, model=SMALL_117M, curriculum=linear(64, 15_000)),
     }
     runs = [made(tmp_path, n, CL if n != "baseline_512" else BASE, s) for n, s in settings.items()]
-    found = compare.build(named_sweep(tmp_path, runs))
+    found = build(named_sweep(tmp_path, runs))
     assert [e["name"] for e in found["published_runs"]] == [GPT2_117M.name]
     (example,) = cell_of(found, "cl_example")["measured_here"]
     assert example["saved"]["against"] == "baseline_512"
@@ -370,7 +369,7 @@ def test_gpt3_is_measured_against_its_ramped_baseline(tmp_path: Path) -> None:
         made(tmp_path, "baseline", BASE, gpt3(256, 6e-4, batch_warmup=ramp)),
         made(tmp_path, "cl_45b", CL, gpt3(2048, 2.4e-3, curriculum=linear(72, 1) | by_tokens)),
     ]
-    found = compare.build(named_sweep(tmp_path, runs))
+    found = build(named_sweep(tmp_path, runs))
     assert [e["name"] for e in found["published_runs"]] == [GPT3_125M.name]
     (measured,) = cell_of(found, "cl_45b")["measured_here"]
     assert (measured["saved"]["against"], measured["saved"]["tokens"]["value"]) == ("baseline", pytest.approx(0.375))
@@ -382,10 +381,10 @@ def test_gpt3_is_measured_against_its_ramped_baseline(tmp_path: Path) -> None:
 
 
 def test_figures_in_words() -> None:
-    three = {"value": 0.58, "low": 0.5, "high": 0.65, "seeds": 3}
+    three = Estimate(0.58, 0.5, 0.65, n=3)
     assert saving_words(three) == "−58% (95%: −65% to −50%, 3 seeds)"
     assert saving_words(three, "factor", "tokens") == "2.4x fewer (95%: 2.0x to 2.9x, 3 seeds)"
-    cost = {"value": -0.1, "low": None, "high": None, "seeds": 1}
+    cost = Estimate(-0.1, n=1)
     assert saving_words(cost) == "+10% (one seed: no interval)"
     assert [ppl(v) for v in (1.23456, 12.3456, 1234.56, 12345.6, 2e7)] == ["1.235", "12.35", "1,235", "12,346", "2e+07"]
 
@@ -463,8 +462,7 @@ def test_the_report_names_the_cells(tmp_path: Path) -> None:
     folder = named_sweep(tmp_path, runs)
     loaded = load_runs(folder)
     assert loaded.runs["named"].tolist() == [name for name, _ in runs]
-    saved = savings(loaded)
-    answer = verdict(loaded, saved, stability(loaded), None)
+    answer = verdict(loaded)
     assert (
         "at batch 4096, LR 6e-4 (cl_v1), but needed 38% fewer tokens to the best baseline's perplexity"
         in answer["sentence"]

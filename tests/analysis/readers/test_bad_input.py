@@ -14,12 +14,12 @@ from analysis import load_runs
 from analysis.__main__ import main
 from analysis.figures.curves import length_schedule
 from analysis.readers.table import load_table
-from analysis.stats.savings import savings
 from cl_bench.runs import status
 from cl_bench.runs.paths import RunDir
 from tests.analysis.folders import make_run, make_sweep
 from tests.analysis.folders import pair as our_pair
 from tests.analysis.readers.test_table import curve, pair, written
+from tests.analysis.tables import savings
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"consumed_tokens": [0.1, 0.2, 0.3, 0.4]}, "line 2: 'consumed_tokens' holds 0.1; give whole tokens, not millions"),

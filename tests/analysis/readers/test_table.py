@@ -15,8 +15,8 @@ import pytest
 from analysis import load_runs
 from analysis.__main__ import main
 from analysis.readers.table import load_table
-from analysis.stats.savings import savings
 from tests.analysis.folders import BASELINE, make_run, make_sweep
+from tests.analysis.tables import savings
 from tests.conftest import LINEAR
 
 DATA = Path(__file__).parents[1] / "data"

@@ -11,7 +11,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.readers import tb_events
 from analysis.readers.tensorboard import load_tensorboard
-from analysis.stats.savings import savings
+from tests.analysis.tables import savings
 
 MEGATRON = Path(__file__).parents[1] / "data" / "megatron"
 

@@ -22,11 +22,11 @@ from analysis.__main__ import main
 from analysis.readers import wandb_online
 from analysis.readers.wandb_offline import load_wandb_dir, read_file
 from analysis.readers.wandb_online import load_wandb
-from analysis.stats.savings import savings
 from cl_bench.config import RunConfig
 from cl_bench.runs.paths import RunDir
 from cl_bench.training.wandb_mirror import Mirror
 from tests.analysis.readers.test_wandb_offline import OTHERS, evaluations, same
+from tests.analysis.tables import savings
 from tests.analysis.wandb_files import attempts_of_one_run, recorded
 from tests.analysis.wandb_stub import ENTITY, Stub, serving
 from tests.conftest import LINEAR, resolved

@@ -14,9 +14,9 @@ from analysis import Runs, load_runs
 from analysis.__main__ import main
 from analysis.readers import wandb_log
 from analysis.readers.wandb_offline import load_wandb_dir
-from analysis.stats.savings import savings
 from cl_bench.errors import UserError
 from cl_bench.runs.paths import SweepDir, sweeps_of, write_atomic
+from tests.analysis.tables import savings
 from tests.analysis.wandb_files import framed, logged, recorded, wandb_file
 from tests.conftest import LINEAR, resolved
 

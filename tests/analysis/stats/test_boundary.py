@@ -1,4 +1,4 @@
-"""The edge of stability against hand-made grids: bounds, holes, seeds that are not finished, multiples, words."""
+"""The stability boundary against hand-made grids: bounds, holes, seeds that are not finished, multiples, words."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.stats.boundary import (
-    Edge,
+    Boundary,
     Kind,
+    all_boundaries,
+    boundaries,
+    boundary,
     cell_stability,
-    edge,
-    frontier,
-    frontiers,
     multiple,
     plain_rows,
     proportion,
     select,
-    sentence,
 )
+from analysis.verdict.boundary import boundary_sentence
 from cl_bench.runs.paths import SweepDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 
@@ -62,31 +62,31 @@ OK, LOST, MIXED, OPEN = ("DONE", "DONE"), ("DIVERGED", "DIVERGED"), ("DONE", "DI
 @pytest.mark.parametrize(
     ("statuses", "expected"),
     [
-        ("s s u u", Edge("exact", 2, 3, 2, "")),
-        ("s s s s", Edge("at_least", 4, None, 4, "no larger LR tested")),
-        ("u u u u", Edge("below", None, 1, None, "no smaller LR tested")),
-        ("s u s u", Edge("exact", 3, 4, 1, "unstable at 2 although 3 is stable")),
-        ("s u u s", Edge("at_least", 4, None, 1, "no larger LR tested; unstable at 2 and 3 although 4 is stable")),
-        ("s s ? u", Edge("at_least", 2, 4, 2, "3 not decided yet")),
-        ("s ? s u", Edge("exact", 3, 4, 1, "2 not decided yet")),
-        ("u s u u", Edge("exact", 2, 3, None, "unstable at 1 although 2 is stable")),
-        ("? u u u", Edge("undecided", None, 2, None, "1 not decided yet")),
-        ("u ? ? u", Edge("undecided", None, 1, None, "2 and 3 not decided yet")),
+        ("s s u u", Boundary("exact", 2, 3, 2, "")),
+        ("s s s s", Boundary("at_least", 4, None, 4, "no larger LR tested")),
+        ("u u u u", Boundary("below", None, 1, None, "no smaller LR tested")),
+        ("s u s u", Boundary("exact", 3, 4, 1, "unstable at 2 although 3 is stable")),
+        ("s u u s", Boundary("at_least", 4, None, 1, "no larger LR tested; unstable at 2 and 3 although 4 is stable")),
+        ("s s ? u", Boundary("at_least", 2, 4, 2, "3 not decided yet")),
+        ("s ? s u", Boundary("exact", 3, 4, 1, "2 not decided yet")),
+        ("u s u u", Boundary("exact", 2, 3, None, "unstable at 1 although 2 is stable")),
+        ("? u u u", Boundary("undecided", None, 2, None, "1 not decided yet")),
+        ("u ? ? u", Boundary("undecided", None, 1, None, "2 and 3 not decided yet")),
     ],
 )
-def test_edge_along_four_values(statuses: str, expected: Edge) -> None:
+def test_edge_along_four_values(statuses: str, expected: Boundary) -> None:
     words = {"s": "stable", "u": "unstable", "?": "undecided"}
-    assert edge([1, 2, 3, 4], [words[s] for s in statuses.split()]) == expected  # type: ignore[misc]
+    assert boundary([1, 2, 3, 4], [words[s] for s in statuses.split()]) == expected  # type: ignore[misc]
 
 
 def test_edge_of_nothing_and_of_one() -> None:
-    assert edge([], []).kind == "undecided"
-    assert edge([2e-3], ["stable"]) == Edge("at_least", 2e-3, None, 2e-3, "no larger LR tested")
-    assert edge([2e-3], ["unstable"]) == Edge("below", None, 2e-3, None, "no smaller LR tested")
+    assert boundary([], []).kind == "undecided"
+    assert boundary([2e-3], ["stable"]) == Boundary("at_least", 2e-3, None, 2e-3, "no larger LR tested")
+    assert boundary([2e-3], ["unstable"]) == Boundary("below", None, 2e-3, None, "no smaller LR tested")
 
 
-def made(kind: Kind, largest: float | None, beyond: float | None) -> Edge:
-    return Edge(kind, largest, beyond)
+def made(kind: Kind, largest: float | None, beyond: float | None) -> Boundary:
+    return Boundary(kind, largest, beyond)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def made(kind: Kind, largest: float | None, beyond: float | None) -> Edge:
         (made("exact", 8, 16), made("undecided", None, 4), ("", None, 2.0, None)),
     ],
 )
-def test_multiples(ours: Edge, base: Edge, expected: tuple[str, float, float, float]) -> None:
+def test_multiples(ours: Boundary, base: Boundary, expected: tuple[str, float, float, float]) -> None:
     assert tuple(multiple(ours, base)) == expected
 
 
@@ -163,7 +163,7 @@ PUBLISHED = (  # the claim's shape: at batch 64 the baseline is stable up to 2e-
 
 
 def test_frontier_along_learning_rates() -> None:
-    table = frontier(*grid(*PUBLISHED))
+    table = boundaries(*grid(*PUBLISHED))
     rows = {(r["curriculum"], r["at"]): r for r in plain_rows(table)}
     base, ours = rows["baseline", 64], rows["fixed_linear", 64]
     assert (base["kind"], base["largest_stable"], base["unstable_from"]) == ("exact", 2e-3, 8e-3)
@@ -179,7 +179,7 @@ def test_frontier_along_learning_rates() -> None:
 
 
 def test_frontier_along_batches() -> None:
-    rows = {(r["curriculum"], r["at"]): r for r in plain_rows(frontier(*grid(*PUBLISHED), along="global_batch_size"))}
+    rows = {(r["curriculum"], r["at"]): r for r in plain_rows(boundaries(*grid(*PUBLISHED), along="global_batch_size"))}
     assert (rows["baseline", 8e-3]["kind"], rows["baseline", 8e-3]["largest_stable"]) == ("exact", 8)
     ours = rows["fixed_linear", 8e-3]
     assert (ours["kind"], ours["largest_stable"], ours["multiple_relation"], ours["multiple"]) == (
@@ -194,7 +194,7 @@ def test_frontier_along_batches() -> None:
 def test_settings_are_not_compared_with_each_other() -> None:
     runs, stability = grid(("baseline", 8, 2e-3, OK), ("baseline", 8, 4e-3, LOST), ("fixed_linear", 8, 4e-3, OK))
     runs.loc[runs["role"] == "curriculum", "setting"] = "1"
-    (row,) = (r for r in plain_rows(frontier(runs, stability)) if r["role"] == "curriculum")
+    (row,) = (r for r in plain_rows(boundaries(runs, stability)) if r["role"] == "curriculum")
     assert row["multiple"] is None
     assert row["note"] == "no larger LR tested; no baseline to compare with"
 
@@ -202,13 +202,13 @@ def test_settings_are_not_compared_with_each_other() -> None:
 def test_fewer_seeds_than_the_baseline_are_said() -> None:
     cells: list[Cell] = [("baseline", 8, 1e-3, OK), ("baseline", 8, 2e-3, LOST)]
     cells += [("fixed_linear", 8, 1e-3, ("DONE",)), ("fixed_linear", 8, 2e-3, ("DIVERGED",))]
-    _, row = plain_rows(frontier(*grid(*cells)))
+    _, row = plain_rows(boundaries(*grid(*cells)))
     assert (row["multiple"], row["note"]) == (1.0, "fewer seeds than the baseline's 2")
 
 
 def test_what_a_report_writes_is_plain_and_holds_both_criteria() -> None:
     runs, stability = grid(*PUBLISHED, ratios={("fixed_linear", 64, 8e-3): 1.5})
-    table = frontiers(runs, stability)
+    table = all_boundaries(runs, stability)
     assert len(table) == 4 * 4  # two axes, two criteria, two curricula at two values
     json.dumps(plain_rows(table), allow_nan=False)
     strict = {(r["curriculum"], r["at"]): r for r in plain_rows(select(table, spikes=True))}
@@ -218,16 +218,16 @@ def test_what_a_report_writes_is_plain_and_holds_both_criteria() -> None:
 
 def test_an_empty_sweep_has_an_empty_frontier() -> None:
     runs, stability = grid(*PUBLISHED)
-    table = frontiers(runs.iloc[:0], stability.iloc[:0])
+    table = all_boundaries(runs.iloc[:0], stability.iloc[:0])
     assert table.empty
-    assert sentence(table) == ""
+    assert boundary_sentence(table) == ""
 
 
 # --- the sentence ----------------------------------------------------------------------------------------------------
 
 
 def said(*cells: Cell, ratios: dict[tuple[str, int, float], float] | None = None) -> str:
-    return sentence(frontiers(*grid(*cells, ratios=ratios)))
+    return boundary_sentence(all_boundaries(*grid(*cells, ratios=ratios)))
 
 
 def test_the_sentence_names_the_batches_where_something_can_be_said() -> None:
@@ -250,7 +250,7 @@ def test_the_sentence_shows_two_batches_rather_than_the_better_one() -> None:
 def test_the_sentence_is_about_the_setting_that_compares() -> None:
     runs, stability = grid(("other", 4, 1e-3, OK), *PUBLISHED)
     runs.loc[runs["curriculum"] == "other", "setting"] = "another model"
-    assert sentence(frontiers(runs, stability)) == (
+    assert boundary_sentence(all_boundaries(runs, stability)) == (
         "Largest stable LR at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more). "
         "The table has 1 more batch size and 1 more setting."
     )

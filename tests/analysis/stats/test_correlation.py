@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from scipy import signal, stats
 
+from analysis.calibration.correlation import calibration
 from analysis.stats.correlation import (
     MEASURES,
-    calibration,
     correlate,
     correlations,
     effective_size,
     fisher_mean,
-    measured,
+    series_by_run,
 )
-from analysis.stats.holm import holm
+from analysis.stats.intervals import holm
 
 
 def ar1(rng: np.random.Generator, phi: float, *shape: int) -> np.ndarray:
@@ -94,14 +94,14 @@ def test_one_long_rise_is_little_evidence_however_finely_it_is_cut() -> None:
 @pytest.mark.calibration
 def test_unrelated_series_are_called_related_in_five_of_a_hundred() -> None:
     rows = calibration(1000, seed=1)
-    unrelated = [r for r in rows if r["true_r"] == 0]
+    unrelated = [r for r in rows if r.true_r == 0]
     # 1,000 pairs: the standard error of 5% is 0.7%
-    assert all(0.03 <= r["share"] <= 0.07 for r in unrelated), unrelated
-    naive = {r["phi"]: r["naive_share"] for r in unrelated if r["points"] == 100 and r["coefficient"] == "pearson"}
+    assert all(0.03 <= r.share <= 0.07 for r in unrelated), unrelated
+    naive = {r.phi: r.naive_share for r in unrelated if r.points == 100 and r.coefficient == "pearson"}
     assert naive[0.9] > 0.4
     assert naive[0.5] > 0.09
-    assert all(0.9 <= r["covered"] <= 0.98 for r in rows), rows
-    power = {r["phi"]: r["share"] for r in rows if r["true_r"] == 0.5 and r["coefficient"] == "pearson"}
+    assert all(0.9 <= r.covered <= 0.98 for r in rows), rows
+    power = {r.phi: r.share for r in rows if r.true_r == 0.5 and r.coefficient == "pearson"}
     assert power[0.0] > 0.99
     assert power[0.5] > 0.95
     assert power[0.9] > 0.4  # 17 effective points of 100
@@ -228,4 +228,4 @@ def test_a_source_without_telemetry(what: str) -> None:
     table = correlations(runs, train.iloc[:0] if what == "no rows" else train[["run_id"]])
     assert table["r"].isna().all()
     assert set(table["note"]) == {"no step has both a loss ratio and Adam's variance"}
-    assert dict(measured(train.iloc[:0])) == {}
+    assert dict(series_by_run(train.iloc[:0])) == {}

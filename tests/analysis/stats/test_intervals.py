@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import cells, load_runs
+from analysis import load_runs
 from analysis.calibration.simulate import USUAL, at_final, best_of_equals, coverage, family, simulate, true_loss
-from analysis.stats.intervals import BOOTSTRAP_FROM, Pair, estimate, log_interval, method_for, pair, summarise
-from analysis.stats.savings import savings
+from analysis.stats.intervals import (
+    BOOTSTRAP_FROM,
+    Pair,
+    estimate,
+    estimate_savings,
+    holm,
+    log_interval,
+    method_for,
+    pair,
+)
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
+from tests.analysis.tables import cells
 
 NAN = math.nan
 
@@ -56,7 +65,8 @@ def test_one_seed_has_a_point_alone() -> None:
     found = estimate([pair(63, 100, 0, 0)])
     assert found.point == pytest.approx(0.37)
     assert (found.low, found.high, found.p_value, found.method) == (None, None, None, "")
-    assert summarise([0.37]) == (pytest.approx(0.37), None, None)
+    one = estimate_savings([0.37])
+    assert (one.point, one.low, one.high) == (pytest.approx(0.37), None, None)
 
 
 def test_a_seed_that_never_arrived_bounds_the_saving_and_is_not_dropped() -> None:
@@ -106,8 +116,8 @@ def test_intervals_cover_the_true_saving(seeds: int) -> None:
 
 @pytest.mark.calibration
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_a_baseline_against_a_baseline_is_rarely_called_a_difference(seeds: int) -> None:
-    assert coverage("the baseline's final loss", 0.0, seeds, 2000).called <= 0.05
+def test_a_baseline_against_a_baseline_is_rarely_significant(seeds: int) -> None:
+    assert coverage("the baseline's final loss", 0.0, seeds, 2000).significant <= 0.05
     named = coverage("a loss named beforehand", 0.0, seeds, 2000)
     assert named.covered is not None
     assert 0.93 <= named.covered <= 0.97
@@ -117,11 +127,11 @@ def test_a_baseline_against_a_baseline_is_rarely_called_a_difference(seeds: int)
 @pytest.mark.parametrize("saving", [0.1, 0.0, -0.2])
 def test_calls_are_right_whether_runs_arrive_or_not(saving: float) -> None:
     # A curriculum that costs a fifth more tokens never reaches its baseline's final loss: it is a cost all the same.
-    row = coverage("as far as both runs of a seed got", saving, 5, 1000)
+    row = coverage("the lowest common loss of each seed", saving, 5, 1000)
     assert row.with_interval == 1.0
     assert row.covered is not None
     assert 0.93 <= row.covered <= 0.97
-    assert row.called <= 0.065 if saving == 0 else row.called > 0.5
+    assert row.significant <= 0.065 if saving == 0 else row.significant > 0.5
 
 
 def test_synthetic_sweeps_are_read_as_real_ones_are(tmp_path: Path) -> None:
@@ -131,7 +141,7 @@ def test_synthetic_sweeps_are_read_as_real_ones_are(tmp_path: Path) -> None:
         for curve, curriculum in ((theirs, BASELINE), (ours, LINEAR)):
             tokens = [int(t) for t in curve.tokens]
             made.append(make_run(tmp_path, curve.loss.tolist(), tokens=tokens, curriculum=curriculum, seed=seed))
-    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, made))))
+    (cell,) = cells(load_runs(make_sweep(tmp_path, made)))
     expected = at_final(pairs)
     for ours, theirs in (("", "point"), ("_low", "low"), ("_high", "high")):
         assert cell[f"token_saving{ours}"] == pytest.approx(getattr(expected, theirs), rel=1e-9)
@@ -164,3 +174,23 @@ def test_choosing_on_the_other_seeds_does_not_flatter() -> None:
 def test_the_synthetic_curve_falls() -> None:
     loss = true_loss(np.linspace(0, 1.5e9, 50))
     assert (np.diff(loss) < 0).all()
+
+
+# --- Holm -------------------------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand() -> None:
+    # ascending: 0.005 x 4, 0.01 x 3, 0.03 x 2, 0.04 x 1 -> 0.02, 0.03, 0.06, 0.04 -> the last may not fall below 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_of_equal_single_and_large_values() -> None:
+    assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
+    assert holm([0.3]) == [0.3]
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.0, 1.0]) == [0.0, 1.0]
+    assert holm([]) == []
+
+
+def test_tests_that_were_not_made_are_not_counted() -> None:
+    assert holm([0.03, math.nan, 0.02]) == [pytest.approx(0.04), pytest.approx(math.nan, nan_ok=True), 0.04]

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from analysis import load_runs
-from analysis.report import analyse
-from analysis.stats.best_vs_best import best_against_best, crossfitted, plain
-from analysis.stats.crossings import METHODS, crossing, crossings
-from analysis.stats.curves import Curve, curves
+from analysis.stats.best_vs_best import best_against_best, crossfitted
+from analysis.stats.crossings import METHODS, Curve, crossing, crossings, curves
 from analysis.stats.intervals import Estimate, Pair, estimate
-from analysis.stats.over_targets import at_targets, deepest, over_targets, targets_of
-from analysis.stats.savings import savings
+from analysis.stats.over_targets import at_targets, over_targets, target_losses
+from analysis.stats.savings import cell_savings, run_savings
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
+from tests.analysis.tables import verdict
 
 
 def curve(losses: list[float], tokens: list[float] | None = None) -> Curve:
@@ -58,12 +57,12 @@ def test_many_targets_at_once_are_the_single_ones() -> None:
 
 def test_targets_end_where_the_worst_run_ended() -> None:
     base, short = curve([5, 4, 3, 2]), curve([5, 3.5, 3.2, 3.1])
-    found = targets_of([(short, base)])
+    found = target_losses([(short, base)])
     assert found[-1] == 3.1
     assert (np.diff(found) < 0).all()
     assert found[0] < 5
     # for good: the curriculum ends at 3.4 although it was lower once
-    assert targets_of([(curve([5, 3.5, 3.2, 3.4]), base)], "sustained")[-1] == 3.4
+    assert target_losses([(curve([5, 3.5, 3.2, 3.4]), base)], "sustained")[-1] == 3.4
 
 
 def test_the_saving_at_the_deepest_target_by_hand() -> None:
@@ -101,14 +100,16 @@ def test_over_targets_of_a_sweep(tmp_path: Path) -> None:
     made = pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=1) + pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=2)
     made += pair(tmp_path, [5, 4, 3, 2], [5, 4.5, 4, 3.5], optim={"lr": 4e-3})
     runs = load_runs(make_sweep(tmp_path, made))
-    table = over_targets(runs, savings(runs))
-    last = deepest(table)
-    assert last[0]["token_saving"] == pytest.approx(1 / 3)
-    assert (last[0]["n"], last[0]["target_ppl"]) == (2, pytest.approx(math.exp(2)))
+    table, (first, second) = over_targets(runs, cell_savings(run_savings(runs)))
+    assert first is not None
+    assert second is not None
+    assert first.tokens.point == pytest.approx(1 / 3)
+    assert (first.tokens.n, first.target_ppl) == (2, pytest.approx(math.exp(2)))
+    assert table[table["cell"] == 0]["token_saving"].iloc[-1] == first.tokens.point
     # The other cell's curriculum never got further than 3.5, where its baseline was after 1,500 tokens: twice as many.
-    assert last[1]["token_saving"] == pytest.approx(-1.0)
-    assert last[1]["token_saving_low"] is None
-    answer = analyse(runs).verdict
+    assert second.tokens.point == pytest.approx(-1.0)
+    assert second.tokens.low is None
+    answer = verdict(runs)
     json.dumps(answer, allow_nan=False)
     assert [c["deepest"]["token_saving"] for c in answer["cells"]] == [pytest.approx(1 / 3), pytest.approx(-1.0)]
 
@@ -170,13 +171,13 @@ def test_the_cells_are_chosen_on_the_other_seeds(tmp_path: Path) -> None:
     assert found.picks == 2
     assert found.tokens.point == pytest.approx(1 - (0.5 * 0.9 * 0.9) ** (1 / 3))
     assert found.crossfitted
-    assert found.candidates == (2, 2)
-    json.dumps(plain(found), allow_nan=False)
+    assert (found.baseline_cells, found.curriculum_cells) == (2, 2)
+    json.dumps(verdict(load_runs(folder))["best_against_best"], allow_nan=False)
 
 
 def test_one_seed_flatters_the_choice_and_says_so(tmp_path: Path) -> None:
     folder = grid(tmp_path, {"base@2e-3": [(2, 1000)], "cl@2e-3": [(2, 800)], "cl@4e-3": [(2, 400)]})
-    answer = analyse(load_runs(folder)).verdict
+    answer = verdict(load_runs(folder))
     (found,) = answer["best_against_best"]
     assert found["token_saving_point"] == pytest.approx(0.6)
     assert not found["crossfitted"]
@@ -186,7 +187,7 @@ def test_one_seed_flatters_the_choice_and_says_so(tmp_path: Path) -> None:
 
 def test_a_best_curriculum_that_lost_seeds_is_bounded(tmp_path: Path) -> None:
     folder = grid(tmp_path, {"base@2e-3": [(2, 1000)] * 2, "cl@2e-3": [(2, 500), (3, 1000)]})
-    answer = analyse(load_runs(folder)).verdict
+    answer = verdict(load_runs(folder))
     (found,) = answer["best_against_best"]
     assert (found["token_saving_point"], found["token_saving_arrived"]) == (None, 1)
     assert found["token_saving_bound"] == pytest.approx(1 - math.sqrt(0.5))
@@ -198,7 +199,7 @@ def test_cells_of_unequal_seeds_are_compared_over_those_in_common(tmp_path: Path
     (found,) = best_against_best(load_runs(folder))
     assert found.seeds == 3
     assert found.tokens.point == pytest.approx(1 - (0.5 * 0.6 * 0.7) ** (1 / 3))
-    assert "Each seed is measured" not in analyse(load_runs(folder)).verdict["best_sentence"]  # nothing was chosen
+    assert "Each seed is measured" not in verdict(load_runs(folder))["best_sentence"]  # nothing was chosen
 
 
 def test_of_curricula_that_never_arrive_the_nearest_is_chosen(tmp_path: Path) -> None:
@@ -222,4 +223,4 @@ def test_the_interval_allows_for_choices_that_share_seeds() -> None:
 def test_nothing_to_choose_from(tmp_path: Path) -> None:
     only = make_sweep(tmp_path, [make_run(tmp_path, [5, 2], curriculum=BASELINE)])
     assert best_against_best(load_runs(only)) == []
-    assert analyse(load_runs(only)).verdict["best_sentence"] == ""
+    assert verdict(load_runs(only))["best_sentence"] == ""

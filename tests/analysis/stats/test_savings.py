@@ -12,20 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import cells, crossing, load_runs
+from analysis import crossing, load_runs
 from analysis.__main__ import main
 from analysis.compare import compare
 from analysis.schema import NoRunsError
 from analysis.stats.crossings import saving
-from analysis.stats.pairs import best_baseline_cell
-from analysis.stats.savings import savings
+from analysis.stats.pairs import best_baseline_point
 from analysis.stats.stability import stability
-from analysis.verdict.headline import verdict
 from analysis.words import amount
 from cl_bench.errors import UserError
 from cl_bench.runs import records
 from cl_bench.runs.paths import SweepDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
+from tests.analysis.tables import cells, savings, verdict
 
 # --- targets ----------------------------------------------------------------------------------------------------------
 
@@ -92,7 +91,7 @@ def test_saving_of_a_pair_by_hand(tmp_path: Path) -> None:
     assert row["token_saving"] == pytest.approx(1 - 2500 / 4000)
     assert row["time_saving"] == pytest.approx(1 - 25 / 40)
     assert row["target_ppl"] == pytest.approx(math.exp(2))
-    (cell,) = cells(savings(runs))
+    (cell,) = cells(runs)
     assert cell["token_saving"] == pytest.approx(0.375)
     assert (cell["reached"], cell["of"], cell["token_saving_low"]) == (1, 1, None)
 
@@ -107,11 +106,12 @@ def test_a_given_target(tmp_path: Path) -> None:
 
 def test_never_stays_never_and_is_counted(tmp_path: Path) -> None:
     made = pair(tmp_path, [5, 4, 3, 2], [5, 4.5, 4, 3.5], seed=1) + pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=2)
-    table = savings(load_runs(make_sweep(tmp_path, made)))
+    runs = load_runs(make_sweep(tmp_path, made))
+    table = savings(runs)
     assert table["reached"].tolist() == [False, True]
     assert math.isnan(table["token_saving"][0])
     assert table["token_saving_bound"][0] == 0.0  # it used the baseline's whole budget: it saved nothing, or less
-    (cell,) = cells(table)
+    (cell,) = cells(runs)
     assert (cell["reached"], cell["of"]) == (1, 2)
     assert cell["token_saving"] is None
     assert cell["time_saving"] is None
@@ -125,7 +125,7 @@ def test_seeds_are_paired_and_summarised_on_the_log(tmp_path: Path) -> None:
             make_run(tmp_path, [5, 4, 3, 2.5, 2], curriculum=BASELINE, seed=seed),
             make_run(tmp_path, [5, 2, 1], tokens=[0, half, 4000], curriculum=LINEAR, seed=seed),
         ]
-    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, made))))
+    (cell,) = cells(load_runs(make_sweep(tmp_path, made)))
     # ratios 1/2 and 1/4: geometric mean sqrt(1/8)
     assert cell["token_saving"] == pytest.approx(1 - math.sqrt(1 / 8))
     # half width on the log: t(0.975, 1) = 12.7062 times sd/sqrt(2) = log(2)/2
@@ -139,12 +139,12 @@ def test_against_the_best_baseline_of_the_grid(tmp_path: Path) -> None:
     worse = pair(tmp_path, [5, 4, 3, 2.5], [5, 4, 2.5, 2.4], optim={"lr": 1e-3})
     better = pair(tmp_path, [5, 3, 2.5, 2.0], [5, 2.5, 2, 1.5], optim={"lr": 4e-3})
     runs = load_runs(make_sweep(tmp_path, worse + better))
-    assert best_baseline_cell(runs.runs[runs.runs["role"] == "baseline"]) == (8, 4e-3)
+    assert best_baseline_point(runs.runs[runs.runs["role"] == "baseline"]) == (8, 4e-3)
     table = savings(runs)
     assert table["best_baseline_run_id"].nunique() == 1
     assert table["vs_best_reached"].tolist() == [False, True]
     assert table["vs_best_token_saving"][1] == pytest.approx(1 - 2000 / 3000)
-    assert [c["vs_best_token_saving"] for c in cells(table)] == [None, pytest.approx(1 - 2000 / 3000)]
+    assert [c["vs_best_token_saving"] for c in cells(runs)] == [None, pytest.approx(1 - 2000 / 3000)]
 
 
 def test_runs_of_other_settings_are_not_compared(tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ def test_a_diverged_baseline_is_no_target(tmp_path: Path) -> None:
     base = make_run(tmp_path, [5, 4, 300.0], curriculum=BASELINE, state="DIVERGED")
     cl = make_run(tmp_path, [5, 3, 1], curriculum=LINEAR)
     runs = load_runs(make_sweep(tmp_path, [base, cl]))
-    (cell,) = cells(savings(runs))
+    (cell,) = cells(runs)
     assert cell["token_saving"] is None
     assert "the baseline diverged" in cell["note"]
-    answer = verdict(runs, savings(runs), stability(runs), None)
+    answer = verdict(runs)
     json.dumps(answer, allow_nan=False)
     assert "Diverged: 1 of 1 baseline runs" in answer["sentence"]
 
@@ -189,7 +189,7 @@ def test_the_verdict_says_a_cost_as_readily_as_a_saving(tmp_path: Path) -> None:
     saved = pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], optim={"lr": 4e-3})
     cost = pair(tmp_path, [5, 4, 3, 2.2], [5, 4.5, 4, 3, 2.2], optim={"lr": 8e-3})
     runs = load_runs(make_sweep(tmp_path, saved + cost))
-    answer = verdict(runs, savings(runs), stability(runs), None)
+    answer = verdict(runs)
     assert answer["sentence"].startswith(
         "At the baseline's final perplexity fixed_linear needed 33% fewer tokens and 33% less time at batch 8, "
         "LR 4e-3, 33% more tokens at batch 8, LR 8e-3."
@@ -206,23 +206,22 @@ def test_amounts_in_words() -> None:
 
 def test_a_target_above_the_untrained_model_saves_nothing(tmp_path: Path) -> None:
     runs = load_runs(make_sweep(tmp_path, pair(tmp_path, [5, 4, 2], [5, 3, 1])))
-    saved = savings(runs, target_ppl=1000)
-    (cell,) = cells(saved)
+    (cell,) = cells(runs, target_ppl=1000)
     assert cell["token_saving"] is None
     assert "before training" in cell["note"]
-    json.dumps(verdict(runs, saved, stability(runs), 1000), allow_nan=False)
+    json.dumps(verdict(runs, 1000), allow_nan=False)
 
 
 def test_a_cell_without_a_baseline_names_none(tmp_path: Path) -> None:
     made = [*pair(tmp_path, [5, 4, 2], [5, 3, 1]), make_run(tmp_path, [5, 2], curriculum=LINEAR, global_batch_size=4)]
-    table = cells(savings(load_runs(make_sweep(tmp_path, made))))
+    table = cells(load_runs(make_sweep(tmp_path, made)))
     assert [len(c["baseline_run_ids"]) for c in table] == [1, 0]
 
 
 def test_several_settings_have_no_best_baseline_in_common(tmp_path: Path) -> None:
     made = pair(tmp_path, [5, 4, 2], [5, 3, 1]) + pair(tmp_path, [5, 4, 3], [5, 3, 2], model={"n_layers": 3})
     runs = load_runs(make_sweep(tmp_path, made))
-    answer = verdict(runs, savings(runs), stability(runs), None)
+    answer = verdict(runs)
     assert answer["target_ppl"] is None
     assert [c["of"] for c in answer["cells"]] == [1, 1]
 
@@ -233,20 +232,20 @@ def test_a_cell_with_a_lost_seed_is_not_the_best_baseline(tmp_path: Path) -> Non
         make_run(tmp_path, [5, 9], curriculum=BASELINE, optim={"lr": 8e-3}, seed=2, state="DIVERGED"),
         *(make_run(tmp_path, [5, 2], curriculum=BASELINE, seed=s) for s in (1, 2)),
     ]
-    assert best_baseline_cell(load_runs(make_sweep(tmp_path, made)).runs) == (8, 2e-3)
+    assert best_baseline_point(load_runs(make_sweep(tmp_path, made)).runs) == (8, 2e-3)
 
 
 def test_verdicts_of_incomplete_sweeps(tmp_path: Path) -> None:
     only_base = load_runs(make_sweep(tmp_path, [make_run(tmp_path, [5, 2], curriculum=BASELINE)], "a"))
-    assert "no curriculum run" in verdict(only_base, savings(only_base), stability(only_base), None)["sentence"]
+    assert "no curriculum run" in verdict(only_base)["sentence"]
     only_cl = load_runs(make_sweep(tmp_path, [make_run(tmp_path, [5, 2], curriculum=LINEAR)], "b"))
-    assert "no baseline in this grid" in verdict(only_cl, savings(only_cl), stability(only_cl), None)["sentence"]
+    assert "no baseline in this grid" in verdict(only_cl)["sentence"]
     made = [
         make_run(tmp_path, [5, 4], curriculum=BASELINE, state="RUNNING", seed=3),
         make_run(tmp_path, [5, 2], curriculum=LINEAR, seed=3),
     ]
     running = load_runs(make_sweep(tmp_path, made, "c"))
-    answer = verdict(running, savings(running), stability(running), None)
+    answer = verdict(running)
     assert "No baseline has finished yet" in answer["sentence"]
     assert "Not finished: 1 lost." in answer["caveats"]
 
@@ -262,7 +261,7 @@ def test_different_experiments_of_one_name_are_told_apart(tmp_path: Path) -> Non
     for name, runs in (("a", [base, short]), ("b", [base, long]), ("c", longer)):
         make_sweep(tmp_path, runs, name)
     loaded = load_runs(tmp_path)
-    table = cells(savings(loaded))
+    table = cells(loaded)
     assert [c["of"] for c in table] == [1, 1, 1]
     assert len({(c["curriculum"], c["variant"]) for c in table}) == 3
 
@@ -273,7 +272,7 @@ def test_custom_schedules_of_one_function_are_told_apart_and_equal_ones_are_not(
     made += [make_run(tmp_path, [5, 3, 1], curriculum=custom | {"function_args": {"width": w}}) for w in (10, 20)]
     made += [make_run(tmp_path, [5, 3, 1], curriculum=LINEAR, seed=s) for s in (1, 2)]
     make_sweep(tmp_path, made[:5], "a")  # the last run stands in no sweep
-    table = cells(savings(load_runs(tmp_path)))
+    table = cells(load_runs(tmp_path))
     assert sorted(c["of"] for c in table) == [1, 1, 2]
     assert next(c for c in table if c["of"] == 2)["curriculum"] == "fixed_linear"
 

@@ -11,12 +11,12 @@ import pytest
 
 from analysis import load_runs
 from analysis.__main__ import main
-from analysis.report import analyse
-from analysis.stats.savings import cells, savings
+from analysis.answer import analyse
 from analysis.verdict.caveats import disagree
 from analysis.words import percent
 from cl_bench.runs.paths import RunDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
+from tests.analysis.tables import cells, savings, verdict
 
 ROOT = {"name": "fixed_root", "schedule": "fixed_root", "min_difficulty": 8, "duration": 0.4, "root_degree": 2}
 
@@ -35,8 +35,8 @@ def test_calls_are_corrected_for_the_cells_looked_at(tmp_path: Path) -> None:
     # 1 - t / sqrt(2 + t^2) = 0.0239; one of two such cells is not called: Holm doubles the smaller p.
     near = seeds_of(tmp_path, [900, 930, 880], LINEAR)
     same = seeds_of(tmp_path, [900, 930, 870], LINEAR, optim={"lr": 4e-3})
-    (alone,) = cells(savings(load_runs(make_sweep(tmp_path, near, "alone"))))
-    both = cells(savings(load_runs(make_sweep(tmp_path, near + same, "both"))))
+    (alone,) = cells(load_runs(make_sweep(tmp_path, near, "alone")))
+    both = cells(load_runs(make_sweep(tmp_path, near + same, "both")))
     assert (alone["difference"], alone["cells_tested"]) == ("saved", 1)
     assert alone["token_p"] == alone["token_p_holm"] == pytest.approx(0.0239, abs=2e-4)
     assert [c["cells_tested"] for c in both] == [2, 2]
@@ -44,7 +44,7 @@ def test_calls_are_corrected_for_the_cells_looked_at(tmp_path: Path) -> None:
     assert [c["token_p_holm"] for c in both] == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
     assert [c["difference"] for c in both] == ["saved", "saved"]
     third = seeds_of(tmp_path, [900, 930, 860], LINEAR, optim={"lr": 1e-3})
-    three = cells(savings(load_runs(make_sweep(tmp_path, near + same + third, "three"))))
+    three = cells(load_runs(make_sweep(tmp_path, near + same + third, "three")))
     assert [c["difference"] for c in three] == ["undecided"] * 3  # 3 x 0.0239 is above 0.05
 
 
@@ -53,10 +53,10 @@ def test_a_cost_is_called_as_a_cost_and_noise_is_undecided(tmp_path: Path) -> No
     cost = seeds_of(tmp_path, [2000, 2100, 1900], LINEAR)
     noise = seeds_of(tmp_path, [500, 1400, 1000], ROOT)
     runs = load_runs(make_sweep(tmp_path, cost + noise))
-    by_name = {c["curriculum"]: c for c in cells(savings(runs))}
+    by_name = {c["curriculum"]: c for c in cells(runs)}
     assert by_name["fixed_linear"]["difference"] == "cost"
     assert by_name["fixed_root"]["difference"] == "undecided"
-    sentence = analyse(runs).verdict["sentence"]
+    sentence = verdict(runs)["sentence"]
     assert (
         "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root 11% fewer (" in sentence
     )
@@ -65,7 +65,7 @@ def test_a_cost_is_called_as_a_cost_and_noise_is_undecided(tmp_path: Path) -> No
 
 def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
     made = pair(tmp_path, [5, 4, 3, 2], [5, 4.5, 4, 3.5], seed=1) + pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=2)
-    answer = analyse(load_runs(make_sweep(tmp_path, made))).verdict
+    answer = verdict(load_runs(make_sweep(tmp_path, made)))
     (cell,) = answer["cells"]
     # ratios: above 1 and 2/3
     assert cell["token_saving_bound"] == pytest.approx(1 - math.sqrt(2 / 3))
@@ -80,7 +80,7 @@ def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
 
 def test_a_given_target_that_a_baseline_missed_is_at_least(tmp_path: Path) -> None:
     made = pair(tmp_path, [5, 4, 3, 2.5], [5, 3, 2, 1], seed=1) + pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=2)
-    answer = analyse(load_runs(make_sweep(tmp_path, made)), target_ppl=math.exp(2)).verdict
+    answer = verdict(load_runs(make_sweep(tmp_path, made)), target_ppl=math.exp(2))
     (cell,) = answer["cells"]
     assert cell["censored"] == "at_least"
     assert cell["token_saving_bound"] == pytest.approx(1 / 3)  # 2,000 of more than 3,000, and of 3,000
@@ -95,7 +95,7 @@ def test_a_curriculum_that_never_arrives_can_be_called_a_cost(tmp_path: Path) ->
             make_run(tmp_path, [5, 3, 2], tokens=[0, there, 2000], curriculum=BASELINE, seed=seed),
             make_run(tmp_path, [5, 3], tokens=[0, 2000], curriculum=LINEAR, seed=seed),
         ]
-    answer = analyse(load_runs(make_sweep(tmp_path, made))).verdict
+    answer = verdict(load_runs(make_sweep(tmp_path, made)))
     (cell,) = answer["cells"]
     assert (cell["token_saving"], cell["censored"], cell["difference"]) == (None, "at_most", "cost")
     assert cell["both_saving"] == pytest.approx(1 - 2 / (1.0 * 0.95 * 1.05) ** (1 / 3))
@@ -106,7 +106,7 @@ def test_a_curve_that_begins_at_the_target_bounds_the_saving(tmp_path: Path) -> 
     # First looked at after 500 tokens, and there already; its baseline got there after 1,000.
     base = make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)
     early = make_run(tmp_path, [1.9, 1.8], tokens=[500, 1000], curriculum=LINEAR)
-    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, [base, early]))))
+    (cell,) = cells(load_runs(make_sweep(tmp_path, [base, early])))
     assert (cell["token_saving"], cell["censored"], cell["token_saving_bound"]) == (
         None,
         "at_least",
@@ -118,7 +118,7 @@ def test_a_curve_that_begins_at_the_target_bounds_the_saving(tmp_path: Path) -> 
 def test_a_baseline_that_begins_at_the_target_leaves_nothing_to_compare(tmp_path: Path) -> None:
     base = make_run(tmp_path, [2, 2.5], tokens=[500, 1000], curriculum=BASELINE)
     other = make_run(tmp_path, [5, 2], tokens=[500, 1000], curriculum=LINEAR)
-    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, [base, other]))))
+    (cell,) = cells(load_runs(make_sweep(tmp_path, [base, other])))
     assert (cell["token_saving"], cell["token_saving_bound"]) == (None, None)
     assert "the baseline begins at or below the target" in cell["note"]
 
@@ -126,14 +126,14 @@ def test_a_baseline_that_begins_at_the_target_leaves_nothing_to_compare(tmp_path
 def test_the_headline_says_where_a_weaker_baseline_was_beaten(tmp_path: Path) -> None:
     best = [make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)]
     made = best + pair(tmp_path, [5, 3.0], [5, 2.0], optim={"lr": 1e-3})
-    sentence = analyse(load_runs(make_sweep(tmp_path, made))).verdict["sentence"]
+    sentence = verdict(load_runs(make_sweep(tmp_path, made)))["sentence"]
     assert "at batch 8, LR 1e-3, where the baseline ends at perplexity 20.1 (the best at 7.39)" in sentence
 
 
 def test_a_running_curriculum_has_not_reached_it_yet(tmp_path: Path) -> None:
     base = make_run(tmp_path, [5, 4, 2], curriculum=BASELINE)
     running = make_run(tmp_path, [5, 4], curriculum=LINEAR, state="PENDING")
-    assert "has not reached it yet" in analyse(load_runs(make_sweep(tmp_path, [base, running]))).verdict["sentence"]
+    assert "has not reached it yet" in verdict(load_runs(make_sweep(tmp_path, [base, running])))["sentence"]
 
 
 def test_seeds_without_a_finished_baseline_wait_and_are_counted(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_seeds_without_a_finished_baseline_wait_and_are_counted(tmp_path: Path) 
         make_run(tmp_path, [5, 4], curriculum=BASELINE, state="PENDING", seed=2),
         make_run(tmp_path, [5, 2], curriculum=LINEAR, seed=2),
     ]
-    answer = analyse(load_runs(make_sweep(tmp_path, made))).verdict
+    answer = verdict(load_runs(make_sweep(tmp_path, made)))
     (cell,) = answer["cells"]
     assert (cell["of"], cell["waiting"], cell["token_saving"]) == (2, 1, pytest.approx(1 / 3))
     assert any("1 curriculum run cannot be compared yet" in c for c in answer["caveats"])
@@ -154,7 +154,7 @@ def test_a_diverged_baseline_takes_its_cells_figure_away(tmp_path: Path) -> None
         make_run(tmp_path, [5, 300], curriculum=BASELINE, state="DIVERGED", seed=2),
         make_run(tmp_path, [5, 2], curriculum=LINEAR, seed=2),
     ]
-    (cell,) = cells(savings(load_runs(make_sweep(tmp_path, made))))
+    (cell,) = cells(load_runs(make_sweep(tmp_path, made)))
     assert (cell["token_saving"], cell["token_saving_bound"], cell["censored"]) == (None, None, "unbounded")
     assert "the baseline diverged" in cell["note"]
 
@@ -174,13 +174,13 @@ def test_ways_to_read_a_crossing_are_compared(tmp_path: Path) -> None:
     # The curriculum dips to the baseline's final 2 at 1,000 tokens, and is there for good only at 3,500.
     made = pair(tmp_path, [5, 4, 3, 2.5, 2], [5, 2, 3, 3, 1])
     folder = make_sweep(tmp_path, made)
-    answer = analyse(load_runs(folder)).verdict
+    answer = verdict(load_runs(folder))
     (cell,) = answer["cells"]
     assert cell["token_saving_interpolate"] == cell["token_saving_first"] == pytest.approx(0.75)
     assert cell["token_saving_sustained"] == pytest.approx(1 - 3500 / 4000)
-    assert disagree(cell)
+    assert disagree(analyse(load_runs(folder)).cells[0])
     assert any("how a crossing is read" in c for c in answer["caveats"])
-    sustained = analyse(load_runs(folder), method="sustained").verdict
+    sustained = verdict(load_runs(folder), method="sustained")
     assert sustained["cells"][0]["token_saving"] == pytest.approx(0.125)
     assert main(["report", str(folder), "--crossing", "sustained"]) == 0
     written = json.loads((folder / "verdict.json").read_text())

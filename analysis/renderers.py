@@ -1,0 +1,199 @@
+"""Renderings of an Answer as tables and as verdict.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.answer import Answer
+from analysis.cost.hours import CellCost, Cost
+from analysis.schema import Cell
+from analysis.stats import boundary
+from analysis.stats.best_vs_best import Best
+from analysis.stats.intervals import Estimate
+from analysis.stats.savings import CellSaving, CommonTarget, RunSaving
+from analysis.verdict.boundary import boundary_sentence
+from analysis.verdict.caveats import caveats
+from analysis.verdict.sentence import best_sentence, sentence
+from cl_bench.runs.paths import SweepDir
+
+_SAVING: dict[str, Callable[[RunSaving], Any]] = {
+    "run_id": lambda s: s.run_id,
+    "named": lambda s: s.cell.label,
+    "baseline_run_id": lambda s: s.paired.baseline_run_id,
+    "best_baseline_run_id": lambda s: s.best.baseline_run_id,
+    "curriculum": lambda s: s.cell.curriculum,
+    "variant": lambda s: s.cell.variant,
+    "setting": lambda s: s.cell.setting,
+    "global_batch_size": lambda s: s.cell.global_batch_size,
+    "lr": lambda s: s.cell.lr,
+    "seed": lambda s: s.seed,
+    "target_loss": lambda s: s.paired.target_loss,
+    "target_ppl": lambda s: s.paired.target_ppl,
+    "reached": lambda s: s.paired.reached,
+    "censored": lambda s: s.paired.pair("token").censored,
+    "tokens_to_target": lambda s: s.paired.amounts("token")[0],
+    "seconds_to_target": lambda s: s.paired.amounts("time")[0],
+    "rank_hours_to_target": lambda s: s.paired.amounts("rank_hour")[0],
+    "baseline_tokens": lambda s: s.paired.amounts("token")[1],
+    "baseline_seconds": lambda s: s.paired.amounts("time")[1],
+    "baseline_rank_hours": lambda s: s.paired.amounts("rank_hour")[1],
+    "token_saving": lambda s: s.paired.pair("token").saving,
+    "time_saving": lambda s: s.paired.pair("time").saving,
+    "rank_hour_saving": lambda s: s.paired.pair("rank_hour").saving,
+    "token_saving_bound": lambda s: s.paired.pair("token").bound,
+    "time_saving_bound": lambda s: s.paired.pair("time").bound,
+    "rank_hour_saving_bound": lambda s: s.paired.pair("rank_hour").bound,
+    "token_saving_interpolate": lambda s: s.token_saving_by_method["interpolate"],
+    "token_saving_first": lambda s: s.token_saving_by_method["first"],
+    "token_saving_sustained": lambda s: s.token_saving_by_method["sustained"],
+    "both_log_ratio": lambda s: s.paired.common_log_ratio,
+    "vs_best_target_ppl": lambda s: s.best.target_ppl,
+    "vs_best_reached": lambda s: s.best.reached,
+    "vs_best_token_saving": lambda s: s.best.plain_saving("token"),
+    "vs_best_time_saving": lambda s: s.best.plain_saving("time"),
+    "waiting": lambda s: s.paired.waiting,
+    "note": lambda s: s.paired.note,
+}
+"""Columns of savings.csv; savings are shares, NaN if a run never reached the target."""
+
+
+def csv_tables(answer: Answer, folder: SweepDir) -> dict[Path, pd.DataFrame]:
+    """The tables of a report by their files."""
+    return {
+        folder.savings: savings_table(answer.run_savings),
+        folder.targets: answer.targets,
+        folder.stability: answer.stability,
+        folder.frontier: answer.frontier,
+        folder.correlation: answer.correlation,
+        folder.cost: answer.cost.runs,
+    }
+
+
+def savings_table(savings: Sequence[RunSaving]) -> pd.DataFrame:
+    """One row per curriculum run."""
+    return pd.DataFrame({column: [value(s) for s in savings] for column, value in _SAVING.items()})
+
+
+def verdict_json(answer: Answer) -> dict[str, Any]:
+    """The content of verdict.json: values that JSON can hold."""
+    return {
+        "sentence": sentence(answer),
+        "best_sentence": best_sentence(answer.best),
+        "caveats": caveats(answer),
+        "target_ppl": answer.target_ppl,
+        "target_kind": answer.target_kind,
+        "crossing": answer.options.method,
+        "cells_tested": answer.cells_tested,
+        "best_against_best": [_best(b) for b in answer.best],
+        "cells": cells_json(answer.cells),
+        "stability_sentence": boundary_sentence(answer.frontier) if len(answer.runs.train) else "",
+        "frontier": boundary.plain_rows(answer.frontier),
+        "cost": cost_json(answer.cost),
+    }
+
+
+def cells_json(cells: Sequence[CellSaving]) -> list[dict[str, Any]]:
+    """The cells of verdict.json."""
+    tested = sum(c.p_holm is not None for c in cells)
+    return [_cell_saving(c) | {"cells_tested": tested} for c in cells]
+
+
+def _cell_saving(saving: CellSaving) -> dict[str, Any]:
+    return {
+        **_cell(saving.cell),
+        "named": saving.cell.label,
+        "setting": saving.cell.setting,
+        "run_ids": [r.run_id for r in saving.runs],
+        "baseline_run_ids": [r.paired.baseline_run_id for r in saving.runs if r.paired.baseline_run_id],
+        "target_ppl": saving.target_ppl,
+        "reached": saving.reached,
+        "of": saving.seeds,
+        "waiting": saving.waiting,
+        **_interval("token_saving", saving.tokens, bound=True),
+        **_interval("time_saving", saving.time, bound=True),
+        **_interval("rank_hour_saving", saving.rank_hours, bound=True),
+        "interval_method": saving.tokens.method,
+        "censored": saving.tokens.censored if saving.compared else "",
+        **_interval("both_saving", saving.lowest_common),
+        "token_p": saving.lowest_common.p_value,
+        "token_p_holm": saving.p_holm,
+        "difference": saving.difference,
+        **{f"token_saving_{m}": e.point for m, e in saving.tokens_by_method.items()},
+        "vs_best_reached": saving.vs_best_reached,
+        "vs_best_token_saving": saving.vs_best_tokens.point,
+        "vs_best_time_saving": saving.vs_best_time.point,
+        "deepest": None if saving.common_target is None else _common_target(saving.common_target),
+        "note": saving.note,
+    }
+
+
+def _common_target(common: CommonTarget) -> dict[str, Any]:
+    return {
+        "target_ppl": common.target_ppl,
+        "n": common.tokens.n,
+        **_interval("token_saving", common.tokens),
+        **_interval("time_saving", common.time),
+    }
+
+
+def _interval(name: str, estimate: Estimate, *, bound: bool = False) -> dict[str, float | None]:
+    ends = {name: estimate.point, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return ends | ({f"{name}_bound": estimate.bound} if bound else {})
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    names = ("curriculum", "variant", "global_batch_size", "lr")
+    return {name: getattr(cell, name) for name in names}
+
+
+def _best(best: Best) -> dict[str, Any]:
+    keys = ("point", "low", "high", "p_value", "method", "bound", "censored", "arrived")
+    estimates = {"token_saving": best.tokens, "time_saving": best.time}
+    return {
+        "baseline": _cell(best.baseline),
+        "curriculum": _cell(best.curriculum),
+        **{
+            name: getattr(best, name)
+            for name in ("picks", "seeds", "crossfitted", "target_ppl", "baseline_cells", "curriculum_cells")
+        },
+        **{f"{name}_{key}": getattr(e, key) for name, e in estimates.items() for key in keys},
+    }
+
+
+def cost_json(cost: Cost) -> dict[str, Any]:
+    """The costs of verdict.json."""
+    return {
+        "price_per_rank_hour": cost.price,
+        "cells": [_cell_cost(c) for c in cost.cells],
+        "notes": list(cost.notes),
+    }
+
+
+def _cell_cost(cost: CellCost) -> dict[str, Any]:
+    names = (
+        "reached",
+        "rank_hours_to_target",
+        "baseline_rank_hours_to_target",
+        "saved_rank_hours",
+        "saved_rank_hours_counted",
+        "saving_alone",
+        "saving_counted",
+        "lost_rank_hours",
+        "baseline_lost_rank_hours",
+        "tuning_rank_hours",
+        "unlike",
+    )
+    return {
+        **_cell(cost.cell),
+        "setting": cost.cell.setting,
+        "named": cost.cell.label,
+        "of": cost.seeds,
+        **{name: getattr(cost, name) for name in names},
+        # Tuning that is never paid back has no number of runs.
+        "break_even": None if cost.break_even is None or math.isinf(cost.break_even) else cost.break_even,
+    }

@@ -1,0 +1,87 @@
+"""Stability boundaries in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.schema import method_name
+from analysis.stats.boundary import plain_rows, select, short
+
+_MOST_CURRICULA = 3
+_MOST_BATCHES = 2
+
+
+def boundary_sentence(table: pd.DataFrame) -> str:
+    """The boundaries in a sentence, from `all_boundaries`: the setting and batch sizes with the most multiples."""
+    rows = select(table)
+    if rows.empty:
+        return ""
+    if rows["diverged"].sum():
+        return "Largest stable LR " + _at_batches(rows)
+    count = int(rows["runs"].sum())
+    waiting = int(rows["unfinished"].sum())
+    reached = f"None of {count} runs" if count > 1 else "The one run has not"
+    text = f"{reached} diverged" + (f" so far ({waiting} not finished)" if waiting else "")
+    text += "; the edge of stability is not reached yet" if waiting else ": the edge of stability lies beyond this grid"
+    calm = select(table, spikes=True)
+    if not calm["kind"].isin(["exact", "below"]).any():
+        return f"{text}."
+    ratio = float(calm["max_loss_ratio_allowed"].iloc[0])
+    return f"{text}. Largest LR whose loss ratio stays within {ratio:g} {_at_batches(calm)}"
+
+
+def _at_batches(rows: pd.DataFrame) -> str:
+    """'at batch 64: baseline 2e-3, fixed_linear at least 8e-3 (4x or more).', and what the table adds."""
+    rows = rows.assign(comparable=rows["multiple"].notna())
+    by_setting = rows.groupby("setting", sort=False)["comparable"].agg(["sum", "size"])
+    own = rows[rows["setting"] == max(by_setting.index, key=lambda s: tuple(by_setting.loc[s]))]
+    counts = own.groupby("at")["comparable"].sum()
+    # Two batch sizes if both have a multiple: showing one would be a choice.
+    best = sorted(counts.index, key=lambda b: (counts[b], b), reverse=True)[:_MOST_BATCHES]
+    shown = sorted(b for b in best if counts[b] or b == best[0])
+    text = "; ".join(f"at batch {int(b)}: {_line_words(own[own['at'] == b])}" for b in shown) + "."
+    more = []
+    distinct = own[own["role"] != "baseline"][["curriculum", "variant"]].drop_duplicates()
+    if (n := len(distinct) - _MOST_CURRICULA) > 0:
+        more.append(f"{n} more curricul{'a' if n > 1 else 'um'}")
+    if (n := own["at"].nunique() - len(shown)) > 0:
+        more.append(f"{n} more batch size{'s' * (n > 1)}")
+    if (n := rows["setting"].nunique() - 1) > 0:
+        more.append(f"{n} more setting{'s' * (n > 1)}")
+    listed = f"{', '.join(more[:-1])} and {more[-1]}" if len(more) > 1 else "".join(more)
+    return f"{text} The table has {listed}." if more else text
+
+
+def _line_words(here: pd.DataFrame) -> str:
+    base, curricula = here[here["role"] == "baseline"][:1], here[here["role"] != "baseline"]
+    return ", ".join(_words(row) for row in plain_rows(pd.concat([base, curricula[:_MOST_CURRICULA]])))
+
+
+def _words(row: dict[str, Any]) -> str:
+    name = method_name(row["curriculum"], row["variant"])
+    times = multiple_words(row["multiple"], row["multiple_relation"])
+    return f"{name} {boundary_words(row)}" + (f" ({times})" if times else "")
+
+
+def boundary_words(row: Mapping[str, Any]) -> str:
+    """'8e-3', 'at least 8e-3', 'below 2e-3' or 'undecided', and whether a smaller value is unstable."""
+    largest, beyond = row["largest_stable"], row["unstable_from"]
+    if row["kind"] == "undecided":
+        return "undecided"
+    if row["kind"] == "below":
+        return f"below {short(beyond)}"
+    hole = " (not at every value below)" if " although " in row["note"] else ""
+    return f"{'at least ' if row['kind'] == 'at_least' else ''}{short(largest)}{hole}"
+
+
+def multiple_words(value: float | None, relation: str) -> str:
+    """'4x', '4x or more', 'more than 4x'; empty without a multiple."""
+    if value is None or math.isnan(value):
+        return ""
+    times = f"{value:.3g}x"
+    after = {"at least": " or more", "at most": " or less"}
+    return f"{relation} {times}" if relation in ("more than", "less than") else times + after.get(relation, "")
