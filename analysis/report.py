@@ -11,6 +11,7 @@ from typing import Any
 from analysis.answer import Answer, Options, analyse
 from analysis.cost import tuning
 from analysis.page import document
+from analysis.page.data import ReportData
 from analysis.readers.source import Source, of_folder
 from analysis.renderers import csv_tables, savings_table, verdict_json
 from cl_bench.errors import UserError
@@ -30,10 +31,10 @@ class Report:
 
 def page_data(
     answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None
-) -> document.ReportData:
+) -> ReportData:
     """The input of the page; `command` makes it again, `generated` is the time of reading, ISO 8601."""
     runs = answer.runs
-    return document.ReportData(
+    return ReportData(
         title=runs.name,
         question=runs.question,
         command=command,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.answer import Answer, analyse
-from analysis.page.document import ReportData
+from analysis.page.data import ReportData
 from analysis.report import page_data
 from analysis.schema import Runs
 
