@@ -1,4 +1,4 @@
-"""The one tidy form of curves, wherever they were read from."""
+"""The tidy schema: one form for curves from every source."""
 
 from __future__ import annotations
 
@@ -61,33 +61,35 @@ TRAIN_COLUMNS = {
     "train_seconds": "float64",
     "attempt": "int32",
 }
-"""Those of records.TRAIN_COLUMNS that are analysed, no wider than they need: a sweep has millions of rows."""
+"""The analysed part of records.TRAIN_COLUMNS, in the narrowest sufficient types: a sweep has millions of rows."""
 
 
 class NoRunsError(UserError):
-    """A source that holds no runs, or none with an evaluation."""
+    """A source without runs, or without a run that was evaluated."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """A sweep, all runs of an outputs folder, or curves of other origin."""
+    """The runs of a sweep or of an outputs folder, or curves of other origin."""
 
     name: str
     question: str
     folder: Path
     runs: pd.DataFrame
-    """One row a run; RUN_COLUMNS."""
+    """One row per run; RUN_COLUMNS."""
     train: pd.DataFrame
-    """One row a step: run_id and TRAIN_COLUMNS, each run's rows together and in order. No rows where a source has
-    evaluations only."""
+    """One row per step: run_id and TRAIN_COLUMNS, each run's rows contiguous and in order. Empty for a source that
+    has evaluations only."""
     evals: pd.DataFrame
-    """One row an evaluation: run_id and records.EVAL_COLUMNS."""
+    """One row per evaluation: run_id and records.EVAL_COLUMNS."""
     attempts: pd.DataFrame
-    """One row an attempt: run_id, records.ATTEMPT_COLUMNS and SPENT_COLUMNS. No rows where a source knows none."""
+    """One row per attempt: run_id, records.ATTEMPT_COLUMNS and SPENT_COLUMNS. Empty for a source without attempts."""
     notes: tuple[str, ...] = ()
-    """What was forgiven while reading: torn lines, runs left out."""
+    """Defects tolerated while reading: torn lines, runs left out."""
     configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
-    """Resolved configuration of each run_id; empty where a source has none."""
+    """Resolved configuration of each run_id; empty for a source without configurations."""
+    outputs: Path | None = None
+    """The outputs folder that holds the runs; None for curves of other origin."""
 
     def curve(self, run_id: str) -> pd.DataFrame:
         """A run's evaluations, in order of tokens."""
@@ -95,17 +97,17 @@ class Runs:
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), infinite where that is too large for a float."""
+    """exp(loss), or infinity if that overflows a float."""
     return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
 
 
 def rows_of(frame: pd.DataFrame) -> list[Row]:
-    """A frame's rows: what a loop over a table of a thousand runs can afford."""
+    """The rows of a frame as dictionaries, much faster to loop over than `iterrows`."""
     return cast(list[Row], frame.to_dict("records"))
 
 
 def stretches(frame: pd.DataFrame) -> Iterator[tuple[str, slice]]:
-    """(run_id, rows) of each unbroken stretch of rows of one run; a run's rows are usually one stretch."""
+    """(run_id, rows) of each maximal block of consecutive rows of one run; usually one block per run."""
     if frame.empty:
         return
     ids = frame["run_id"].array
@@ -117,11 +119,11 @@ def stretches(frame: pd.DataFrame) -> Iterator[tuple[str, slice]]:
 
 
 def method_name(curriculum: str, variant: str) -> str:
-    """What a hue stands for: the curriculum and, where a sweep varies something else, its variant."""
+    """Name of a method, which has one hue: the curriculum and, if a sweep varies something else, the variant."""
     return f"{curriculum} {variant}" if variant else curriculum
 
 
 def method_names(rows: pd.DataFrame) -> list[str]:
-    """`method_name` of every row of a frame with curriculum and variant."""
+    """`method_name` of each row of a frame with the columns curriculum and variant."""
     pairs = zip(rows["curriculum"].astype(str), rows["variant"].fillna("").astype(str), strict=True)
     return [method_name(curriculum, variant) for curriculum, variant in pairs]

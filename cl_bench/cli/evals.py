@@ -16,8 +16,8 @@ from cl_bench.cli import runs
 from cl_bench.config import DataConfig, RunConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.errors import UserError
-from cl_bench.runs import lock
-from cl_bench.runs.paths import RunDir, write_atomic
+from cl_bench.runs import zeroshot_record
+from cl_bench.runs.paths import RunDir
 from cl_bench.training import worker
 
 TASKS = ("wikitext103", "lambada")
@@ -53,7 +53,7 @@ def evaluate(argv: Sequence[str]) -> int:
     run = runs.find_one(args.name, args.outputs)
     config = worker.load_config(run)
     entry = _measure(run, config, args)
-    _record(run, args.task, entry)
+    zeroshot_record.add(run, args.task, entry)
     print(json.dumps({"run": run.run_id, "task": args.task} | entry) if args.json else _line(run, args.task, entry))
     return 0
 
@@ -89,28 +89,6 @@ def _measure(run: RunDir, config: RunConfig, args: argparse.Namespace) -> dict[s
         "data": str(path),
         "data_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-
-
-def _record(run: RunDir, task: str, entry: dict[str, Any]) -> None:
-    """Add a result to the run's zeroshot.json, in the place of the same measurement made before."""
-    with lock.alone(run.zeroshot_lock):
-        known = read(run)
-        same = ("step", "data_sha256", "window", "stride", "strict", "tokenizer")
-        others = [e for e in known.get(task, []) if any(e.get(k) != entry.get(k) for k in same)]
-        write_atomic(run.zeroshot, json.dumps(known | {task: [*others, entry]}, indent=1))
-
-
-def read(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """The run's zero-shot results: for each task a list, the newest last. Raises UserError when the file is damaged."""
-    try:
-        known = json.loads(run.zeroshot.read_text())
-        if isinstance(known, dict) and all(isinstance(e, dict) for entries in known.values() for e in entries):
-            return known
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError):
-        pass
-    raise UserError(f"{run.zeroshot}: not zero-shot results; delete it and evaluate again")
 
 
 def _line(run: RunDir, task: str, entry: dict[str, Any]) -> str:
