@@ -21,7 +21,6 @@ from cl_bench.runs.zeroshot_record import METRICS as ZEROSHOT
 from cl_bench.runs.zeroshot_record import Result
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Runs of one cell."""

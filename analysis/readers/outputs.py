@@ -185,7 +185,7 @@ def _joined_train(runs: Sequence[OwnRun]) -> pd.DataFrame:
 
 
 def _name_by_differences(table: pd.DataFrame, configs: list[RunConfig]) -> None:
-    """Set variant and curriculum in place to what differs over all runs; a manifest names differences in its sweep only.
+    """Set variant and curriculum in place to what differs over all runs: manifests know one sweep each.
 
     Curricula are equal if their resolved forms are. Their length in steps depends on the batch, so they are compared
     within one batch size.

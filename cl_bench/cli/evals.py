@@ -71,9 +71,9 @@ def _measure(run: RunDir, config: RunConfig, args: argparse.Namespace) -> dict[s
     if args.task == "wikitext103":
         zeroshot.check_stride(stride, window)
     path = Path(args.data)
-    speaks = tokenizer.of(config.data)
-    text = tasks.wikitext(path, speaks) if args.task == "wikitext103" else None
-    passages = tasks.lambada(path, speaks, strict=args.strict) if args.task == "lambada" else []
+    encoding = tokenizer.from_config(config.data)
+    text = tasks.wikitext(path, encoding) if args.task == "wikitext103" else None
+    passages = tasks.lambada(path, encoding, strict=args.strict) if args.task == "lambada" else []
     trained = weights.load(run, config)
     model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
     with _progress(args.task) as progress:
@@ -85,7 +85,7 @@ def _measure(run: RunDir, config: RunConfig, args: argparse.Namespace) -> dict[s
     return dataclasses.asdict(result) | {
         "step": trained.step,
         "consumed_tokens": trained.consumed_tokens,
-        "tokenizer": speaks.name,
+        "tokenizer": encoding.name,
         "data": str(path),
         "data_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
@@ -141,13 +141,13 @@ def export(argv: Sequence[str]) -> int:
     folder = Path(args.folder)
     hf.check_folder(folder)
     try:
-        speaks, why = tokenizer.of(config.data), "its tokenizer is not two files, vocab.json and merges.txt"
+        encoding, why = tokenizer.from_config(config.data), "its tokenizer is not two files, vocab.json and merges.txt"
     except ConfigError as error:  # the weights are worth having without
-        speaks, why = None, str(error)
+        encoding, why = None, str(error)
     trained = weights.load(run, config)
     note = {"run": run.run_id, "step": trained.step, "consumed_tokens": trained.consumed_tokens}
-    files = tokenizer_files(config.data) if speaks is not None else None
-    has_tokenizer = hf.write(folder, trained.model, config, speaks, files, note)
+    files = tokenizer_files(config.data) if encoding is not None else None
+    has_tokenizer = hf.write(folder, trained.model, config, encoding, files, note)
     print(f"{folder}: step {trained.step:,} of {run.run_id}, for transformers' GPT2LMHeadModel and AutoTokenizer")
     if not has_tokenizer:
         print(f"it holds no tokenizer: {why}")

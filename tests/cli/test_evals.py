@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from cl_bench.cli import evals, main
+from cl_bench.cli import main
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import to_dict
 from cl_bench.data.tokenizer import Bytes

@@ -111,7 +111,7 @@ def test_without_megatrons_timers_seconds_are_the_events_own(events: Path, monke
     ("table", "said"),
     [
         ("name,seed\nbase,1\n", "no column 'run'; it has name, seed"),
-        ("run,sed\nbase,1\n", "column 'sed' says nothing of a run; did you mean 'seed'?"),
+        ("run,sed\nbase,1\n", "column 'sed' is not a fact of a run; did you mean 'seed'?"),
         ("run,seed\nbasis,1\n", "run 'basis' has no event files; did you mean 'base'?"),
     ],
 )
