@@ -11,17 +11,16 @@ from analysis.readers.reader import Option
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.runs import records
 
-MAP = Option("map", "OURS=THEIRS,…", "column names or keys that differ from ours")
 TRAIN = tuple(c for c in records.TRAIN_COLUMNS if c not in ("lr", "global_batch_size", "attempt"))
 """Columns of a training step. Learning rate and batch size are facts of the whole run."""
 COLUMNS = tuple(dict.fromkeys(("run_id", *tidy.REQUIRED, *checks.EVALUATION, "val_ppl", *tidy.OPTIONAL, *TRAIN)))
 """Every name that --map accepts."""
 
 
-def parse(text: str | None) -> dict[str, str]:
+def parse(text: str) -> dict[str, str]:
     """'val_loss=eval/loss,lr=config.lr' as {our name: theirs}. Raises UserError for an unknown name."""
     names: dict[str, str] = {}
-    for part in (text or "").split(","):
+    for part in text.split(","):
         ours, equals, theirs = (p.strip() for p in part.partition("="))
         if not part.strip():
             continue
@@ -48,3 +47,4 @@ def remedy(column: str) -> str:
 
 
 PERPLEXITY_REMEDY = "; map it as what it is: --map val_ppl=THEIRS"
+MAP = Option("map", "OURS=THEIRS,…", "column names or keys that differ from ours", parse=parse)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.readers import checks
-from analysis.readers.reader import Option
+from analysis.readers.reader import Option, Reader
 from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Row, Runs, perplexity
 from analysis.words import printable
@@ -23,19 +23,6 @@ from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.runs import identity, records, status
 from cl_bench.runs.paths import ManifestEntry, RunDir, SweepDir, all_runs, read_manifest, read_yaml
-
-OPTION = Option("folder", "outputs/sweeps/NAME", "outputs/sweeps/NAME, or outputs for all runs", is_positional=True)
-MODIFIERS: tuple[Option, ...] = ()
-
-
-def load(location: str, modifiers: Mapping[str, str]) -> Runs:
-    """`load_runs` for the command line."""
-    return load_runs(location)
-
-
-def report_folder(location: str) -> Path:
-    """The folder that was read."""
-    return SweepDir.at(location).root
 
 
 def load_runs(folder: str | Path) -> Runs:
@@ -257,3 +244,10 @@ def _hardware(attempts: pd.DataFrame) -> str:
         names = counted["world_size"].astype(str) + " × " + names
     distinct = list(dict.fromkeys(str(n) for n in names))
     return f"mixed: {', '.join(distinct)}" if len(distinct) > 1 else "".join(distinct)
+
+
+READER = Reader(
+    Option("folder", "outputs/sweeps/NAME", "outputs/sweeps/NAME, or outputs for all runs", is_positional=True),
+    load_runs,
+    report_folder=lambda location: SweepDir.at(location).root,
+)

@@ -13,7 +13,7 @@ from analysis.readers.reader import Option, Reader
 from analysis.schema import Runs
 from cl_bench.errors import UserError
 
-READERS: tuple[Reader, ...] = (outputs, table, wandb_offline, wandb_online, tensorboard)
+READERS = (outputs.READER, table.READER, wandb_offline.READER, wandb_online.READER, tensorboard.READER)
 """Every reader, in the order of the help; a new one is a module and an entry here."""
 OUT = Option("out", "DIR", "folder to write into (default: the sweep's folder; NAME_report beside any other source)")
 
@@ -36,13 +36,21 @@ class Source:
 
 def of_folder(folder: str | Path) -> Source:
     """The runs of a sweep's folder or of an outputs folder, which also receives the report."""
-    return read_values({outputs.OPTION.key: str(folder)})
+    return read_values({outputs.READER.option.key: str(folder)})
 
 
 def options() -> tuple[Option, ...]:
     """The options that name a source of curves or modify how it is read, and --out."""
-    modifiers = dict.fromkeys(option for reader in READERS for option in reader.MODIFIERS)
-    return (*(reader.OPTION for reader in READERS), *modifiers, OUT)
+    return (*(reader.option for reader in READERS), *_modifiers(), OUT)
+
+
+def _modifiers() -> dict[Option, list[Reader]]:
+    """Every modifier, and the readers that accept it."""
+    owners: dict[Option, list[Reader]] = {}
+    for reader in READERS:
+        for option in reader.modifiers.values():
+            owners.setdefault(option, []).append(reader)
+    return owners
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,32 +72,31 @@ def read_values(values: Mapping[str, object]) -> Source:
 
     Raises UserError unless exactly one source is named, and for a modifier that its reader does not accept.
     """
-    given = {option.key: str(values[option.key]) for option in options() if values.get(option.key) is not None}
-    reader = _reader(given)
-    location = given[reader.OPTION.key]
-    arguments = [location] if reader.OPTION.is_positional else [reader.OPTION.flag, location]
-    modifiers = {option.key: given[option.key] for option in reader.MODIFIERS if option.key in given}
-    for option in reader.MODIFIERS:
-        if option.key in given:
-            arguments += [option.flag, given[option.key]]
-    out = _out(given.get(OUT.key))
+    texts = {option: str(values[option.key]) for option in options() if values.get(option.key) is not None}
+    reader = _reader(texts)
+    location = texts[reader.option]
+    out = _out(texts.get(OUT))
+    keywords = {name: option.parse(texts[option]) for name, option in reader.modifiers.items() if option in texts}
+    arguments = [location] if reader.option.is_positional else [reader.option.flag, location]
+    for option in reader.modifiers.values():
+        if option in texts:
+            arguments += [option.flag, texts[option]]
     if out:
         arguments += [OUT.flag, str(out)]
     command = f"python -m analysis report {shlex.join(arguments)}"
-    return Source(reader.load(location, modifiers), out or reader.report_folder(location), command)
+    return Source(reader.load(location, **keywords), out or reader.report_folder(location), command)
 
 
-def _reader(given: Mapping[str, str]) -> Reader:
-    """The reader whose option was given."""
-    named = [reader for reader in READERS if reader.OPTION.key in given]
-    if len(named) != 1:
-        problem = f"{' and '.join(r.OPTION.flag for r in named)} are both given" if named else "no curves are named"
-        raise UserError(f"{problem}; give one of {', '.join(reader.OPTION.flag for reader in READERS)}")
-    for option in dict.fromkeys(option for reader in READERS for option in reader.MODIFIERS):
-        if option.key in given and option not in named[0].MODIFIERS:
-            owners = ", ".join(reader.OPTION.flag for reader in READERS if option in reader.MODIFIERS)
-            raise UserError(f"{option.flag}: goes with {owners} only")
-    return named[0]
+def _reader(texts: Mapping[Option, str]) -> Reader:
+    """The reader whose option has a value."""
+    readers = [reader for reader in READERS if reader.option in texts]
+    if len(readers) != 1:
+        problem = f"{' and '.join(r.option.flag for r in readers)} are both given" if readers else "no curves are named"
+        raise UserError(f"{problem}; give one of {', '.join(reader.option.flag for reader in READERS)}")
+    for option, owners in _modifiers().items():
+        if option in texts and readers[0] not in owners:
+            raise UserError(f"{option.flag}: goes with {', '.join(reader.option.flag for reader in owners)} only")
+    return readers[0]
 
 
 def _out(value: str | None) -> Path | None:

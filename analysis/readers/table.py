@@ -11,22 +11,9 @@ import pandas as pd
 
 from analysis.readers import checks, naming, tidy
 from analysis.readers.files import place_in, read_table
-from analysis.readers.reader import Option, folder_beside
+from analysis.readers.reader import Option, Reader, folder_beside
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
-
-OPTION = Option("table", "FILE", "instead: curves in a .csv or .parquet file")
-MODIFIERS: tuple[Option, ...] = (naming.MAP,)
-
-
-def load(location: str, modifiers: Mapping[str, str]) -> Runs:
-    """`load_table` for the command line."""
-    return load_table(location, naming.parse(modifiers.get(naming.MAP.key)))
-
-
-def report_folder(location: str) -> Path:
-    """STEM_report beside the file."""
-    return folder_beside(location, Path(location).stem)
 
 
 def load_table(path: str | Path, names: Mapping[str, str] | None = None) -> Runs:
@@ -101,3 +88,11 @@ def _steps(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame | None:
     train = table.iloc[rows]
     steps = checks.steps(train[[c for c in naming.TRAIN if c in train]], _at(place, rows))
     return pd.DataFrame({"run_id": train["run_id"], **steps}).reset_index(drop=True)
+
+
+READER = Reader(
+    Option("table", "FILE", "instead: curves in a .csv or .parquet file"),
+    load_table,
+    {"names": naming.MAP},
+    lambda location: folder_beside(location, Path(location).stem),
+)

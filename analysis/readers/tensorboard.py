@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,11 @@ import pandas as pd
 
 from analysis.readers import checks, naming, tb_events, tidy
 from analysis.readers.files import read_table
-from analysis.readers.reader import Option, folder_beside
+from analysis.readers.reader import Option, Reader
 from analysis.readers.tb_events import Events, Series
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.runs import records
-
-OPTION = Option("tensorboard", "FOLDER", "instead: TensorBoard events of Megatron")
-RUNS = Option("runs", "FILE", "table of facts that the events lack: run, curriculum, seed, …")
-MODIFIERS: tuple[Option, ...] = (RUNS,)
 
 TRAIN_LOSS = "lm-loss-training/lm loss"
 VAL_LOSS = "lm-loss-validation/lm loss validation"
@@ -62,16 +57,6 @@ _EVALUATION_ARGUMENTS = ("data_path", "valid_data_path", "split", "eval_iters", 
 
 _Facts = dict[str, Any]
 """Facts of a run (tidy.REQUIRED and tidy.OPTIONAL), by column."""
-
-
-def load(location: str, modifiers: Mapping[str, str]) -> Runs:
-    """`load_tensorboard` for the command line."""
-    return load_tensorboard(location, modifiers.get(RUNS.key))
-
-
-def report_folder(location: str) -> Path:
-    """NAME_report beside the folder."""
-    return folder_beside(location)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,3 +278,10 @@ def _checked(evals: pd.DataFrame) -> pd.DataFrame:
         remedy=naming.PERPLEXITY_REMEDY,
     )
     return checked.assign(step=evals["step"].to_numpy())
+
+
+READER = Reader(
+    Option("tensorboard", "FOLDER", "instead: TensorBoard events of Megatron"),
+    load_tensorboard,
+    {"runs_file": Option("runs", "FILE", "table of facts that the events lack: run, curriculum, seed, …")},
+)

@@ -11,24 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.readers import naming, wandb_log, wandb_runs
-from analysis.readers.reader import Option, folder_beside
+from analysis.readers.reader import Option, Reader
 from analysis.readers.wandb_runs import WandbRun
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
 from cl_bench.runs.status import State
-
-OPTION = Option("wandb-dir", "FOLDER", "instead: W&B's offline runs below a folder")
-MODIFIERS: tuple[Option, ...] = (naming.MAP,)
-
-
-def load(location: str, modifiers: Mapping[str, str]) -> Runs:
-    """`load_wandb_dir` for the command line."""
-    return load_wandb_dir(location, naming.parse(modifiers.get(naming.MAP.key)))
-
-
-def report_folder(location: str) -> Path:
-    """NAME_report beside the folder."""
-    return folder_beside(location)
 
 
 def load_wandb_dir(folder: str | Path, names: Mapping[str, str] | None = None) -> Runs:
@@ -116,3 +103,8 @@ def _update(plain: dict[str, Any], record: Any) -> None:
         inner[last] = _value(item.value_json)
     for item in record.remove:
         plain.pop(item.key, None)
+
+
+READER = Reader(
+    Option("wandb-dir", "FOLDER", "instead: W&B's offline runs below a folder"), load_wandb_dir, {"names": naming.MAP}
+)

@@ -17,14 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from analysis.readers import naming, tidy, wandb_runs
-from analysis.readers.reader import Option
+from analysis.readers.reader import Option, Reader
 from analysis.readers.wandb_runs import WandbRun
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
-
-OPTION = Option("wandb", "ENTITY/PROJECT", "instead: a W&B project, online")
-FILTER = Option("filter", "JSON", 'filter of W&B runs, in the syntax of its Api: \'{"tags": "a"}\'')
-MODIFIERS: tuple[Option, ...] = (naming.MAP, FILTER)
 
 _T = TypeVar("_T")
 
@@ -40,21 +36,10 @@ _WINDOW = 100_000
 """Steps per request: the client pages through all steps, logged or not."""
 
 
-def load(location: str, modifiers: Mapping[str, str]) -> Runs:
-    """`load_wandb` for the command line."""
-    names = naming.parse(modifiers.get(naming.MAP.key))
-    return load_wandb(location, _parse_filter(modifiers.get(FILTER.key)), names)
-
-
-def report_folder(location: str) -> Path:
-    """PROJECT_report in the working directory."""
-    return Path(f"{location.rpartition('/')[2]}_report")
-
-
-def _parse_filter(text: str | None) -> dict[str, Any]:
+def _parse_filter(text: str) -> dict[str, Any]:
     example = 'write it as in --filter \'{"tags": "tiny"}\''
     try:
-        filters = json.loads(text or "{}")
+        filters = json.loads(text)
     except ValueError as error:
         raise UserError(f"--filter {text}: not JSON ({error}); {example}") from None
     if not isinstance(filters, dict):
@@ -188,3 +173,16 @@ def _explained(error: Exception) -> str:
     if kind == "AuthenticationError" and not re.search(r"returned error 5\d\d", text):
         return f"the key is not accepted ({text[:160]}); run `wandb login --relogin`"
     return f"{kind}: {text[:200]}"
+
+
+READER = Reader(
+    Option("wandb", "ENTITY/PROJECT", "instead: a W&B project, online"),
+    load_wandb,
+    {
+        "names": naming.MAP,
+        "filters": Option(
+            "filter", "JSON", 'filter of W&B runs, in the syntax of its Api: \'{"tags": "a"}\'', parse=_parse_filter
+        ),
+    },
+    lambda location: Path(f"{location.rpartition('/')[2]}_report"),
+)

@@ -129,12 +129,8 @@ def run(job: EncodingJob, folder: Path, workers: int, progress: Progress | None 
         aside.mkdir(parents=True, exist_ok=True)
         if not (aside / _META).exists():
             if (aside / _JOURNAL).exists():
-                _same(
-                    aside,
-                    digest,
-                    f"is a partial result of another job; delete it (`rm -r {aside}`) to begin anew",
-                    _JOURNAL,
-                )
+                problem = f"is a partial result of another job; delete it (`rm -r {aside}`) to begin anew"
+                _same(aside, digest, problem, _JOURNAL)
             try:
                 _write(job, aside, digest, workers, progress)
             except OSError as error:

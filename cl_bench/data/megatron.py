@@ -88,9 +88,7 @@ def read_index(prefix: Path) -> Index:
         raise ConfigError(f"{idx}: token type code {code}; supported: {', '.join(map(str, _DTYPES))}")
     expected = _HEADER.size + 12 * sequences + 8 * documents
     if size != expected:
-        raise ConfigError(
-            f"{idx}: {size} bytes instead of the {expected} that its header implies; it is cut short or damaged"
-        )
+        raise ConfigError(f"{idx}: {size} bytes instead of the {expected} of its header; it is cut short or damaged")
     if sequences == 0 or documents < 2:
         raise ConfigError(f"{idx}: holds no documents")
     offsets = np.memmap(idx, "<i8", mode="r", offset=_HEADER.size + 4 * sequences, shape=sequences)

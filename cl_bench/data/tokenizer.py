@@ -91,7 +91,8 @@ class GPT2:
         if unmerged:
             raise ConfigError(
                 f"data.merges_file = {merges_file}: no line makes {unmerged[0]!r}, one of {len(unmerged):,} such "
-                f"tokens of data.vocab_file = {vocab_file}; it is cut short, or the two files belong to different encodings"
+                f"tokens of data.vocab_file = {vocab_file}; it is cut short, or the two files belong to different "
+                "encodings"
             )
         self.vocab_size = max(vocab.values()) + 1
         self.eot: int | None = special[EOT]

@@ -12,17 +12,7 @@ from cl_bench.runs.paths import RunDir, write_atomic
 
 METRICS = {"wikitext103": "word_ppl", "lambada": "accuracy"}
 """Task -> the metric that is compared."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """Settings that two comparable results share."""
-
-    data_sha256: str | None = None
-    window: int | None = None
-    stride: int | None = None
-    strict: bool | None = None
-    tokenizer: str | None = None
+_MEASUREMENT = ("data_sha256", "window", "stride", "strict", "tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,24 +23,21 @@ class Result:
     step: int
     value: float
     """The task's metric."""
-    measurement: Measurement
+    measurement: tuple[Any, ...]
+    """Data, window, stride, strictness and tokenizer: equal for comparable results."""
 
 
 def read(run: RunDir) -> list[Result]:
-    """The results of METRICS' tasks, in the file's order: the newest of a task last; none without a file.
-
-    Raises UserError for a damaged file.
-    """
-    return [_result(run, task, entry) for task, of_task in entries(run).items() if task in METRICS for entry in of_task]
-
-
-def add(run: RunDir, task: str, entry: dict[str, Any]) -> None:
-    """Append a result, replacing an earlier one of the same step and measurement. Raises UserError."""
-    with lock.alone(run.zeroshot_lock):
-        existing = entries(run)
-        new = (entry.get("step"), _measurement(entry))
-        others = [e for e in existing.get(task, []) if (e.get("step"), _measurement(e)) != new]
-        write_atomic(run.zeroshot, json.dumps(existing | {task: [*others, entry]}, indent=1))
+    """The results of METRICS' tasks in the file's order, the newest last. Raises UserError for a damaged file."""
+    try:
+        return [
+            Result(task, int(entry["step"]), float(entry[METRICS[task]]), _measurement(entry))
+            for task, of_task in entries(run).items()
+            if task in METRICS
+            for entry in of_task
+        ]
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise _damaged(run) from None
 
 
 def entries(run: RunDir) -> dict[str, list[dict[str, Any]]]:
@@ -66,15 +53,17 @@ def entries(run: RunDir) -> dict[str, list[dict[str, Any]]]:
     raise _damaged(run)
 
 
-def _result(run: RunDir, task: str, entry: dict[str, Any]) -> Result:
-    try:
-        return Result(task, int(entry["step"]), float(entry[METRICS[task]]), _measurement(entry))
-    except (ValueError, TypeError, KeyError, OverflowError):
-        raise _damaged(run) from None
+def add(run: RunDir, task: str, entry: dict[str, Any]) -> None:
+    """Append a result, replacing an earlier one of the same step and measurement. Raises UserError."""
+    with lock.alone(run.zeroshot_lock):
+        existing = entries(run)
+        new = (entry.get("step"), _measurement(entry))
+        others = [e for e in existing.get(task, []) if (e.get("step"), _measurement(e)) != new]
+        write_atomic(run.zeroshot, json.dumps(existing | {task: [*others, entry]}, indent=1))
 
 
-def _measurement(entry: dict[str, Any]) -> Measurement:
-    return Measurement(**{f.name: entry.get(f.name) for f in dataclasses.fields(Measurement)})
+def _measurement(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(entry.get(key) for key in _MEASUREMENT)
 
 
 def _damaged(run: RunDir) -> UserError:
