@@ -14,7 +14,7 @@ import numpy as np
 
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
-from cl_bench.data import chunking, encode, text
+from cl_bench.data import bin_files, chunking, encode, text
 from cl_bench.data.text import Document, Progress, TextCorpus
 from cl_bench.runs import paths
 
@@ -52,7 +52,7 @@ def prepare(corpus: TextCorpus, outputs: str | Path, progress: Progress | None =
             "train": {"tokens": corpus.n_train, "documents": [d.name for d in corpus.train]},
             "validation": {"tokens": corpus.n_validation, "documents": [d.name for d in corpus.validation]},
         }
-        paths.write_atomic(aside / "meta.json", json.dumps(meta, indent=1))
+        paths.write_atomic(aside / bin_files.META, json.dumps(meta, indent=1))
         aside.chmod(0o755)
         with contextlib.suppress(OSError):  # the folder exists: another process was first, with the same bytes
             if folder.exists() and not _is_whole(folder):  # or its files are missing or cut short
@@ -60,7 +60,7 @@ def prepare(corpus: TextCorpus, outputs: str | Path, progress: Progress | None =
             aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if not (folder / "meta.json").exists():
+    if not (folder / bin_files.META).exists():
         raise ConfigError(
             f"{folder}: cannot be written; is the disk full or {folder} left over? delete it and try again"
         )
@@ -80,10 +80,10 @@ def _encode(corpus: TextCorpus, folder: Path, progress: Progress | None) -> Path
 def _is_whole(folder: Path) -> bool:
     """Whether a prepared folder holds as many tokens as its meta.json states."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = bin_files.read_meta(folder)
         itemsize = np.dtype(meta["dtype"]).itemsize
         return all((folder / f"{p}.bin").stat().st_size == meta[p]["tokens"] * itemsize for p in chunking.PARTS)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ConfigError, OSError, KeyError, TypeError):
         return False
 
 

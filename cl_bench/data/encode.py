@@ -30,6 +30,7 @@ import numpy as np
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.data import chunking, tokenizer
+from cl_bench.data.bin_files import META
 from cl_bench.data.chunking import PARTS, Encoded, Part, Stretch
 from cl_bench.data.text import Progress, Split
 from cl_bench.errors import UserError
@@ -39,7 +40,6 @@ PIECE_BYTES = 1 << 22
 _SYNC_S = 2.0
 """Time between entries of the journal: the work that a kill can cost."""
 _JOURNAL = "journal.json"
-_META = "meta.json"
 _WATCH_S = 1.0
 
 
@@ -123,11 +123,11 @@ def run(job: EncodingJob, folder: Path, workers: int, progress: Progress | None 
     with lock.alone(folder.with_name(f".{folder.name}.lock")):
         digest = job.digest()
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            if not (folder / _META).is_file():
+            if not (folder / META).is_file():
                 raise ConfigError(f"{folder}: exists, and holds no tokens; choose another folder")
             return _same(folder, digest, "holds other tokens; delete it, or choose another folder")
         aside.mkdir(parents=True, exist_ok=True)
-        if not (aside / _META).exists():
+        if not (aside / META).exists():
             if (aside / _JOURNAL).exists():
                 problem = f"is a partial result of another job; delete it (`rm -r {aside}`) to begin anew"
                 _same(aside, digest, problem, _JOURNAL)
@@ -146,7 +146,7 @@ def run(job: EncodingJob, folder: Path, workers: int, progress: Progress | None 
         return meta
 
 
-def _same(folder: Path, digest: str, problem: str, file: str = _META) -> dict[str, Any]:
+def _same(folder: Path, digest: str, problem: str, file: str = META) -> dict[str, Any]:
     """A folder's meta.json or journal. Raises ConfigError if it is of another job."""
     with contextlib.suppress(OSError, ValueError):
         content: dict[str, Any] = json.loads((folder / file).read_text())
@@ -204,7 +204,7 @@ def _write(job: EncodingJob, aside: Path, digest: str, workers: int, progress: P
             )
     encoding = tokenizer.from_config(job.config)
     meta = {"vocab_size": encoding.vocab_size, "dtype": rules.dtype, "tokenizer": encoding.name, "eot": encoding.eot}
-    paths.write_atomic(aside / _META, json.dumps({**meta, **counts, "job": digest}, indent=1))
+    paths.write_atomic(aside / META, json.dumps({**meta, **counts, "job": digest}, indent=1))
 
 
 def _sync(files: Mapping[Part, IO[bytes]], aside: Path, state: _Journal) -> None:

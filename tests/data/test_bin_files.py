@@ -143,7 +143,7 @@ def test_wrong_shards_are_named(tmp_path: Path) -> None:
 def test_a_shard_is_not_trained_on_and_held_out(tmp_path: Path) -> None:
     shard(tmp_path / "medieval_train.bin", np.arange(50))
     shard(tmp_path / "medieval_val.bin", np.arange(50))
-    with pytest.raises(ConfigError, match=r"medieval_train\.bin: named as training and as validation data; rename it"):
+    with pytest.raises(ConfigError, match=r"medieval_train\.bin: matches both training and validation data; rename it"):
         sources.inspect(DataConfig(source="llmc", path=str(tmp_path)))
 
 

@@ -166,11 +166,11 @@ def test_what_is_there_of_something_else_is_left_alone(texts: Path, gpt2_files: 
     with pytest.raises(ConfigError, match="out: holds other tokens; delete it, or choose another folder"):
         encode.run(job_of(texts, gpt2_files, validation_fraction=0.2), tmp_path / "out", workers=1)
     (tmp_path / "mine.txt").write_text("not to be deleted")
-    with pytest.raises(ConfigError, match=r"mine\.txt: is there already, and holds no tokens; choose another folder"):
+    with pytest.raises(ConfigError, match=r"mine\.txt: exists, and holds no tokens; choose another folder"):
         encode.run(job_of(texts, gpt2_files), tmp_path / "mine.txt", workers=1)
     (tmp_path / ".new.part").mkdir()
     (tmp_path / ".new.part" / "journal.json").write_text('{"job": "another"}')
-    with pytest.raises(ConfigError, match=r"is half of something else; delete it \(`rm -r "):
+    with pytest.raises(ConfigError, match=r"is a partial result of another job; delete it \(`rm -r "):
         encode.run(job_of(texts, gpt2_files), tmp_path / "new", workers=1)
 
 

@@ -149,7 +149,7 @@ def test_wrong_files_are_named_before_training(tmp_path: Path) -> None:
     refused(r"d\.bin: cannot be read \(No such file")
     with Path(f"{prefix}.bin").open("ab") as file:
         file.write(b"\x00\x00")
-    refused(r"d\.idx: its last sequence ends at byte \d+, but d\.bin holds \d+; the two are not of one")
+    refused(r"d\.idx: its last sequence ends at byte \d+, but d\.bin holds \d+; the two belong to different datasets")
     damage(prefix, ".idx", 0, b"TNTIDX\x00\x00\x00")
     refused(r"d\.idx: not the index of a Megatron dataset")
     damage(prefix, ".idx", 9, struct.pack("<Q", 2))

@@ -42,7 +42,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"token_budget": -5}, "run 'b': token_budget is '-5'; it must be"),
     ({"token_budget": "lots"}, "run 'b': token_budget is 'lots'; it must be"),
     ({"max_seqlen": -1}, "run 'b': max_seqlen is '-1'; it must be"),
-    ({"curriculum": " "}, "run 'b': curriculum is empty; name it, 'baseline' for the runs without"),
+    ({"curriculum": " "}, "run 'b': curriculum is empty; name it, 'baseline' for runs without one"),
 ]
 
 
