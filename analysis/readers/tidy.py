@@ -55,8 +55,6 @@ def tidy(
     evals: pd.DataFrame,
     train: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
-    *,
-    question: str = "",
 ) -> Runs:
     """Runs in the tidy schema.
 
@@ -70,7 +68,7 @@ def tidy(
     if evals.empty:
         raise NoRunsError(f"{folder}: no run has an evaluation; give at least one row with a val_loss")
     runs, notes = _facts(facts), [printable(note) for note in notes]
-    runs, evals, train = _printable_ids(runs, evals, train)
+    runs, evals, train = _printable_ids(runs, evals, pd.DataFrame() if train is None else train)
     train = _train(train, runs)
     evals = _evals(evals)
     for column in ("token_budget", "max_seqlen"):
@@ -83,7 +81,7 @@ def tidy(
         train, evals = (f[f["run_id"].isin(runs["run_id"])].reset_index(drop=True) for f in (train, evals))
     return Runs(
         printable(name),
-        question,
+        "",
         folder,
         runs[list(RUN_COLUMNS)].reset_index(drop=True),
         train,
@@ -112,21 +110,13 @@ def state(word: object) -> State:
     return states[upper]
 
 
-def _printable_ids(
-    runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame | None
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
-    """The frames with printable run_ids. Raises UserError if two run_ids become equal."""
-    names = {run_id: printable(run_id) for run_id in runs["run_id"].astype(str)}
+def _printable_ids(*frames: pd.DataFrame) -> list[pd.DataFrame]:
+    """The frames, of which the first has all run_ids, with printable ones. Raises UserError if two become equal."""
+    names = {run_id: printable(run_id) for run_id in frames[0]["run_id"].astype(str)}
     changed = {run_id: name for run_id, name in names.items() if name != run_id}
-    if not changed:
-        return runs, evals, train
-    if len(set(names.values())) < len(names):
+    if changed and len(set(names.values())) < len(names):
         raise UserError(f"run '{next(iter(changed.values()))}': another differs in control characters only; rename one")
-
-    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame if frame.empty else frame.assign(run_id=frame["run_id"].replace(changed))
-
-    return renamed(runs), renamed(evals), None if train is None else renamed(train)
+    return [f if f.empty or not changed else f.assign(run_id=f["run_id"].replace(changed)) for f in frames]
 
 
 def _facts(facts: pd.DataFrame) -> pd.DataFrame:
@@ -210,9 +200,9 @@ def _evals(evals: pd.DataFrame) -> pd.DataFrame:
     return frame[["run_id", *records.EVAL_COLUMNS]].astype(records.EVAL_COLUMNS)
 
 
-def _train(train: pd.DataFrame | None, runs: pd.DataFrame) -> pd.DataFrame:
+def _train(train: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Training rows with all columns; a missing loss ratio is computed."""
-    if train is None or train.empty:
+    if train.empty:
         return empty("train")
     frame = train.reset_index(drop=True)
     by_run = frame.groupby("run_id", sort=False)

@@ -55,7 +55,7 @@ class AssumedData:
         return 256 if in_bytes else self.config.vocab_size or _GPT2_VOCABULARY
 
     def in_words(self) -> str:
-        """The missing source."""
+        """A note in place of source and sizes."""
         return f"data={self.config.source} is not given (data.path): planned without it, its length and ids unchecked"
 
 
