@@ -1,4 +1,4 @@
-"""A report's figures and tables for print: vector files a column wide, LaTeX and Markdown."""
+"""A report's figures and tables for print: vector files one column wide, LaTeX and Markdown."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from analysis import figures
 from analysis.figures import Figure, Width
-from analysis.page import cost_tables, document
+from analysis.page import cost, document
 from analysis.page import tables as page_tables
-from analysis.page.document import ReportData
+from analysis.page.data import ReportData
 from analysis.report import Answer, page_data
 from analysis.tables import Table
 from cl_bench.errors import UserError
@@ -27,7 +27,7 @@ _PAGE_STYLE = "<style>@page { margin: 0 } #kaleido-image { display: block }</sty
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What was written into `folder`."""
+    """Names of the files written into `folder`, without their endings."""
 
     folder: Path
     figures: list[str]
@@ -37,20 +37,20 @@ class Published:
 def write(answer: Answer, into: str | Path, form: Format = "pdf", width: Width = "one") -> Published:
     """Write every figure of a report and its tables by cell into a folder.
 
-    Raises UserError, tables written, where figures cannot be drawn.
+    Raises UserError, after writing the tables, if figures cannot be drawn.
     """
     folder, written = Path(into), tables(answer)
     for name, table in written.items():
         write_atomic(folder / f"{name}.tex", table.latex(f"tab:{name}"))
         write_atomic(folder / f"{name}.md", table.markdown())
-    drawn = draw(static(page_data(answer), width), form)
-    for name, content in drawn.items():
+    files = draw(static(page_data(answer), width), form)
+    for name, content in files.items():
         write_atomic(folder / f"{name}.{form}", content)
-    return Published(folder, list(drawn), list(written))
+    return Published(folder, list(files), list(written))
 
 
 def tables(answer: Answer) -> dict[str, Table]:
-    """The page's tables that have a row for each cell, by name."""
+    """The page's tables with one row per cell, by name."""
     cells = answer.verdict["cells"]
     return {
         "savings": page_tables.cells_table(cells),
@@ -59,29 +59,29 @@ def tables(answer: Answer) -> dict[str, Table]:
         "stability": page_tables.stability_table(answer.stability),
         "frontier": page_tables.frontier_table(answer.frontier, "lr"),
         "correlation": page_tables.correlation_table(answer.correlation),
-        "cost": cost_tables.cost_cells_table(answer.cost),
+        "cost": cost.cost_cells_table(answer.cost),
     }
 
 
 def static(report: ReportData, width: Width = "one") -> dict[str, Figure]:
-    """Every figure of the page as it is printed, by file name; curves over tokens and, `_time`, over training time.
+    """Every figure of the page for print, by file name; curves over tokens and, as NAME_time, over training time.
 
-    One that shows no value, as maps of curves without training steps, is left out.
+    Figures without any value, such as maps of curves without training steps, are left out.
     """
-    found: dict[str, Figure] = {}
+    papers: dict[str, Figure] = {}
     for place, figure in document.all_figures(report).items():
         name = _file_name(place, report)
-        while name in found:  # two curricula whose names differ in what a file's name cannot hold
+        while name in papers:  # two curricula whose names differ in characters that a file's name cannot hold
             name += "_"
         for suffix, form in (("", figure), ("_time", figures.over_time(figure))):
             paper = figures.printed(form, width) if form is not None else None
             if paper and any(x is not None for trace in paper["data"] for x in trace["x"]):
-                found[name + suffix] = paper
-    return found
+                papers[name + suffix] = paper
+    return papers
 
 
 def _file_name(place: str, report: ReportData) -> str:
-    """A figure's place in the page as a file's name; maps are named by their curriculum instead of by number."""
+    """File name for a figure's place in the page; maps are named by curriculum instead of number."""
     kind, _, number = place.partition("-")
     if kind == "stability" and number.isdigit():
         methods = list(figures.stability_maps(report.stability))
@@ -92,10 +92,10 @@ def _file_name(place: str, report: ReportData) -> str:
 def draw(printed: Mapping[str, Figure], form: Format) -> dict[str, bytes]:
     """Vector files of figures by name, drawn in one headless Chromium without a network.
 
-    Raises UserError where kaleido or a browser is missing.
+    Raises UserError if kaleido or a browser is missing.
     """
     try:
-        import kaleido  # an extra: only who prints needs it
+        import kaleido  # an extra that only printing needs
         from kaleido import errors
     except ImportError:
         raise UserError(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.cost import hours, tuning
 from analysis.page import document
+from analysis.page.data import ReportData
 from analysis.readers.source import Source, of_folder
 from analysis.schema import Runs
 from analysis.stats.boundary import frontiers
@@ -100,12 +101,10 @@ def analyse(
     return Answer(runs, saved, targets, stable, edges, correlated, words, spent)
 
 
-def page_data(
-    answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None
-) -> document.ReportData:
+def page_data(answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None) -> ReportData:
     """What the page shows of an answer; `command` makes it again, `generated` is when, ISO 8601."""
     runs = answer.runs
-    return document.ReportData(
+    return ReportData(
         title=runs.name,
         question=runs.question,
         command=command,

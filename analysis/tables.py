@@ -1,4 +1,4 @@
-"""A table as a value, and what it looks like on the page, in LaTeX and in Markdown."""
+"""A table as a value, rendered as HTML, LaTeX or Markdown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import dataclasses
 import re
 import textwrap
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
+
+from analysis.page import html
 
 
 class Column(NamedTuple):
@@ -20,16 +21,16 @@ class Column(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table whose cells are text already: every form of it shows the same. `str()` is HTML, as in the page."""
+    """A table whose cells are formatted text, the same in every form. `str()` is HTML, as in the page."""
 
     caption: str
     columns: Sequence[Column]
     empty: str
-    """What is said where there is no row."""
+    """Shown instead of a table without rows."""
 
     @property
     def shown(self) -> list[Column]:
-        """The columns; none where there is no row."""
+        """The columns; empty if the table has no rows."""
         return [c for c in self.columns if c.cells]
 
     @property
@@ -41,29 +42,16 @@ class Table:
         return self.html()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: no style sheet of the page keeps its numbers whole."""
+        """HTML for a notebook, which has no style sheet of the page to keep numbers on one line."""
         style = "<style>.cl-bench td { white-space: nowrap } .cl-bench { overflow-x: auto }</style>"
         return f'{style}<div class="cl-bench">{self.html()}</div>'
 
     def html(self) -> str:
         """An HTML table inside a region that scrolls sideways by itself."""
-        columns = self.shown
-        if not columns:
-            return f'<p class="nothing">{escape(self.empty)}</p>'
-        css = [' class="n"' if c.number else "" for c in columns]
-        head = "".join(f'<th scope="col"{k}>{escape(c.head)}</th>' for c, k in zip(columns, css, strict=True))
-        rows = "".join(
-            "<tr>" + "".join(f"<td{k}>{escape(text)}</td>" for text, k in zip(row, css, strict=True)) + "</tr>\n"
-            for row in self.rows
-        )
-        caption = escape(self.caption)
-        return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table>'
-            f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-        )
+        return html.macro("table", self)
 
     def latex(self, label: str = "") -> str:
-        """A floating LaTeX table in booktabs' rules; long notes stand below it by letters.
+        """A floating LaTeX table with booktabs rules; long notes go below it, referenced by letters.
 
         One too wide for a column spans both; one too wide for the page is shrunk to it.
         """
@@ -110,9 +98,9 @@ class Table:
 
 
 _COLUMN_CHARACTERS = 56
-"""What 3.3 inches hold in footnotesize, the space between two columns counted as two."""
+"""Fit into 3.3 inches in footnotesize; the space between two columns counts as two."""
 _PAGE_CHARACTERS = 117
-"""What 6.9 inches hold."""
+"""Fit into 6.9 inches."""
 _LONG_NOTE = 24
 
 _LATEX = {
@@ -165,7 +153,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _broken(column: Column) -> list[str]:
-    """A head in lines that are no longer than the cells below, as far as words can be kept whole."""
+    """A head split into lines no longer than the cells below, without splitting words."""
     widest = max(map(len, (*column.cells, *column.head.split())))
     return textwrap.wrap(column.head, max(1, widest), break_long_words=False)
 
@@ -177,13 +165,13 @@ def _stacked(heads: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
 
 
 def _lettered(columns: Sequence[Column]) -> tuple[list[Column], dict[str, str]]:
-    """Columns whose long notes gave way to letters, and the notes by letter: print has no room for sentences."""
+    """Columns with letters instead of long notes, and the notes by letter: print has no room for sentences."""
     notes: dict[str, str] = {}
     out = []
     for column in columns:
         if column.head == "note" and max(map(len, column.cells)) > _LONG_NOTE:
-            different = [n for n in dict.fromkeys(column.cells) if n]
-            marks = {note: _letter(i) for i, note in enumerate(different)}
+            distinct = [n for n in dict.fromkeys(column.cells) if n]
+            marks = {note: _letter(i) for i, note in enumerate(distinct)}
             notes |= {mark: note for note, mark in marks.items()}
             column = column._replace(cells=[marks.get(n, "") for n in column.cells])
         out.append(column)
@@ -191,6 +179,6 @@ def _lettered(columns: Sequence[Column]) -> tuple[list[Column], dict[str, str]]:
 
 
 def _letter(index: int) -> str:
-    """a, b, … z, aa, ab, …"""
+    """Name of a note: a, b, … z, aa, ab and so on."""
     more, last = divmod(index, 26)
     return (_letter(more - 1) if more else "") + chr(ord("a") + last)

@@ -15,8 +15,8 @@ from playwright.sync_api import sync_playwright
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.page.document import render
+from tests.analysis.page.test_page import LAUNCH_ARGS
 from tests.analysis.synthetic import make_report
-from tests.analysis.test_page import LAUNCH_ARGS
 
 _TIMES = 5
 

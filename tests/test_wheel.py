@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 def shipped(folder: Path) -> set[str]:
     """Names of the files that the page and the notebooks are made of."""
-    return {path.name for path in folder.iterdir() if path.suffix in (".html", ".css", ".js", ".ipynb")}
+    return {path.name for path in folder.iterdir() if path.suffix in (".jinja", ".css", ".js", ".ipynb")}
 
 
 @pytest.mark.train

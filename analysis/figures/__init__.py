@@ -5,8 +5,8 @@ to plotly.js. Encoding, the same everywhere: hue = curriculum (grey = baseline),
 learning rate, a final × = diverged.
 
 Curve traces carry ``customdata`` rows of :data:`POINT_COLUMNS`, so that the horizontal axis can be switched between
-tokens and time, and a point can be named in a hover, without a second copy of the data. :func:`printed` makes of any of
-these dicts what a paper's column holds.
+tokens and time, and a hover can name a point, without a second copy of the data. :func:`printed` turns any of these
+dicts into a figure for one column of a paper.
 """
 
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
@@ -15,12 +15,12 @@ from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
 from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
 from analysis.figures.printed import INCHES, Width, over_time, printed
+from analysis.figures.probes import probe_curves, search_path
 from analysis.figures.style import (
     BASELINE_GREY,
     Figure,
     TimeUnit,
-    format_lr,
-    format_ppl,
+    left_out,
     run_styles,
     time_unit,
 )
@@ -37,15 +37,16 @@ __all__ = [
     "Figure",
     "TimeUnit",
     "Width",
-    "format_lr",
-    "format_ppl",
     "hours_spent",
+    "left_out",
     "length_schedule",
     "over_time",
     "printed",
+    "probe_curves",
     "run_styles",
     "saving_over_targets",
     "savings_intervals",
+    "search_path",
     "stability_frontier",
     "stability_maps",
     "thin_minmax",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +17,8 @@ from analysis.figures.style import (
     TimeUnit,
     Trace,
     empty_figure,
+    markup,
+    perplexity_axis,
     run_styles,
     styled_axis,
     styled_layout,
@@ -57,17 +58,16 @@ def validation_curves(
 
     ``runs`` as in :func:`run_styles`, with token_budget; ``evals`` has run_id, step, consumed_tokens, train_seconds
     (s), val_ppl; ``train`` (run_id, step, seqlen in tokens) only supplies the length shown in a hover. The first view
-    is that of :func:`perplexity_view`; ``layout.meta.left_out`` says what is outside it.
+    is that of :func:`perplexity_view`; ``layout.meta.left_out`` describes what is outside it.
     """
-    points = evals.assign(seqlen=_length_at(evals, train))
+    points = evals.assign(seqlen=length_at(evals, train))
     styles = run_styles(runs)
-    figure = _curves(styles, points, "val_ppl", "ppl %{y:.3r}", axis, unit, max_points)
+    figure = curves(styles, points, "val_ppl", "ppl %{y:.3r}", axis, unit, max_points)
     if not figure["data"]:
         return empty_figure("no evaluation yet")
     low, high, left_out = perplexity_view(runs, evals, target_ppl)
-    shown = [math.log10(low), math.log10(high)]
     layout = figure["layout"]
-    layout["yaxis"] = styled_axis("validation perplexity", type="log", range=shown, tickformat=".3~r", nticks=9)
+    layout["yaxis"] = perplexity_axis("validation perplexity", low, high)
     layout["meta"]["left_out"] = left_out
     if target_ppl is not None:
         layout["shapes"] = [target_line(target_ppl)]
@@ -87,19 +87,19 @@ def training_curves(
     """A training metric of every run, thinned with :func:`thin_minmax` so that spikes stay.
 
     ``train`` has run_id, step, consumed_tokens, train_seconds (s), seqlen (tokens) and the metric (loss in nats/token).
-    ``layout.meta.left_out`` says what is outside the first view.
+    ``layout.meta.left_out`` describes what is outside the first view.
     """
     linear = metric in ("loss", "loss_ratio")
     styles = run_styles(runs)
     hover_value = f"{metric.replace('_', ' ')} %{{y:{'.4f' if linear else '.3g'}}}"
     train = thinned_runs(train, metric, max_points)
-    figure = _curves(styles, train, metric, hover_value, axis, unit, max_points)
+    figure = curves(styles, train, metric, hover_value, axis, unit, max_points)
     if not figure["data"]:
         return empty_figure("no training step yet")
     low, high, left_out = metric_view(runs, train, metric)
     linear = linear or low <= 0
-    shown = [low, high] if linear else [math.log10(low), math.log10(high)]
-    figure["layout"]["yaxis"] = styled_axis(_METRIC_WORDS[metric], type="linear" if linear else "log", range=shown)
+    ends = [low, high] if linear else [math.log10(low), math.log10(high)]
+    figure["layout"]["yaxis"] = styled_axis(_METRIC_WORDS[metric], type="linear" if linear else "log", range=ends)
     figure["layout"]["meta"]["left_out"] = left_out
     name_lines(figure, styles, low, high)
     return figure
@@ -110,14 +110,14 @@ def length_schedule(
 ) -> Figure:
     """Sequence length (tokens) over consumed tokens or training time; runs with the same schedule share one line.
 
-    ``train`` has run_id, step, consumed_tokens, train_seconds (s), seqlen. Only the steps where the length changes are
-    kept, which loses nothing: between them the line is flat.
+    ``train`` has run_id, step, consumed_tokens, train_seconds (s), seqlen. Only the steps at which the length changes
+    are kept, which loses nothing: between them the line is flat.
     """
     if train.empty:
         return empty_figure("no training step yet")
     if not train["seqlen"].max() > 0:
         return empty_figure("the sequence lengths are not known")
-    # Neither learning rate nor seed moves the schedule, so they leave the line's name and weight.
+    # Neither learning rate nor seed changes the schedule: the line's name and weight leave them out.
     styles = run_styles(runs.assign(lr=runs["lr"].iloc[0], seed=0))
     same = runs[["curriculum", "variant", "model", "global_batch_size", "max_seqlen", "token_budget"]].astype(str)
     schedule_of = dict(zip(runs["run_id"], same.itertuples(index=False, name=None), strict=True))
@@ -128,7 +128,7 @@ def length_schedule(
         # An interrupted run knows only a part of its schedule: the longest recording stands for all.
         if key not in longest or changes["step"].iloc[-1] > longest[key]["step"].iloc[-1]:
             longest[key] = changes.assign(run_id=run_id)
-    figure = _curves(styles, pd.concat(longest.values()), "seqlen", "", axis, unit, max_points=10**9)
+    figure = curves(styles, pd.concat(longest.values()), "seqlen", "", axis, unit, max_points=10**9)
     for trace in figure["data"]:
         trace["line"] |= {"shape": "hv", "width": 1.8}
         trace["mode"] = "lines"
@@ -148,23 +148,23 @@ def _length_changes(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[np.flatnonzero(changed)]
 
 
-def _length_at(evals: pd.DataFrame, train: pd.DataFrame | None) -> npt.NDArray[np.float64]:
-    """Training sequence length in force at each evaluation (NaN where unknown)."""
+def length_at(evals: pd.DataFrame, train: pd.DataFrame | None) -> npt.NDArray[np.float64]:
+    """Training sequence length at each evaluation; NaN if unknown."""
     lengths = np.full(len(evals), np.nan)
     if train is None or train.empty or evals.empty:
         return lengths
-    of_run = dict(stretches(train))
-    trained, known = train["step"].to_numpy(), train["seqlen"].to_numpy(dtype=float)
+    stretch_of_run = dict(stretches(train))
+    train_steps, seqlens = train["step"].to_numpy(), train["seqlen"].to_numpy(dtype=float)
     steps = evals["step"].to_numpy()
     for run_id, rows in stretches(evals):
-        if run_id in of_run:
-            own = of_run[run_id]
-            at = np.searchsorted(trained[own], steps[rows], side="right") - 1
-            lengths[rows] = known[own][np.maximum(at, 0)]
+        if run_id in stretch_of_run:
+            own = stretch_of_run[run_id]
+            at = np.searchsorted(train_steps[own], steps[rows], side="right") - 1
+            lengths[rows] = seqlens[own][np.maximum(at, 0)]
     return lengths
 
 
-def _curves(
+def curves(
     styles: pd.DataFrame,
     points: pd.DataFrame,
     value: str,
@@ -173,7 +173,11 @@ def _curves(
     unit: TimeUnit | None,
     max_points: int,
 ) -> Figure:
-    """One line per run with finite values of ``value``, baselines first so that curricula lie on top."""
+    """One line per run of ``styles`` with finite values of ``value``, baselines first so that curricula lie on top.
+
+    ``points`` has run_id, step, consumed_tokens, train_seconds (s), seqlen (tokens) and the value; ``hover_value`` is
+    the value's line in a hover.
+    """
     unit = unit or time_unit(float(points["train_seconds"].max()) if len(points) else math.nan)
     hover = (
         "<b>%{meta.label}</b><br>step %{customdata[0]:,}<br>%{customdata[1]:.4s} tokens, "
@@ -203,8 +207,7 @@ def _curve(run_id: str, style: pd.Series[Any], rows: pd.DataFrame, value: str, a
     tokens = integers(rows["consumed_tokens"])
     times = significant(rows["train_seconds"].to_numpy(dtype=float) / unit.seconds)
     points = zip(integers(rows["step"]), tokens, times, integers(rows["seqlen"]), strict=True)
-    # plotly reads a subset of HTML in names and hovers
-    label = escape(f"× {style['label']}" if style["diverged"] else str(style["label"]), quote=False)
+    label = markup(f"× {style['label']}" if style["diverged"] else style["label"])
     trace: Trace = {
         "type": "scatter",
         "mode": "lines",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,15 @@ from analysis.figures.style import (
     Figure,
     Trace,
     empty_figure,
-    format_lr,
+    legend_above,
+    markup,
     method_colors,
     styled_axis,
     styled_layout,
 )
 from analysis.schema import method_names
 from analysis.stats.boundary import edge_words, multiple_words, plain_rows, select
+from cl_bench.runs.identity import short_float
 
 _SYMBOLS = {"exact": "circle", "at_least": "triangle-up", "below": "triangle-down"}
 _MOST_LABELS = 12
@@ -44,11 +45,10 @@ _MOST_TICKS = 9
 def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = None) -> Figure:
     """Largest stable learning rate (log axis) of each curriculum at each batch size.
 
-    ``table`` is :func:`analysis.stats.boundary.frontiers`.
-    Full marks: did not diverge; hollow ones: and no loss ratio above
-    the threshold. A circle is the edge; a triangle upwards is "at least" (no larger one was tested, or one is
-    undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a cross. ``colors``
-    (method -> hue) keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.
+    ``table`` is :func:`analysis.stats.boundary.frontiers`. Full marks: did not diverge; hollow ones: and no loss ratio
+    above the threshold. A circle is the largest stable value; a triangle upwards means "at least" (no larger one was
+    tested, or one is undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a cross.
+    ``colors`` (method -> hue) keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.
     """
     rows = select(table)
     if rows.empty:
@@ -62,15 +62,15 @@ def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = N
     cells: list[list[Any]] = []
     label = len(methods) * len(batches) <= _MOST_LABELS
     for spikes in (False, True):
-        drawn = select(table, spikes=spikes)
+        judged = select(table, spikes=spikes)
         for method in methods:
-            own = plain_rows(drawn[np.array(method_names(drawn)) == method])
+            own = plain_rows(judged[np.array(method_names(judged)) == method])
             at = [batches.index(row["at"]) + offsets[method] + (0.07 if spikes else 0.0) for row in own]
             traces += _method(method, own, at, hues[method], spikes, label)
             cells += [_cell(method, row) for row in own]
     traces += [_legend_entry(method, hues[method]) for method in methods]
     rates = sorted({float(v) for text in rows["tested"] for v in str(text).split()})
-    ticks = {"tickvals": rates, "ticktext": [format_lr(r) for r in rates]} if len(rates) <= _MOST_TICKS else {}
+    ticks = {"tickvals": rates, "ticktext": [short_float(r) for r in rates]} if len(rates) <= _MOST_TICKS else {}
     view = [math.log10(rates[0] / 1.7), math.log10(rates[-1] * 1.7)]
     layout = styled_layout(
         360,
@@ -85,9 +85,7 @@ def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = N
         styled_axis("largest stable learning rate", type="log", range=view, **ticks),
         meta={"table": {"columns": ["curriculum", *_TABLE], "rows": cells}},
     )
-    layout["showlegend"] = True
-    layout["legend"] = {"orientation": "h", "xref": "container", "x": 0, "yref": "container", "y": 1, "yanchor": "top"}
-    layout["margin"] |= {"t": 48}
+    legend_above(layout, 48)
     return {"data": traces, "layout": layout}
 
 
@@ -100,34 +98,34 @@ def _offsets(count: int) -> Sequence[float]:
 def _method(
     method: str, rows: Sequence[Mapping[str, Any]], at: Sequence[float], color: str, spikes: bool, label: bool
 ) -> list[Trace]:
-    """One curriculum by one criterion: its marks, and the way to the smallest unstable learning rate."""
+    """One curriculum by one criterion: its marks, and lines to the smallest unstable learning rate."""
     x: list[float | None] = []
     y: list[float | None] = []
     for row, place in zip(rows, at, strict=True):
         if row["unstable_from"] is not None and row["largest_stable"] is not None:
             x += [place, place, None]
             y += [row["largest_stable"], row["unstable_from"], None]
-    known = [(row, place) for row, place in zip(rows, at, strict=True) if row["kind"] in _SYMBOLS]
-    name = escape(method, quote=False)
+    decided = [(row, place) for row, place in zip(rows, at, strict=True) if row["kind"] in _SYMBOLS]
+    name = markup(method)
     marks: Trace = {
         "type": "scatter",
         "mode": "markers+text" if label and not spikes else "markers",
         "name": name,
-        "x": [place for _, place in known],
-        "y": [row["largest_stable"] or row["unstable_from"] for row, _ in known],
+        "x": [place for _, place in decided],
+        "y": [row["largest_stable"] or row["unstable_from"] for row, _ in decided],
         "marker": {
-            "symbol": [_SYMBOLS[row["kind"]] + ("-open" if spikes else "") for row, _ in known],
+            "symbol": [_SYMBOLS[row["kind"]] + ("-open" if spikes else "") for row, _ in decided],
             "size": 9 if spikes else 12,
             "color": color,
             "line": {"width": 1.6, "color": color},
         },
-        "customdata": [_hover(method, row) for row, _ in known],
+        "customdata": [_hover(method, row) for row, _ in decided],
         "hovertemplate": "%{customdata}<extra></extra>",
         "legendgroup": name,
         "showlegend": False,
     }
     if label and not spikes:
-        marks["text"] = [multiple_words(row["multiple"], row["multiple_relation"]) for row, _ in known]
+        marks["text"] = [multiple_words(row["multiple"], row["multiple_relation"]) for row, _ in decided]
         marks["textposition"] = "top center"
         marks["textfont"] = {"size": 11}
     way: Trace = {
@@ -147,8 +145,8 @@ def _method(
 
 
 def _legend_entry(method: str, color: str) -> Trace:
-    """A mark of one shape for each hue, whatever shapes are drawn."""
-    name = escape(method, quote=False)
+    """A mark of one shape per hue, whatever shapes are drawn."""
+    name = markup(method)
     nowhere: Trace = {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "hoverinfo": "skip"}
     return {**nowhere, "name": name, "legendgroup": name, "showlegend": True, "marker": {"size": 11, "color": color}}
 
@@ -161,10 +159,10 @@ def _criterion(row: Mapping[str, Any]) -> str:
 def _hover(method: str, row: Mapping[str, Any]) -> str:
     times = multiple_words(row["multiple"], row["multiple_relation"])
     lines = [
-        f"<b>{escape(method, quote=False)}</b>, batch {int(row['at'])}",
+        f"<b>{markup(method)}</b>, batch {int(row['at'])}",
         f"{_criterion(row)}: {edge_words(row)}",
         *([f"{times} the baseline's"] if times else []),
-        f"tested {escape(row['tested'], quote=False)}",
+        f"tested {markup(row['tested'])}",
         f"{row['diverged']} of {row['runs']} runs diverged",
     ]
     return "<br>".join(lines)

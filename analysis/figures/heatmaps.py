@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.figures.style import INK, Figure, format_lr, styled_axis, styled_layout
+from analysis.figures.style import INK, Figure, styled_axis, styled_layout
 from analysis.schema import method_names
 from analysis.stats.boundary import proportion
+from cl_bench.runs.identity import short_float
 
 RATIO_SCALE_TOP = 2.0
-"""Loss ratios from here on have the full colour: one diverged run must not make all the others look alike."""
+"""Loss ratios from here up have the full colour, so that one diverged run does not make all others look alike."""
 
 _COUNTS = ("runs", "diverged", "finished", "diverged_low_pct", "diverged_high_pct")
 
@@ -20,9 +21,9 @@ _COUNTS = ("runs", "diverged", "finished", "diverged_low_pct", "diverged_high_pc
 def stability_maps(stability: pd.DataFrame) -> dict[str, Figure]:
     """One heat map per curriculum: batch size (rows) by learning rate (columns), all on one colour scale.
 
-    ``stability`` has one row a run: curriculum, variant, global_batch_size (sequences), lr, state, diverged,
+    ``stability`` has one row per run: curriculum, variant, global_batch_size (sequences), lr, state, diverged,
     max_loss_ratio (the largest training loss over the smallest before it, 1 = never rose). A cell shows the worst of
-    its seeds; a diverged run adds an × with the count. The hover has the share of finished seeds that diverged, with
+    its seeds; a diverged run adds an × with the count. The hover shows the share of finished seeds that diverged, with
     its exact 95% interval.
     """
     if stability.empty:
@@ -47,7 +48,7 @@ def _stability_map(rows: pd.DataFrame, batches: Sequence[float], rates: Sequence
         words.append([_share_words(*counts) for counts in custom[-1]])
     heat = {
         "type": "heatmap",
-        "x": [format_lr(lr) for lr in rates],
+        "x": [short_float(lr) for lr in rates],
         "y": [str(int(b)) for b in batches],
         "z": z,
         "text": text,

@@ -1,29 +1,31 @@
-"""Savings with their intervals: one row a cell of the grid."""
+"""Savings with their intervals, one row per cell of the grid."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis.figures.style import (
-    BASELINE_GREY,
     Figure,
     Trace,
     empty_figure,
-    format_lr,
+    legend_above,
+    line_across,
+    markup,
     method_colors,
+    one_legend_entry_each,
+    place,
     styled_axis,
     styled_layout,
 )
 from analysis.schema import method_name
 
 LOWEST_SHOWN = -200.0
-"""Savings (%) below this are outside the first view: one cell's endless interval must not flatten all others."""
+"""Savings (%) below this are outside the first view, so that one cell's wide interval does not flatten all others."""
 
 
 class _Saving(NamedTuple):
@@ -36,7 +38,6 @@ class _Saving(NamedTuple):
 
 
 _SAVINGS = (_Saving("token_saving", "tokens", "circle", 0.14), _Saving("time_saving", "time", "diamond-open", -0.14))
-_ZERO_LINE = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": BASELINE_GREY}}
 
 
 def savings_intervals(
@@ -44,8 +45,8 @@ def savings_intervals(
 ) -> Figure:
     """Saved tokens and time of each cell with its interval; right of zero saved, left of zero cost.
 
-    ``cells`` are the verdict's cells (run_ids; token_saving, time_saving and their _low/_high as fractions, None where
-    there is none); ``savings`` has one row a curriculum run (run_id, token_saving, time_saving, token_saving_bound as
+    ``cells`` are the verdict's cells (run_ids; token_saving, time_saving and their _low/_high as fractions, None if
+    unknown); ``savings`` has one row per curriculum run (run_id, token_saving, time_saving, token_saving_bound as
     fractions, censored). Ticks are single seeds; a triangle points to where the saving of a seed lies whose curriculum
     ("at_most") or baseline ("at_least") never arrived. ``colors`` (method -> hue) keeps the hues of other figures.
     """
@@ -60,30 +61,24 @@ def savings_intervals(
         for saving in _SAVINGS:
             traces += [_seed_ticks(y, seeds, saving, hues[method]), _cell_mark(y, cell, method, saving, hues[method])]
         traces += [_bounds(y, seeds, censored, hues[method]) for censored in ("at_most", "at_least")]
-    drawn = [trace for trace in traces if trace["x"]]
-    _one_legend_entry_each(drawn)
+    traces = [trace for trace in traces if trace["x"]]
+    one_legend_entry_each(traces)
+    for trace in traces:
+        trace["legendrank"] = 1001 if trace["name"] == "one seed" else 1000
     many = len(set(methods)) > 1
-    labels = [
-        f"{escape(m, quote=False)}<br>{_place(c)}" if many else _place(c) for c, m in zip(cells, methods, strict=True)
-    ]
+    labels = [f"{markup(m)}<br>{place(c)}" if many else place(c) for c, m in zip(cells, methods, strict=True)]
     layout = styled_layout(
         96 + (46 if len(cells) <= 12 else 34) * len(cells),
-        styled_axis("saved (%)", range=_range(drawn), ticksuffix="%"),
+        styled_axis("saved (%)", range=_range(traces), ticksuffix="%"),
         styled_axis(
             "", tickvals=rows, ticktext=labels, range=[-0.6, len(cells) - 0.4], showgrid=False, fixedrange=True
         ),
         annotations=[_side("← costs more", "right"), _side("saves →", "left")],
-        shapes=[_ZERO_LINE],
+        shapes=[line_across("x", 0)],
         meta={"columns": ["cell", "what", "saving_pct", "low_pct", "high_pct"]},
     )
-    layout["showlegend"] = True
-    layout["legend"] = {"orientation": "h", "xref": "container", "x": 0, "yref": "container", "y": 1, "yanchor": "top"}
-    layout["margin"] |= {"t": 66}
-    return {"data": drawn, "layout": layout}
-
-
-def _place(cell: Mapping[str, Any]) -> str:
-    return f"batch {int(cell['global_batch_size'])}, LR {format_lr(float(cell['lr']))}"
+    legend_above(layout, 66)
+    return {"data": traces, "layout": layout}
 
 
 def _percent(value: object) -> float | None:
@@ -93,7 +88,7 @@ def _percent(value: object) -> float | None:
 
 def _cell_mark(y: float, cell: Mapping[str, Any], method: str, saving: _Saving, color: str) -> Trace:
     value, low, high = (_percent(cell[f"{saving.column}{end}"]) for end in ("", "_low", "_high"))
-    name = f"{method}, {_place(cell)}"
+    name = f"{method}, {place(cell)}"
     marker = {"symbol": saving.symbol, "size": 10, "color": color, "line": {"width": 2, "color": color}}
     values = [] if value is None else [(value, name)]
     hover = f"{saving.name} saved %{{x:.1f}}%<br>%{{customdata[1]}}"
@@ -137,18 +132,9 @@ def _marks(name: str, y: float, values: Sequence[tuple[float, str]], hover: str,
         "x": [value for value, _ in values],
         "y": [y for _ in values],
         "marker": marker,
-        "customdata": [[escape(who, quote=False), "", None, None] for _, who in values],
+        "customdata": [[markup(who), "", None, None] for _, who in values],
         "hovertemplate": f"%{{customdata[0]}}<br>{hover}<extra></extra>",
     }
-
-
-def _one_legend_entry_each(traces: Sequence[Trace]) -> None:
-    seen: set[str] = set()
-    for trace in traces:
-        trace["legendgroup"] = trace["name"]
-        trace["showlegend"] = trace["name"] not in seen
-        trace["legendrank"] = 1001 if trace["name"] == "one seed" else 1000
-        seen.add(str(trace["name"]))
 
 
 def _range(traces: Sequence[Trace]) -> list[float]:

@@ -1,18 +1,17 @@
-"""The names of lines: at their ends while they fit, in a legend of the encoding otherwise."""
+"""Names of lines: at their ends if they fit, otherwise a legend of the encoding."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import pandas as pd
 
-from analysis.figures.style import INK, Figure, Trace
+from analysis.figures.style import INK, Figure, Trace, markup
 
 MAX_LABELLED_LINES = 16
-"""With more lines than this, end labels would cover each other: a legend takes over."""
+"""With more lines than this, end labels would cover each other, and a legend is shown instead."""
 
 _LABEL_GAP_PX = 14.0
 
@@ -81,7 +80,7 @@ def _key_traces(styles: pd.DataFrame) -> list[Trace]:
 
     def entry(name: str, **line: object) -> Trace:
         key = {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": True}
-        return {**key, "name": escape(name, quote=False), "line": {"color": INK, "width": 2, **line}}
+        return {**key, "name": markup(name), "line": {"color": INK, "width": 2, **line}}
 
     entries = [entry(m, color=c) for m, c in zip(styles["method"], styles["color"], strict=True)]
     if styles["batch"].nunique() > 1:

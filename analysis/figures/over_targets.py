@@ -1,46 +1,47 @@
-"""Savings over every target that a cell's runs reached, with their bands."""
+"""Savings at every target that a cell's runs reached, with their intervals as bands."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.figures.style import (
-    BASELINE_GREY,
     DASHES,
     Figure,
     Trace,
+    data_table,
     empty_figure,
-    format_lr,
+    line_across,
+    markup,
     method_colors,
+    perplexity_axis,
+    place,
     styled_axis,
     styled_layout,
     target_line,
 )
 from analysis.figures.thinning import significant
 from analysis.schema import method_names
+from cl_bench.runs.identity import short_float
 
 MAX_BANDS = 6
-"""With more cells than this the bands would hide each other: lines alone, the bands are in the data."""
+"""With more cells than this, bands would hide each other: only lines are drawn, and the data hold the bands."""
 MOST_POINTS = 3000
-"""Of all lines together: a grid of hundreds of cells must not fill the page with this one figure."""
+"""Of all lines together, so that a grid of hundreds of cells does not fill the page with this one figure."""
 _SHOWN = (-100.0, 100.0)
-"""Savings (%) in the first view at most: early on, where nothing has been learnt yet, ratios are wild."""
+"""Largest range of savings (%) in the first view: ratios are wild at the beginning of training."""
 
 
 def saving_over_targets(
     targets: pd.DataFrame, colors: Mapping[str, str] | None = None, target_ppl: float | None = None
 ) -> Figure:
-    """Tokens saved (%) over target perplexity, one line a cell, deeper targets to the right.
+    """Tokens saved (%) over target perplexity, one line per cell, deeper targets to the right.
 
     ``targets`` are the rows of :func:`analysis.stats.over_targets.over_targets` (shares). ``colors`` (method -> hue)
-    keeps
-    the hues of other figures; ``target_ppl`` is marked.
+    keeps the hues of other figures; ``target_ppl`` is marked.
     """
     if targets.empty:
         return empty_figure("no target that all runs of a cell reached")
@@ -60,40 +61,32 @@ def saving_over_targets(
         dash = DASHES[batches.index(first["global_batch_size"]) % len(DASHES)]
         traces.append(_line(rows, first, {"color": color, "dash": dash, "width": round(1.4 + 1.0 * weight, 2)}))
     low, high = _view(targets)
-    x = [math.log10(float(targets["target_ppl"].max())), math.log10(float(targets["target_ppl"].min()))]
+    shallowest, deepest = (float(f(targets["target_ppl"])) for f in (max, min))
     layout = styled_layout(
         380,
-        styled_axis("target perplexity (deeper to the right)", type="log", range=x, tickformat=".3~r", nticks=9),
+        perplexity_axis("target perplexity (deeper to the right)", shallowest, deepest),
         styled_axis("tokens saved (%)", range=[low, high], ticksuffix="%"),
-        shapes=[
-            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": BASELINE_GREY}}
-        ],
+        shapes=[line_across("y", 0), *([target_line(target_ppl, "x")] if target_ppl is not None else [])],
         meta={"table": _table(targets)},
     )
-    figure: Figure = {"data": traces, "layout": layout}
-    if target_ppl is not None:
-        across = target_line(target_ppl)
-        ends = {"x0": across["y0"], "x1": across["y0"], "y0": 0, "y1": 1}
-        layout["shapes"].append(across | {"xref": "x", "yref": "paper"} | ends)
-    return figure
+    return {"data": traces, "layout": layout}
 
 
 def _fewer(targets: pd.DataFrame) -> pd.DataFrame:
-    """At most MOST_POINTS rows: of each cell every so many targets, counted from the deepest, which stays."""
+    """At most MOST_POINTS rows: every n-th target of each cell, counted from the deepest."""
     every = -(-len(targets) // MOST_POINTS)
     from_the_deepest = targets.groupby("cell", sort=False).cumcount(ascending=False)
     return targets[from_the_deepest % every == 0]
 
 
-def _place(first: pd.Series[Any]) -> str:
-    place = f"{first['method']}, batch {int(first['global_batch_size'])}, LR {format_lr(float(first['lr']))}"
-    return escape(place, quote=False)
+def _name(first: pd.Series[Any]) -> str:
+    return markup(f"{first['method']}, {place(first)}")
 
 
 def _meta(first: pd.Series[Any]) -> dict[str, str]:
-    """What the key of the page hides a line by."""
+    """Fields by which the page's key shows or hides a line."""
     batch = str(int(first["global_batch_size"]))
-    return {"method": str(first["method"]), "batch": batch, "lr": format_lr(float(first["lr"])), "seed": ""}
+    return {"method": str(first["method"]), "batch": batch, "lr": short_float(float(first["lr"])), "seed": ""}
 
 
 def _line(rows: pd.DataFrame, first: pd.Series[Any], line: dict[str, Any]) -> Trace:
@@ -105,14 +98,14 @@ def _line(rows: pd.DataFrame, first: pd.Series[Any], line: dict[str, Any]) -> Tr
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": _place(first),
+        "name": _name(first),
         "x": significant(rows["target_ppl"]),
         "y": significant(100 * rows["token_saving"]),
         "customdata": spans,
         "line": line,
         "showlegend": False,
         "meta": _meta(first),
-        "hovertemplate": f"<b>{_place(first)}</b><br>at perplexity %{{x}}: %{{y:.1f}}% of tokens saved"
+        "hovertemplate": f"<b>{_name(first)}</b><br>at perplexity %{{x}}: %{{y:.1f}}% of tokens saved"
         f"<br>%{{customdata}}, {seeds}<extra></extra>",
     }
 
@@ -123,7 +116,7 @@ def _band(rows: pd.DataFrame, color: str, first: pd.Series[Any]) -> Trace:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": f"{_place(first)}, 95%",
+        "name": f"{_name(first)}, 95%",
         "x": [*x, *reversed(x)],
         "y": [*high, *reversed(low)],
         "fill": "toself",
@@ -144,21 +137,13 @@ def _view(targets: pd.DataFrame) -> tuple[float, float]:
     values = [100 * targets["token_saving"]]
     if targets["cell"].nunique() <= MAX_BANDS:
         values += [100 * targets[f"token_saving_{end}"] for end in ("low", "high")]
-    shown = pd.concat(values).dropna()
-    low, high = min(0.0, float(shown.min())), max(0.0, float(shown.max()))
+    finite = pd.concat(values).dropna()
+    low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))
     margin = max(4.0, 0.05 * (high - low))
     return max(low - margin, _SHOWN[0]), min(high + margin, _SHOWN[1])
 
 
 def _table(targets: pd.DataFrame) -> dict[str, Any]:
-    """What the figure draws and the bands of time beside it, as rows for a CSV file."""
-    columns = [c for c in targets.columns if c not in ("cell", "setting")]
-    rows = [
-        [None if isinstance(v, float) and not math.isfinite(v) else _short(v) for v in row]
-        for row in targets[columns].itertuples(index=False, name=None)
-    ]
-    return {"columns": columns, "rows": rows}
-
-
-def _short(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    """What the figure shows, and the savings of time with their bands, as rows for a CSV file."""
+    rows = targets.drop(columns=["cell", "setting"], errors="ignore")
+    return data_table(rows.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value))

@@ -1,4 +1,4 @@
-"""A figure of the page as it is printed: a column wide, white paper, sizes in points, nothing only a screen needs."""
+"""Figures of the page for print: one column wide, on white paper, sizes in points, nothing that only a screen needs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from analysis.figures.style import BASELINE_GREY, INK, Figure, Trace
 
 Width = Literal["one", "two"]
 INCHES: dict[Width, float] = {"one": 3.3, "two": 6.9}
-"""Of one column of a two-column paper, and of both with the space between."""
+"""Width of one column of a two-column paper, and of both with the space between."""
 PX_PER_INCH = 96
-"""A browser's pixel is 1/96 inch, whatever it is printed on."""
+"""A browser's pixel is 1/96 inch on any paper."""
 
 _AXIS_PX, _SMALL_PX = (round(pt * PX_PER_INCH / 72, 2) for pt in (8, 7))
 _LEFT_PX = 50
 _ROW_PX, _SAMPLE_PX, _CHARACTER_PX = 12, 18, 5.4
-"""Of the key; characters are counted as wide as DejaVu's, the widest of the fonts below."""
+"""Sizes of the key; a character counts as wide as DejaVu's, the widest of the fonts below."""
 _WIDE_DECADES = 0.9
 _SQUARE = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
 _RISING, _FALLING = [(-1.0, -1.0), (1.0, 1.0)], [(-1.0, 1.0), (1.0, -1.0)]
@@ -38,11 +38,11 @@ _STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "square-x": [_SQUARE, _RISING, _FALLING],
     "square-dot": [_SQUARE, [(-0.2, 0), (0.2, 0)]],
 }
-"""Samples of marks in the key, y upwards; a mark is filled unless it is named `-open`."""
+"""Samples of marks in the key, y upwards; a mark is filled unless its name ends in `-open`."""
 _PATTERNS = {"": "square", ".": "square-dot-open", "/": "square-rising-open", "x": "square-x-open"}
-"""Samples of bars by plotly's names of their patterns."""
+"""Samples of bars, by plotly's pattern names."""
 _SCALE = 0.62
-"""Heights of the page's figures, their lines and marks, on paper."""
+"""Scale of heights, lines and marks of the page's figures on paper."""
 _FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 _GRID = "#dddddd"
 
@@ -50,11 +50,11 @@ _GRID = "#dddddd"
 def printed(figure: Figure, width: Width = "one") -> Figure:
     """The same figure for print; ``layout`` has its width and height in px (96 an inch).
 
-    Lines are named by a key of what hue, dash and weight stand for instead of at their ends, where a column has no
-    room, and squares of a heat map become shapes: everything in it is text and lines.
+    A key of hue, dash and weight replaces the lines' names at their ends, for which a column has no room, and squares
+    of a heat map become shapes, so that everything in the file is text and lines.
     """
     entries = _entries(figure)
-    # A trace without a point only explains the others.
+    # A trace without a point is a legend entry.
     data = [_printed_trace(t) for t in copy.deepcopy(figure["data"]) if t.get("x") != [None]]
     layout = copy.deepcopy(figure["layout"])
     layout["width"] = round(INCHES[width] * PX_PER_INCH)
@@ -66,7 +66,7 @@ def printed(figure: Figure, width: Width = "one") -> Figure:
         layout[name] = _printed_axis(layout[name], narrow=width == "one" or name == "yaxis")
     for shape in layout.get("shapes", []):
         shape["line"] = {**shape.get("line", {}), "width": 0.8}
-    # What points at something names a line; what does not are words above the plot.
+    # An annotation with an arrow names a line; one without is text above the plot.
     words = [a for a in layout.get("annotations", []) if not a.get("showarrow", True)]
     layout["annotations"] = [{**a, "font": {**a.get("font", {}), "size": _SMALL_PX}} for a in words]
     layout["showlegend"] = False
@@ -81,7 +81,7 @@ def printed(figure: Figure, width: Width = "one") -> Figure:
 
 
 def over_time(figure: Figure) -> Figure | None:
-    """A figure of curves with training time along the x axis; None where it has no such axis."""
+    """A figure of curves with training time along the x axis; None if it has no such axis."""
     axes = figure["layout"].get("meta", {}).get("axes")
     if not axes:
         return None
@@ -110,7 +110,7 @@ def _scaled(size: Any) -> Any:
 
 
 def _left(axis: Mapping[str, Any]) -> int:
-    """Room at the left: for the axis's own labels, or for numbers; and for its title."""
+    """Left margin: room for the axis's own labels, or for numbers, and for its title."""
     lines = [line for label in axis.get("ticktext", ()) for line in html.unescape(label).split("<br>")]
     title = 20 if axis.get("title", {}).get("text") else 0
     return round(12 + title + _CHARACTER_PX * max(map(len, lines))) if lines else _LEFT_PX
@@ -119,7 +119,7 @@ def _left(axis: Mapping[str, Any]) -> int:
 def _printed_axis(axis: dict[str, Any], *, narrow: bool) -> dict[str, Any]:
     title = {"text": axis.get("title", {}).get("text", ""), "standoff": 5, "font": {"size": _AXIS_PX}}
     fixed = {"gridcolor": _GRID, "gridwidth": 0.5, "linecolor": INK, "tickcolor": INK, "tickwidth": 0.6, "ticklen": 3}
-    # The margins are fixed: with automargin the key would not know where the plot begins.
+    # The margins are fixed: the key is placed relative to them, which automargin would change.
     fixed |= {"automargin": False, "tickangle": 0}
     out = {**axis, "title": title, **fixed, "tickfont": {"size": _SMALL_PX}}
     if "tickvals" in axis:
@@ -143,7 +143,7 @@ def _lost_marks(traces: Sequence[Trace], axis: Mapping[str, Any]) -> list[dict[s
 
 
 def _squares(data: Sequence[Trace], layout: dict[str, Any]) -> list[Trace]:
-    """A heat map as rectangles (of the layout) and text: plotly draws the map itself as an image."""
+    """A heat map as rectangles (in the layout) and text, because plotly draws heat maps as images."""
     texts = []
     layout["shapes"] = []
     for trace in data:
@@ -186,40 +186,40 @@ def _rgba(color: str) -> list[float]:
 
 
 class _Entry(NamedTuple):
-    """What a line or mark of some look stands for."""
+    """An entry of the key: words, and the look of the line or mark that they explain."""
 
     words: str
     line: dict[str, Any]
     opacity: float = 1.0
     symbol: str = ""
-    """A mark's; a line has none."""
+    """Of a mark; empty for a line."""
 
 
 def _entries(figure: Figure) -> list[_Entry]:
-    """What the look of lines and marks stands for: hue, dash and weight of curves, or what the page's legend says."""
+    """Entries of the key: hue, dash and weight of curves, or those of the page's legend."""
     lines = [t for t in figure["data"] if t.get("meta", {}).get("method") and "fill" not in t]
-    found = [
+    entries = [
         _Entry(method, {"color": line["line"]["color"], "width": 1.2})
         for method, line in {str(t["meta"]["method"]): t for t in lines}.items()
     ]
     clouds = {str(t["meta"]["hue"]): t for t in figure["data"] if "hue" in t.get("meta", {})}
-    found += [_Entry(method, {"color": _color(t), "width": 1.0}, symbol="circle") for method, t in clouds.items()]
+    entries += [_Entry(method, {"color": _color(t), "width": 1.0}, symbol="circle") for method, t in clouds.items()]
     for field, words, look in (("batch", "batch ", "dash"), ("lr", "LR ", "width")):
         values = {str(t["meta"][field]): t for t in lines if t["meta"].get(field)}
         for value in sorted(values, key=float) if len(values) > 1 else ():
             own = values[value]
             line = {"color": INK, "width": 1.0, look: own["line"][look]}
-            found.append(_Entry(words + value, line, own.get("opacity", 1.0) if look == "width" else 1.0))
+            entries.append(_Entry(words + value, line, own.get("opacity", 1.0) if look == "width" else 1.0))
     if any(t["meta"].get("diverged") for t in lines):
-        found.append(_Entry("diverged", {"color": INK, "width": 1.0}, symbol="x"))
+        entries.append(_Entry("diverged", {"color": INK, "width": 1.0}, symbol="x"))
     if any(s.get("name") == "target" for s in figure["layout"].get("shapes", [])):
-        found.append(_Entry("target", {"color": BASELINE_GREY, "dash": "dot", "width": 0.8}))
+        entries.append(_Entry("target", {"color": BASELINE_GREY, "dash": "dot", "width": 0.8}))
     shown = [t for t in figure["data"] if t.get("showlegend") and not (lines and t.get("mode") == "lines")]
-    return found + [_legend_entry(t, figure["data"]) for t in shown]
+    return entries + [_legend_entry(t, figure["data"]) for t in shown]
 
 
 def _legend_entry(trace: Trace, data: Sequence[Trace]) -> _Entry:
-    """An entry of the page's legend; black where its name stands for traces of several hues."""
+    """An entry of the page's legend; black if its name stands for traces of several hues."""
     colors = {_color(t) for t in data if t.get("name") == trace["name"] and t.get("x") != [None]} or {_color(trace)}
     line = {"color": colors.pop() if len(colors) == 1 else INK, "width": 1.0}
     if "lines" in trace.get("mode", ""):
@@ -239,7 +239,7 @@ def _color(trace: Trace) -> str:
 def _draw_key(entries: Sequence[_Entry], layout: dict[str, Any], above: int) -> None:
     """Samples and words in rows above the plot and the words of ``above`` px over it, as wide as the figure.
 
-    plotly's own legend gives every entry the width of the longest: half of a column's figure would be legend.
+    plotly's own legend gives every entry the width of the longest and would fill half of a column's figure.
     """
     room = layout["width"] - 8
     placed: list[tuple[_Entry, float, int]] = []

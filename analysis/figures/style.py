@@ -1,15 +1,17 @@
-"""How the figures look and what they call things: hues, dashes, names, numbers in words, axes and layout."""
+"""Look and names shared by all figures: hues, dashes, line names, axes, layout."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from html import escape
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from analysis.schema import method_names
+from cl_bench.runs.identity import short_float
 
 Trace = dict[str, Any]
 
@@ -22,7 +24,7 @@ class Figure(TypedDict):
 
 
 class TimeUnit(NamedTuple):
-    """How training time is shown: a suffix, the word for an axis, and its length in seconds."""
+    """A unit of training time: its suffix, its word on an axis, and its length in seconds."""
 
     suffix: str
     word: str
@@ -38,22 +40,14 @@ RULE = "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def format_lr(lr: float) -> str:
-    """A learning rate as people write it: 2e-3, 1.5e-4."""
-    if not math.isfinite(lr) or lr == 0:
-        return "0" if lr == 0 else "n/a"
-    mantissa, exponent = f"{lr:.3e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+def markup(text: object) -> str:
+    """Text as plotly shows it literally: it reads a subset of HTML in names and hovers."""
+    return escape(str(text), quote=False)
 
 
-def format_ppl(ppl: float | None) -> str:
-    """A perplexity to 3 significant digits, never in exponent form below a million."""
-    if ppl is None or not math.isfinite(ppl):
-        return "n/a"
-    if ppl <= 0 or ppl >= 1e6:
-        return f"{ppl:.3g}"
-    rounded = float(f"{ppl:.3g}")  # first, so that 9.996 becomes 10.0 and not 10.00
-    return f"{rounded:,.{max(0, 2 - math.floor(math.log10(rounded)))}f}"
+def place(row: Mapping[str, Any] | pd.Series[Any]) -> str:
+    """'batch 16, LR 2e-3' of a cell."""
+    return f"batch {int(row['global_batch_size'])}, LR {short_float(float(row['lr']))}"
 
 
 def time_unit(longest_s: float) -> TimeUnit:
@@ -73,7 +67,7 @@ def method_colors(methods: Iterable[str], baselines: Iterable[str] = ("baseline"
 
 
 def run_styles(runs: pd.DataFrame) -> pd.DataFrame:
-    """How each run is drawn and named, indexed by run_id.
+    """Look and name of each run, indexed by run_id.
 
     ``runs`` needs run_id, role, curriculum, variant, model, global_batch_size (sequences), lr, seed, state. Returns
     method, batch, lr (text), seed, color, dash, width (px), opacity, diverged, and label: the parts of the name that
@@ -91,7 +85,7 @@ def run_styles(runs: pd.DataFrame) -> pd.DataFrame:
         {
             "method": methods,
             "batch": runs["global_batch_size"].astype(int).to_numpy(),
-            "lr": [format_lr(lr) for lr in runs["lr"]],
+            "lr": [short_float(lr) for lr in runs["lr"]],
             "seed": runs["seed"].astype(int).to_numpy(),
             "color": [colors[m] for m in methods],
             "dash": [DASHES[batches.index(b) % len(DASHES)] for b in runs["global_batch_size"]],
@@ -108,7 +102,7 @@ def _run_labels(runs: pd.DataFrame, methods: Sequence[str]) -> list[str]:
     parts: dict[str, list[str]] = {
         "model": [str(m) for m in runs["model"]],
         "batch": [f"b{int(b)}" for b in runs["global_batch_size"]],
-        "lr": [format_lr(lr) for lr in runs["lr"]],
+        "lr": [short_float(lr) for lr in runs["lr"]],
         "seed": [f"s{int(s)}" for s in runs["seed"]],
     }
     varying = [column for column in parts.values() if len(set(column)) > 1]
@@ -130,6 +124,11 @@ def styled_axis(title: str, **extra: object) -> dict[str, Any]:
     }
 
 
+def perplexity_axis(title: str, first: float, last: float) -> dict[str, Any]:
+    """A log axis of perplexities from ``first`` to ``last``."""
+    return styled_axis(title, type="log", range=[math.log10(first), math.log10(last)], tickformat=".3~r", nticks=9)
+
+
 def styled_layout(
     height: int, xaxis: Mapping[str, object], yaxis: Mapping[str, object], **extra: object
 ) -> dict[str, Any]:
@@ -149,15 +148,51 @@ def styled_layout(
     }
 
 
+def legend_above(layout: dict[str, Any], top: int) -> None:
+    """Give a layout a horizontal legend in a margin of ``top`` px above the plot."""
+    layout["showlegend"] = True
+    layout["legend"] = {"orientation": "h", "xref": "container", "x": 0, "yref": "container", "y": 1, "yanchor": "top"}
+    layout["margin"] |= {"t": top}
+
+
+def one_legend_entry_each(traces: Iterable[Trace]) -> None:
+    """Show each name once in the legend, where it stands for all traces of that name."""
+    names: set[str] = set()
+    for trace in traces:
+        trace["legendgroup"] = trace["name"]
+        trace["showlegend"] = trace["name"] not in names
+        names.add(str(trace["name"]))
+
+
+def data_table(frame: pd.DataFrame) -> dict[str, Any]:
+    """A frame as ``layout.meta.table``, from which the page makes a CSV file; None for NaN and infinity."""
+    columns = [str(c) for c in frame.columns]
+    rows = frame.astype(object).to_numpy().tolist()
+    return {
+        "columns": columns,
+        "rows": [[None if isinstance(v, float) and not math.isfinite(v) else v for v in row] for row in rows],
+    }
+
+
+def left_out(figure: Figure) -> str:
+    """What the first view of a figure of curves leaves out, in words."""
+    return str(figure["layout"].get("meta", {}).get("left_out", ""))
+
+
 def empty_figure(words: str) -> Figure:
-    """A figure that says why it is empty, so that a page or notebook needs no special case."""
+    """A figure that shows why it is empty, so that a page or notebook needs no special case."""
     hidden = {"visible": False, "range": [0, 1]}
     note = {"text": words, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False, "opacity": 0.7}
     return {"data": [], "layout": styled_layout(140, hidden, hidden, annotations=[note])}
 
 
-def target_line(target_ppl: float) -> dict[str, Any]:
+def line_across(axis: Literal["x", "y"], at: float, **line: object) -> dict[str, Any]:
+    """A plotly shape: a line across the whole plot at one value of an axis; ``line`` is its look."""
+    other = "y" if axis == "x" else "x"
+    ends = {f"{axis}0": at, f"{axis}1": at, f"{other}0": 0, f"{other}1": 1, f"{axis}ref": axis, f"{other}ref": "paper"}
+    return {"type": "line", **ends, "line": {"color": BASELINE_GREY, **line}}
+
+
+def target_line(target_ppl: float, axis: Literal["x", "y"] = "y") -> dict[str, Any]:
     """The target perplexity as a plotly shape across the whole plot."""
-    line = {"color": BASELINE_GREY, "width": 1.5, "dash": "dot"}
-    ends = {"x0": 0, "x1": 1, "y0": target_ppl, "y1": target_ppl}
-    return {"type": "line", "xref": "paper", "yref": "y", **ends, "line": line, "name": "target"}
+    return line_across(axis, target_ppl, width=1.5, dash="dot") | {"name": "target"}

@@ -1,4 +1,4 @@
-"""Fewer points and shorter numbers, without losing what a reader looks for."""
+"""Fewer points and shorter numbers, without losing spikes."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def thin_minmax(y: npt.ArrayLike, max_points: int = 400) -> npt.NDArray[np.intp]
 def thinned_runs(points: pd.DataFrame, value: str, max_points: int) -> pd.DataFrame:
     """Each run's finite values of a column, thinned as by :func:`thin_minmax`; run_id as text.
 
-    Millions of rows are looked at where they lie and only the kept ones are copied.
+    Millions of rows are read in place, and only the kept ones are copied.
     """
     values = points[value].to_numpy(dtype=float)
     kept = []
     for _, rows in stretches(points):
         finite = rows.start + np.flatnonzero(np.isfinite(values[rows]))
         kept.append(finite[thin_minmax(values[finite], max_points)])
-    found = points.iloc[np.concatenate(kept)] if kept else points.iloc[:0]
-    return found.assign(run_id=found["run_id"].astype(str))
+    rows_kept = points.iloc[np.concatenate(kept)] if kept else points.iloc[:0]
+    return rows_kept.assign(run_id=rows_kept["run_id"].astype(str))
 
 
 def significant(values: npt.ArrayLike, digits: int = 5) -> list[float | None]:
-    """Numbers rounded to significant digits (shorter JSON); not finite becomes None, integers stay integers."""
+    """Numbers rounded to significant digits (shorter JSON); None for values that are not finite."""
     out: list[float | None] = []
     for value in np.asarray(values, dtype=float).tolist():
         if not math.isfinite(value):
@@ -58,5 +58,5 @@ def significant(values: npt.ArrayLike, digits: int = 5) -> list[float | None]:
 
 
 def integers(values: npt.ArrayLike) -> list[int | None]:
-    """Whole numbers, None where not finite."""
+    """Whole numbers; None for values that are not finite."""
     return [int(v) if math.isfinite(v) else None for v in np.asarray(values, dtype=float).tolist()]

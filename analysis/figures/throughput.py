@@ -1,10 +1,9 @@
-"""What runs cost: tokens a second over sequence length, and where each curriculum's hours went."""
+"""Cost of runs: tokens per second over sequence length, and where each curriculum's hours went."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import pandas as pd
@@ -13,8 +12,12 @@ from analysis.figures.style import (
     DASHES,
     Figure,
     Trace,
+    data_table,
     empty_figure,
+    legend_above,
+    markup,
     method_colors,
+    one_legend_entry_each,
     styled_axis,
     styled_layout,
 )
@@ -29,14 +32,14 @@ _PART_WORDS = {"lost": "rolled back or failed", "training": "training that was k
 def throughput_by_length(
     throughput: pd.DataFrame, colors: Mapping[str, str] | None = None, dashes: Mapping[int, str] | None = None
 ) -> Figure:
-    """Tokens a second over sequence length (log axis), a line for each curriculum, batch size and hardware.
+    """Tokens per second over sequence length (log axis), one line per curriculum, batch size and hardware.
 
     ``throughput`` has curriculum, variant, model, hardware, world_size, global_batch_size (sequences), seqlen (tokens),
     steps, tokens, seconds, tokens_per_second. A curriculum of one length is a single mark. ``colors`` (method -> hue)
-    and ``dashes`` (batch size -> dash) keep what other figures have.
+    and ``dashes`` (batch size -> dash) keep the look of other figures.
     """
     if throughput.empty:
-        return empty_figure("no two training steps yet")
+        return empty_figure("fewer than two training steps yet")
     rows = throughput.assign(method=method_names(throughput))
     hues = {**method_colors(rows["method"]), **(colors or {})}
     batches = sorted(rows["global_batch_size"].unique().tolist())
@@ -50,10 +53,7 @@ def throughput_by_length(
         stroke = strokes[values["global_batch_size"]]
         traces.append(_line(line, values, several, hues[str(values["method"])], stroke))
         traces[-1]["opacity"] = max(0.4, 1 - 0.3 * clocks.index((values["hardware"], values["world_size"])))
-    seen: set[str] = set()
-    for trace in traces:
-        trace["showlegend"] = trace["name"] not in seen
-        seen.add(str(trace["name"]))
+    one_legend_entry_each(traces)
     low, high = (float(f(rows["seqlen"])) for f in (min, max))
     powers = [2**p for p in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
     span = [math.log10(0.85 * low), math.log10(1.18 * high)]
@@ -62,26 +62,25 @@ def throughput_by_length(
     layout = styled_layout(
         340,
         styled_axis("sequence length (tokens)", type="log", tickvals=powers, range=span, fixedrange=True),
-        styled_axis("tokens a second", rangemode="tozero", tickformat="~s", fixedrange=True),
-        meta={"table": {"columns": columns, "rows": _plain(table)}},
+        styled_axis("tokens per second", rangemode="tozero", tickformat="~s", fixedrange=True),
+        meta={"table": data_table(table)},
     )
     return _with_legend({"data": traces, "layout": layout})
 
 
 def _line(line: pd.DataFrame, values: Mapping[str, Any], several: list[str], color: str, dash: str) -> Trace:
     line = line.sort_values("seqlen")
-    name = escape(str(values["method"]), quote=False)
+    name = markup(values["method"])
     what = f"{name}, batch {int(values['global_batch_size'])}"
     units = {"world_size": "{} ranks"}
     for key in several:
-        more = escape(units.get(key, "{}").format(values[key]) if values[key] else f"unknown {key}", quote=False)
+        more = markup(units.get(key, "{}").format(values[key]) if values[key] else f"unknown {key}")
         what, name = f"{what}, {more}", f"{name}, {more}"
     alone = len(line) == 1
     return {
         "type": "scatter",
         "mode": "markers" if alone else "lines+markers" if len(line) <= _MOST_MARKED else "lines",
         "name": name,
-        "legendgroup": name,
         "x": line["seqlen"].astype(int).tolist(),
         "y": significant(line["tokens_per_second"]),
         "customdata": line["steps"].astype(int).tolist(),
@@ -94,10 +93,10 @@ def _line(line: pd.DataFrame, values: Mapping[str, Any], several: list[str], col
 def hours_spent(
     totals: pd.DataFrame, word: str, per_hour: float = 1.0, colors: Mapping[str, str] | None = None
 ) -> Figure:
-    """Where each method's hours went, a stacked bar a method, all its runs put together.
+    """Where each method's hours went: one stacked bar per method, the sum over its runs.
 
     ``totals`` has method, role, training, evaluation, lost, tuning (rank-hours). ``word`` names the axis'
-    unit, of which an hour has ``per_hour``.
+    unit; an hour is ``per_hour`` of it.
     """
     if totals.empty:
         return empty_figure("no run yet")
@@ -116,20 +115,18 @@ def hours_spent(
                     "type": "bar",
                     "orientation": "h",
                     "name": words,
-                    "legendgroup": words,
-                    "showlegend": y == rows[0],
                     "x": significant([row[part] * per_hour]),
                     "y": [y],
                     "width": 0.56,
                     "marker": {"color": color, "pattern": {"shape": pattern, "fillmode": "overlay", "solidity": 0.45}},
-                    "hovertemplate": f"{escape(str(row['method']), quote=False)}: {words}<br>"
-                    f"%{{x:,.4~g}} {word}<extra></extra>",
+                    "hovertemplate": f"{markup(row['method'])}: {words}<br>%{{x:,.4~g}} {word}<extra></extra>",
                 }
             )
             if part != "training":
                 traces[-1]["marker"] |= {"opacity": 0.8}
-    names = [escape(str(m), quote=False) for m in totals["method"]]
-    columns = ["method", *_PARTS]
+    one_legend_entry_each(traces)
+    names = [markup(m) for m in totals["method"]]
+    table = totals[["method", *_PARTS]].rename(columns={part: f"{part}_rank_hours" for part in _PARTS})
     layout = styled_layout(
         104 + 42 * len(totals),
         styled_axis(word, rangemode="tozero", fixedrange=True),
@@ -137,29 +134,18 @@ def hours_spent(
             "", tickvals=rows, ticktext=names, range=[-0.6, len(rows) - 0.4], showgrid=False, fixedrange=True, ticks=""
         ),
         barmode="stack",
-        meta={
-            "table": {
-                "columns": ["method", *(f"{p}_rank_hours" for p in _PARTS)],
-                "rows": _plain(totals[columns].round(6)),
-            },
-        },
+        meta={"table": data_table(table.round(6))},
     )
     return _with_legend({"data": traces, "layout": layout})
 
 
 def _with_legend(figure: Figure) -> Figure:
-    """The figure with its legend above, with room for it; `layout.meta.narrow_top` is that of one entry a line."""
+    """The figure with its legend above and room for it; `layout.meta.narrow_top` is the room for one entry per line."""
     names = [str(trace["name"]) for trace in figure["data"] if trace["showlegend"]]
     wide = math.ceil(sum(7 * len(name) + 50 for name in names) / 1050)  # an estimate, at 7 px a letter
     room = 26 * len(names) + 20
-    place = {"orientation": "h", "xref": "container", "x": 0, "yref": "container", "y": 1, "yanchor": "top"}
     layout = figure["layout"]
-    layout |= {"showlegend": True, "legend": place | {"maxheight": room}}
-    layout["margin"] |= {"t": 26 + 22 * wide}
+    legend_above(layout, 26 + 22 * wide)
+    layout["legend"] |= {"maxheight": room}
     layout["meta"] |= {"narrow_top": room}
     return figure
-
-
-def _plain(table: pd.DataFrame) -> list[list[Any]]:
-    """Rows of plain values; None where there is no number."""
-    return table.astype(object).where(table.notna(), None).to_numpy().tolist()

@@ -1,4 +1,4 @@
-"""The first view of a figure of curves: which values it shows, and in words what it leaves out."""
+"""The first view of a figure of curves: the values it shows, and in words what it leaves out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.figures.style import format_ppl
+from analysis.words import ppl
 
 _START = 0.05
 """Share of a run's token budget that may lie outside the first view: the fall from the untrained model."""
@@ -21,7 +21,7 @@ class View(NamedTuple):
     low: float
     high: float
     left_out: str
-    """One sentence, empty where the view shows every value."""
+    """One sentence; empty if the view shows every value."""
 
 
 def perplexity_view(runs: pd.DataFrame, evals: pd.DataFrame, target_ppl: float | None) -> View:
@@ -39,7 +39,7 @@ def perplexity_view(runs: pd.DataFrame, evals: pd.DataFrame, target_ppl: float |
 
 
 def metric_view(runs: pd.DataFrame, train: pd.DataFrame, metric: str) -> View:
-    """The view of a training metric: spikes are what it is looked at for, so only diverged runs may leave it."""
+    """The view of a training metric: spikes are what readers look for, so only diverged runs may leave it."""
     rows, started, healthy = _split(runs, train, metric)
     low, high = float(started[metric].min()), float(healthy[metric].max())
     margin = 0.04 * (high - low) or 1.0
@@ -49,7 +49,7 @@ def metric_view(runs: pd.DataFrame, train: pd.DataFrame, metric: str) -> View:
 def _split(runs: pd.DataFrame, points: pd.DataFrame, value: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Points with a finite value: all, those after the start, and of these those of runs that did not diverge.
 
-    A selection that holds nothing gives way to the one before it.
+    An empty selection is replaced by the one before it.
     """
     rows = points[np.isfinite(points[value].to_numpy(dtype=float))]
     budget = rows["run_id"].map(runs.set_index("run_id")["token_budget"])
@@ -68,6 +68,6 @@ def _view(rows: pd.DataFrame, value: str, low: float, high: float) -> View:
         parts.append(f"part of the first {_START:.0%} of the budget")
     if len(later):
         count = later["run_id"].nunique()
-        parts.append(f"later values of {count} run{'s' * (count > 1)}, up to {format_ppl(float(later[value].max()))}")
+        parts.append(f"later values of {count} run{'s' * (count > 1)}, up to {ppl(float(later[value].max()))}")
     left_out = f"Outside the first view: {'; '.join(parts)}. Double-click shows all." if parts else ""
     return View(low, high, left_out)

@@ -1,4 +1,4 @@
-"""What the columns of the report's tables have in common: how numbers, notes and places are written."""
+"""Columns of the report's tables: formats of numbers, notes and cell names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import figures
 from analysis.figures import TimeUnit
 from analysis.schema import method_names
 from analysis.tables import Column
+from cl_bench.runs.identity import short_float
 
 SIDES = {"at_most": "≤", "at_least": "≥"}
-"""How a bound is written."""
+"""Signs of bounds."""
 
 
 def column_if_any(head: str, cells: Sequence[str]) -> list[Column]:
@@ -24,35 +24,35 @@ def column_if_any(head: str, cells: Sequence[str]) -> list[Column]:
 
 
 def where_columns(rows: pd.DataFrame, *, seed: bool = True) -> list[Column]:
-    """The columns that say which run or cell a row is about."""
+    """The columns that name a row's run or cell."""
     names = [Column("cell", texts(rows["named"]))] if rows["named"].astype(bool).any() else []
     columns = [
         *names,
         Column("curriculum", method_names(rows)),
         Column("batch", [str(int(b)) for b in rows["global_batch_size"]], number=True),
-        Column("LR", [figures.format_lr(float(lr)) for lr in rows["lr"]], number=True),
+        Column("LR", [short_float(float(lr)) for lr in rows["lr"]], number=True),
     ]
     return [*columns, Column("seed", [str(int(s)) for s in rows["seed"]], number=True)] if seed else columns
 
 
 def note_columns(notes: Iterable[object]) -> list[Column]:
-    """A column of notes, where there is any."""
+    """A column of notes, or nothing if all are empty."""
     written = texts(notes)
     return [Column("note", written)] if any(written) else []
 
 
 def state_texts(states: Iterable[object]) -> list[str]:
-    """States as a reader says them."""
+    """States in words."""
     return ["× diverged" if state == "DIVERGED" else str(state).lower() for state in states]
 
 
 def texts(values: Iterable[object]) -> list[str]:
-    """Values as text; empty where there is none."""
+    """Values as text; empty for None and NaN."""
     return ["" if v is None or v != v else str(v) for v in values]
 
 
 def numbers(values: Iterable[Any], decimals: int, scale: float = 1.0, *, sign: bool = False) -> list[str]:
-    """Numbers at one precision down the column; an en dash where there is none."""
+    """Numbers at one precision down the column; an en dash for None, NaN and infinity."""
     out = []
     for value in values:
         number = float(value) * scale if value is not None and not pd.isna(value) else math.nan
@@ -62,7 +62,7 @@ def numbers(values: Iterable[Any], decimals: int, scale: float = 1.0, *, sign: b
 
 
 def decimals_for(values: Iterable[Any]) -> int:
-    """Decimals, 4 at most, that give the smallest magnitude in a column 3 significant digits."""
+    """Decimals, at most 4, that give the smallest magnitude in a column 3 significant digits."""
     sizes = [abs(float(v)) for v in values if v is not None and not pd.isna(v) and math.isfinite(float(v)) and v != 0]
     return min(4, max(0, 2 - math.floor(math.log10(min(sizes))))) if sizes else 0
 
@@ -93,7 +93,7 @@ def percent_column(head: str, values: Iterable[Any]) -> Column:
 
 
 def saved_column(head: str, cells: Sequence[Mapping[str, Any]], name: str) -> Column:
-    """Savings in percent; a bound where not every run arrived."""
+    """Savings in percent; a bound if not every run arrived."""
     points = numbers((c[name] for c in cells), 1, 100, sign=True)
     bounds = numbers((c[f"{name}_bound"] for c in cells), 1, 100, sign=True)
     texts = [
@@ -104,7 +104,7 @@ def saved_column(head: str, cells: Sequence[Mapping[str, Any]], name: str) -> Co
 
 
 def interval_column(what: str, cells: Sequence[Mapping[str, Any]], name: str) -> Column:
-    """The 95% interval of a saving in `what`; one end where a bound is all there is."""
+    """The 95% interval of a saving in `what`; one end if only a bound is known."""
     lows = numbers((c[f"{name}_low"] for c in cells), 1, 100, sign=True)
     highs = numbers((c[f"{name}_high"] for c in cells), 1, 100, sign=True)
     spans = [span(low, high) for low, high in zip(lows, highs, strict=True)]
@@ -112,7 +112,7 @@ def interval_column(what: str, cells: Sequence[Mapping[str, Any]], name: str) ->
 
 
 def span(low: str, high: str) -> str:
-    """An interval from its two ends as text; an en dash where there is none."""
+    """An interval from its two ends as text; an en dash if both are."""
     if low == high == "–":
         return "–"
     if "–" in (low, high):
@@ -121,7 +121,7 @@ def span(low: str, high: str) -> str:
 
 
 def p_text(value: float | None) -> str:
-    """A p-value, not more precise than it is."""
-    if value is None:
+    """A p-value to 3 decimals; an en dash for None and NaN."""
+    if value is None or math.isnan(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

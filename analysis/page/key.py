@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import pandas as pd
@@ -20,10 +20,43 @@ _SVG_DASHES = {
 }
 
 
-def key(runs: pd.DataFrame) -> str:
-    """Check boxes that explain hue, dash and weight, and choose what is drawn."""
+@dataclass(frozen=True)
+class Sample:
+    """Look of a piece of line."""
+
+    color: str = "currentColor"
+    dash: str = "solid"
+    width: float = 2.2
+    opacity: float = 1.0
+
+    @property
+    def dashes(self) -> str:
+        """The dash as SVG writes it."""
+        return _SVG_DASHES[self.dash]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A check box: a value of the group's field, its sample, and a note beside it."""
+
+    value: str
+    sample: Sample | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The check boxes of one field."""
+
+    words: str
+    field: str
+    boxes: Sequence[Box]
+
+
+def key(runs: pd.DataFrame) -> list[Group]:
+    """Groups of check boxes for hue, dash and weight; a field of one value needs none, except the curriculum."""
     if runs.empty:
-        return ""
+        return []
     styles = figures.run_styles(runs)
     shapes = dict(zip(styles["method"], runs["shape"].astype(str), strict=True))
     methods = styles.drop_duplicates("method").sort_values(
@@ -31,42 +64,22 @@ def key(runs: pd.DataFrame) -> str:
     )
     by_batch = styles.drop_duplicates("batch").sort_values("batch")
     by_rate = styles.drop_duplicates("lr").sort_values("width")
-    samples = {
-        "method": [_sample(color=color) for color in methods["color"]],
-        "batch": [_sample(dash) for dash in by_batch["dash"]],
-        "lr": [_sample(width=w, opacity=o) for w, o in zip(by_rate["width"], by_rate["opacity"], strict=True)],
-    }
-    return "".join(
-        (
-            _group("curriculum", "method", methods["method"], samples["method"], shapes),
-            _group("batch", "batch", by_batch["batch"].astype(str), samples["batch"]),
-            _group("LR", "lr", by_rate["lr"], samples["lr"]),
-            _group("seed", "seed", [str(s) for s in sorted(styles["seed"].unique().tolist())]),
-        )
+    rate_samples = [Sample(width=w, opacity=o) for w, o in zip(by_rate["width"], by_rate["opacity"], strict=True)]
+    groups = (
+        _group("curriculum", "method", methods["method"], [Sample(color=c) for c in methods["color"]], shapes),
+        _group("batch", "batch", by_batch["batch"].astype(str), [Sample(dash=dash) for dash in by_batch["dash"]]),
+        _group("LR", "lr", by_rate["lr"], rate_samples),
+        _group("seed", "seed", [str(s) for s in sorted(styles["seed"].unique().tolist())]),
     )
+    return [group for group in groups if len(group.boxes) > 1 or group.field == "method"]
 
 
 def _group(
     words: str,
     field: str,
     values: Iterable[str],
-    samples: Sequence[str] = (),
-    more: Mapping[str, str] | None = None,
-) -> str:
-    values = list(values)
-    if len(values) < 2 and field != "method":
-        return ""
-    boxes = []
-    for value, sample in zip_longest(values, samples, fillvalue=""):
-        extra = f" <small>{escape(more[value])}</small>" if more else ""
-        box = f'<input type="checkbox" checked data-field="{field}" value="{escape(value)}">'
-        boxes.append(f"<label>{box}{sample}<span>{escape(value)}{extra}</span></label>")
-    return f"<fieldset><legend>{words}</legend>{''.join(boxes)}</fieldset>"
-
-
-def _sample(dash: str = "solid", color: str = "currentColor", width: float = 2.2, opacity: float = 1.0) -> str:
-    pattern = _SVG_DASHES[dash]
-    return (
-        f'<svg width="30" height="8" aria-hidden="true"><line x1="0" x2="30" y1="4" y2="4" stroke="{color}" '
-        f'stroke-width="{width:.1f}" stroke-opacity="{opacity:.2f}" stroke-dasharray="{pattern}"/></svg>'
-    )
+    samples: Sequence[Sample] = (),
+    notes: Mapping[str, str] | None = None,
+) -> Group:
+    boxes = [Box(value, sample, (notes or {}).get(value, "")) for value, sample in zip_longest(values, samples)]
+    return Group(words, field, boxes)

@@ -18,6 +18,7 @@ from analysis.page.columns import (
     percent_column,
     perplexity_column,
     saved_column,
+    span,
     state_texts,
     texts,
     time_column,
@@ -31,18 +32,18 @@ from analysis.stats.intervals import METHOD_WORDS
 from analysis.tables import Column, Table
 from analysis.verdict.caveats import DISAGREE, disagree
 
-_CALLED = {"saved": "saved", "cost": "cost more", "undecided": "undecided"}
+_DIFFERENCES = {"saved": "saved", "cost": "cost more", "undecided": "not significant"}
 
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """Savings of each cell of the verdict, seeds put together."""
+    """Savings of each cell of the verdict, over seeds."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     hours_differ = any(c["rank_hour_saving"] not in (None, c["time_saving"]) for c in cells)
     columns = [
         *where_columns(rows, seed=False),
         saved_column("tokens saved", cells, "token_saving"),
         interval_column("tokens", cells, "token_saving"),
-        Column("called", [_CALLED.get(c["difference"] or "", "–") for c in cells]),
+        Column("difference", [_DIFFERENCES.get(c["difference"] or "", "–") for c in cells]),
         Column("p (Holm)", [p_text(c["token_p_holm"]) for c in cells], number=True),
         saved_column("time saved", cells, "time_saving"),
         interval_column("time", cells, "time_saving"),
@@ -62,9 +63,9 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
 
 def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Savings of each cell at the deepest target that all its runs reached."""
-    known = [c for c in cells if c["deepest"]]
-    rows = pd.DataFrame(known, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
-    deepest = [c["deepest"] for c in known]
+    compared = [c for c in cells if c["deepest"]]
+    rows = pd.DataFrame(compared, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
+    deepest = [c["deepest"] for c in compared]
     columns = [
         *where_columns(rows, seed=False),
         perplexity_column("deepest ppl", (d["target_ppl"] for d in deepest)),
@@ -73,15 +74,15 @@ def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         percent_column("time saved", (d["time_saving"] for d in deepest)),
         interval_column("time", deepest, "time_saving"),
         Column("seeds", [str(d["n"]) for d in deepest], number=True),
-        percent_column("tokens saved as far as both runs of a seed got", (c["both_saving"] for c in known)),
-        interval_column("as far as both got", known, "both_saving"),
+        percent_column("tokens saved at each seed's lowest common loss", (c["both_saving"] for c in compared)),
+        interval_column("lowest common loss", compared, "both_saving"),
     ]
-    words = "Nothing is censored here: at the deepest perplexity that all runs of a cell reached, and seed by seed"
-    return Table(words, columns, "No target that all runs of a cell reached.")
+    words = "Savings without censoring: at the deepest perplexity that all runs of a cell reached, and seed by seed"
+    return Table(words, columns, "No target was reached by all runs of a cell.")
 
 
 def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """Each cell's token saving by how a crossing is read, and where that matters."""
+    """Each cell's token saving by each reading of a crossing, with a mark where they differ."""
     rows = pd.DataFrame(cells, columns=["named", "curriculum", "variant", "global_batch_size", "lr"])
     columns = [
         *where_columns(rows, seed=False),
@@ -124,7 +125,7 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
 
 
 def stability_table(stability: pd.DataFrame) -> Table:
-    """Loss ratios of each cell, seeds put together."""
+    """Loss ratios of each cell, over seeds."""
     keys = ["named", "curriculum", "variant", "global_batch_size", "lr"]
     finished = stability["diverged"].astype(bool) | (stability["state"] == "DONE")
     cells = (
@@ -168,7 +169,7 @@ def stability_runs_table(stability: pd.DataFrame) -> Table:
 
 
 def frontier_table(table: pd.DataFrame, along: Along) -> Table:
-    """Where stability ends along learning rates or batches, by both criteria; `table` as from frontiers()."""
+    """The stability boundary along learning rates or batches, by both criteria; `table` as from frontiers()."""
     rows, calm = (plain_rows(select(table, along, spikes=spikes)) for spikes in (False, True))
     if not rows:
         return Table("Stability frontier", [], "No cell to judge yet.")
@@ -187,7 +188,7 @@ def frontier_table(table: pd.DataFrame, along: Along) -> Table:
         Column("curriculum", method_names(pd.DataFrame(rows))),
         Column(f"largest {what} without divergence", [edge_words(r) for r in rows], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
-        Column("ratio of the edges", [_between(r) for r in rows], number=True),
+        Column("ratio of the boundaries", [_between(r) for r in rows], number=True),
         Column(f"largest {what} without a loss ratio above {allowed}", [edge_words(r) for r in calm], number=True),
         Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
         Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
@@ -202,7 +203,7 @@ def _times_words(row: Mapping[str, Any]) -> str:
 
 
 def _between(row: Mapping[str, Any]) -> str:
-    """What the grid's spacing allows for the ratio of the true edges."""
+    """The range that the grid's spacing allows for the ratio of the true boundaries."""
     above, below = row["multiple_above"], row["multiple_below"]
     if above is not None and below is not None:
         return f"{above:.3g}x to {below:.3g}x"
@@ -211,8 +212,8 @@ def _between(row: Mapping[str, Any]) -> str:
     return f"below {below:.3g}x" if below is not None else "–"
 
 
-def _shares(counts: Iterable[int], of: Iterable[int]) -> list[str]:
-    intervals = [proportion(int(k), int(n))[1:] for k, n in zip(counts, of, strict=True)]
+def _shares(counts: Iterable[int], totals: Iterable[int]) -> list[str]:
+    intervals = [proportion(int(k), int(n))[1:] for k, n in zip(counts, totals, strict=True)]
     return ["–" if math.isnan(low) else f"{100 * low:.0f} to {100 * high:.0f}" for low, high in intervals]
 
 
@@ -231,10 +232,10 @@ def correlation_table(table: pd.DataFrame) -> Table:
         Column("Adam's variance", [MEASURES[m] for m in p["measure"]]),
         Column("Pearson", numbers(p["r"], 2, sign=True), number=True),
         Column("95% interval", _spans(p), number=True),
-        Column("p, adjusted", _p_values(p["p_holm"]), number=True),
+        Column("p, adjusted", [p_text(v) for v in p["p_holm"]], number=True),
         Column("Spearman", numbers(s["r"], 2, sign=True), number=True),
         Column("95% interval", _spans(s), number=True),
-        Column("p, adjusted", _p_values(s["p_holm"]), number=True),
+        Column("p, adjusted", [p_text(v) for v in s["p_holm"]], number=True),
         Column("cells", [f"{u} of {o}" for u, o in zip(p["units"], p["of"], strict=True)], number=True),
         Column("points", numbers(p["points"], 0), number=True),
     ]
@@ -247,11 +248,7 @@ def _names(rows: pd.DataFrame) -> list[str]:
 
 def _spans(rows: pd.DataFrame) -> list[str]:
     lows, highs = numbers(rows["low"], 2, sign=True), numbers(rows["high"], 2, sign=True)
-    return ["–" if "–" in (a, b) else f"{a} to {b}" for a, b in zip(lows, highs, strict=True)]
-
-
-def _p_values(values: Iterable[float]) -> list[str]:
-    return ["–" if math.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}") for p in values]
+    return [span(low, high) for low, high in zip(lows, highs, strict=True)]
 
 
 def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> Table:

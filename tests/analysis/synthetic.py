@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.page.document import ReportData
+from analysis.page.data import ReportData
 from analysis.report import analyse, page_data
 from analysis.schema import Runs
 

@@ -15,12 +15,13 @@ from analysis import __main__ as cli
 from analysis import figures, print_figures
 from analysis.figures.printed import over_time, printed
 from analysis.page import document
+from analysis.page.data import ReportData
 from tests.analysis.folders import make_sweep, pair
 from tests.analysis.synthetic import make_report
 
 
 @pytest.fixture(scope="module")
-def report() -> document.ReportData:
+def report() -> ReportData:
     return make_report()
 
 
@@ -44,7 +45,7 @@ def key_of(figure: figures.Figure) -> list[str]:
     return [a["text"] for a in figure["layout"]["annotations"] if a.get("xref") == "paper" and "xshift" in a]
 
 
-def test_printed_figures_are_those_of_the_page(report: document.ReportData) -> None:
+def test_printed_figures_are_those_of_the_page(report: ReportData) -> None:
     static = print_figures.static(report)
     names = ["validation", "savings", "over_targets", "frontier", "training", "schedule", "hours", "throughput"]
     over_time = ["validation_time", "training_time", "schedule_time"]
@@ -59,7 +60,7 @@ def test_printed_figures_are_those_of_the_page(report: document.ReportData) -> N
 
 
 @pytest.mark.parametrize(("width", "px"), [("one", 317), ("two", 662)])
-def test_a_printed_figure_is_a_column_wide_on_white(report: document.ReportData, width: figures.Width, px: int) -> None:
+def test_a_printed_figure_is_a_column_wide_on_white(report: ReportData, width: figures.Width, px: int) -> None:
     for figure in print_figures.static(report, width).values():
         layout = figure["layout"]
         assert layout["width"] == px  # 3.3 and 6.9 in at 96 px
@@ -69,7 +70,7 @@ def test_a_printed_figure_is_a_column_wide_on_white(report: document.ReportData,
         assert sizes == [9.33, 10.67, 10.67]  # 7 and 8 pt
 
 
-def test_lines_are_named_by_what_their_look_stands_for(report: document.ReportData) -> None:
+def test_lines_are_named_by_what_their_look_stands_for(report: ReportData) -> None:
     static = print_figures.static(report)
     looks = ["baseline", "fixed_linear", "batch 16", "batch 64", "LR 2e-3", "LR 8e-3"]
     assert key_of(static["validation"]) == [*looks, "diverged", "target"]
@@ -81,7 +82,7 @@ def test_lines_are_named_by_what_their_look_stands_for(report: document.ReportDa
     assert [a["text"] for a in static["validation"]["layout"]["annotations"] if "xshift" not in a] == ["×"]
 
 
-def test_the_key_fits_the_width(report: document.ReportData) -> None:
+def test_the_key_fits_the_width(report: ReportData) -> None:
     layout = print_figures.static(report)["validation"]["layout"]
     for words in layout["annotations"]:
         if "xshift" in words:
@@ -89,7 +90,7 @@ def test_the_key_fits_the_width(report: document.ReportData) -> None:
             assert right <= layout["width"]
 
 
-def test_curves_over_time_hold_the_times_of_their_points(report: document.ReportData) -> None:
+def test_curves_over_time_hold_the_times_of_their_points(report: ReportData) -> None:
     figure = document.all_figures(report)["validation"]
     timed = over_time(figure)
     assert timed is not None
@@ -120,18 +121,18 @@ def test_a_printed_map_is_rectangles() -> None:
     assert figure["layout"]["xaxis"]["range"] == [-0.5, 1.5]  # the one not run keeps its place
 
 
-def test_figures_that_show_nothing_are_left_out(report: document.ReportData) -> None:
+def test_figures_that_show_nothing_are_left_out(report: ReportData) -> None:
     unmeasured = report.stability.assign(max_loss_ratio=math.nan, diverged=False)
     few = {**vars(report), "stability": unmeasured, "train": report.train.iloc[:0], "cost": None}
-    names = list(print_figures.static(document.ReportData(**few)))
+    names = list(print_figures.static(ReportData(**few)))
     assert {"validation", "savings"} <= set(names)
     assert not {n for n in names if n.startswith(("stability", "training", "schedule", "variance", "throughput"))}
 
 
-def test_names_that_no_file_can_hold_do_not_collide(report: document.ReportData) -> None:
+def test_names_that_no_file_can_hold_do_not_collide(report: ReportData) -> None:
     renamed = {"baseline": "a/b", "fixed_linear": "a b"}
     stability = report.stability.assign(curriculum=report.stability["curriculum"].map(renamed))
-    names = list(print_figures.static(document.ReportData(**{**vars(report), "stability": stability})))
+    names = list(print_figures.static(ReportData(**{**vars(report), "stability": stability})))
     assert [n for n in names if n.startswith("stability")] == ["stability_a_b", "stability_a_b_"]
 
 
@@ -154,7 +155,7 @@ def test_the_command_writes_vector_files_and_tables(sweep: Path, capsys: pytest.
 
 @pytest.mark.browser
 @pytest.mark.usefixtures("chromium")
-def test_a_pdf_has_its_size_in_inches_its_fonts_and_no_image(report: document.ReportData) -> None:
+def test_a_pdf_has_its_size_in_inches_its_fonts_and_no_image(report: ReportData) -> None:
     static = print_figures.static(report, "two")
     for name in ("validation", "stability_baseline"):
         (pdf,) = print_figures.draw({name: static[name]}, "pdf").values()

@@ -53,7 +53,7 @@ def test_it_is_written_while_runs_are_at_work_and_once_more_in_the_end(tmp_path:
     assert len(said) == 2
     assert "1 of 2 runs over, 1 at work" in said[0]
     assert all('<meta http-equiv="refresh" content="5">' in page for page in pages)
-    assert "Still running: 1 of 2 runs are over." in pages[0]
+    assert "Still running: 1 of 2 runs have ended." in pages[0]
     last = written.path.read_text()
     assert 'http-equiv="refresh"' not in last
     assert "Still running" not in last

@@ -6,11 +6,14 @@ import csv
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -166,7 +169,7 @@ def test_an_interrupted_search_goes_on(tmp_path: Path, text: Path) -> None:
     folder = TuneDir(tmp_path, "t")
     half = json.loads(folder.search.read_text())
     assert (len(half["probes"]), half["outcome"]) == (2, None)
-    assert "The search is not over." in folder.page.read_text()
+    assert "The search has not ended." in folder.page.read_text()
     second = Trainer()
     assert launched(tmp_path, text, second)
     assert first.trained + second.trained == [(8, 80), (8, 40), (8, 60), (8, 50), (8, 20)]  # each once
@@ -244,13 +247,18 @@ def test_the_page_escapes_what_it_shows_and_loads_nothing(tmp_path: Path, text: 
     search["outcome"]["words"] = [evil, evil]
     search["probes"][0]["run_id"] = evil
     search["probes"][0]["worst_ratio"] = None
-    curve = tune_page.Curve(evil, [0, 1000, 2000], [256.0, math.nan, 30.0], worst_tokens=1000)
-    page = tune_page.render(search, [curve])
-    assert "<script" not in page
+    curve = {"step": range(3), "consumed_tokens": [0, 1000, 2000], "train_seconds": 0.0}
+    evals = pd.DataFrame({"run_id": evil, **curve, "val_ppl": [256.0, math.nan, 30.0]})
+    train = pd.DataFrame({"run_id": evil, "step": [0], "seqlen": [8]})
+    page = tune_page.render(search, evals, train, preset=evil)
+    assert evil not in page
+    assert page.split("<script>")[0].count("<script") == 1  # the data
+    assert page.count(escape(evil)) == 4  # headline, caveat, run and preset
     assert "not finite" in page
-    assert "http://" not in page.replace("http-equiv", "")
-    assert "nan" not in page.split("<svg")[1]
-    assert "No probe has an evaluation yet" in tune_page.render(search, [])
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page.split("<script>")[0])
+    figures = json.loads(page.split('id="report-data">')[1].split("</script>")[0])["figures"]
+    assert figures["probes"]["data"][0]["y"] == [256, 30]
+    assert "no probe has an evaluation yet" in tune_page.render(search, evals.iloc[:0], train)
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
   for (const figure of Object.values(report.figures)) figure.data = figure.data.map((trace) => ({ ...figure.shared, ...trace }));
   const all = (selector) => [...document.querySelectorAll(selector)];
   const byId = (id) => document.getElementById(id);
-  const CURVES = ["validation", "training", "schedule"].filter((n) => report.figures[n].layout.meta?.axes);
+  const CURVES = Object.keys(report.figures).filter((name) => report.figures[name].layout.meta?.axes);
   const MAX_LABELLED_LINES = 16;
   const LABEL_GAP = 14;
   const PRINT_WIDTH = 680; // A4 less its margins, in CSS pixels
@@ -77,6 +77,8 @@
     next.xaxis = { ...layout.xaxis, range: [0, end], maxallowed: end, title: { ...layout.xaxis.title, text: axis.title }, nticks: width < 620 ? 5 : 8 };
     next.uirevision = state.axis;
     if (name === "validation" && state.target) next.shapes = [targetShape()];
+    // Other shapes stand at tokens.
+    else if (state.axis !== "tokens") next.shapes = [];
     return { lines, layout: next, labelled };
   }
 
@@ -225,26 +227,29 @@
     explore();
   }
 
-  grip.addEventListener("pointerdown", (event) => {
-    grip.setPointerCapture(event.pointerId);
-    event.preventDefault();
-    grip.focus();
-  });
-  grip.addEventListener("pointermove", (event) => {
-    if (!grip.hasPointerCapture(event.pointerId)) return;
-    const full = byId("validation")._fullLayout;
-    const y = event.clientY - byId("validation").getBoundingClientRect().top - full._size.t;
-    setTarget(full.yaxis.p2d(Math.min(Math.max(y, 0), full._size.h)));
-  });
-  grip.addEventListener("keydown", (event) => {
-    const step = { ArrowUp: 1.005, ArrowRight: 1.005, ArrowDown: 1 / 1.005, ArrowLeft: 1 / 1.005, PageUp: 1.05, PageDown: 1 / 1.05 }[event.key];
-    if (step) setTarget(state.target * step);
-    else if (event.key === "Escape" && report.target !== null) setTarget(report.target);
-    else return;
-    event.preventDefault();
-  });
-  field.addEventListener("input", () => setTarget(Number.parseFloat(field.value), { typed: true }));
-  byId("target-reset").addEventListener("click", () => setTarget(report.target));
+  function followTarget() {
+    grip.addEventListener("pointerdown", (event) => {
+      grip.setPointerCapture(event.pointerId);
+      event.preventDefault();
+      grip.focus();
+    });
+    grip.addEventListener("pointermove", (event) => {
+      if (!grip.hasPointerCapture(event.pointerId)) return;
+      const full = byId("validation")._fullLayout;
+      const y = event.clientY - byId("validation").getBoundingClientRect().top - full._size.t;
+      setTarget(full.yaxis.p2d(Math.min(Math.max(y, 0), full._size.h)));
+    });
+    grip.addEventListener("keydown", (event) => {
+      const step = { ArrowUp: 1.005, ArrowRight: 1.005, ArrowDown: 1 / 1.005, ArrowLeft: 1 / 1.005, PageUp: 1.05, PageDown: 1 / 1.05 }[event.key];
+      if (step) setTarget(state.target * step);
+      else if (event.key === "Escape" && report.target !== null) setTarget(report.target);
+      else return;
+      event.preventDefault();
+    });
+    field.addEventListener("input", () => setTarget(Number.parseFloat(field.value), { typed: true }));
+    byId("target-reset").addEventListener("click", () => setTarget(report.target));
+  }
+  if (grip) followTarget(); // a search's page has no target
 
   // Where a line first falls to the target: linear in loss (= log ppl) over tokens; time is read at the same fraction.
   function firstReached(trace, target) {

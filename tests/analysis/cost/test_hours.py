@@ -14,6 +14,7 @@ from analysis import figures, load_runs
 from analysis.__main__ import main
 from analysis.cost import hours
 from analysis.page import cost as page_cost
+from analysis.page import html
 from cl_bench.runs.paths import SweepDir, TuneDir, write_atomic
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 from tests.analysis.spending import H100, cost_of, make_search, pair_by_hand, tuned_sweep
@@ -119,11 +120,11 @@ def test_the_section_names_clocks_and_escapes_them() -> None:
     report = make_report(seeds=1)
     runs = report.runs.assign(hardware=[H100, "<b>A100"] * (len(report.runs) // 2))
     found = hours.cost(runs, report.train, report.attempts, report.savings, price=0.0)
-    html = page_cost.section(found)
-    assert "Runs by clock: 4 on 1 rank of" in html
-    assert "<b>A100" not in html
-    assert "&lt;b&gt;A100" in html
-    assert "Money: 0 per rank-hour." in html
+    text = html.render("cost.html.jinja", cost=page_cost.section(found))
+    assert "Runs by clock: 4 on 1 rank of" in text
+    assert "<b>A100" not in text
+    assert "&lt;b&gt;A100" in text
+    assert "Money: 0 per rank-hour." in text
 
 
 def test_report_counts_tuning_and_money(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

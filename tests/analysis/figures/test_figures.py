@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import figures
-from analysis.page.document import ReportData
+from analysis import figures, words
+from analysis.page.data import ReportData
+from cl_bench.runs.identity import short_float
 from tests.analysis.synthetic import SPIKE_LOSS, make_report
 
 
@@ -77,8 +78,8 @@ def test_a_seed_alone_in_reaching_the_target_is_drawn(report: ReportData) -> Non
 
 
 def test_numbers_as_people_write_them() -> None:
-    assert [figures.format_lr(x) for x in (2e-3, 1.5e-4, 0.0)] == ["2e-3", "1.5e-4", "0"]
-    assert [figures.format_ppl(x) for x in (18.34, 9.996, 103.7, 12345.0, None)] == [
+    assert [short_float(x) for x in (2e-3, 1.5e-4, 0.0)] == ["2e-3", "1.5e-4", "0"]
+    assert [words.ppl(x) for x in (18.34, 9.996, 103.7, 12345.0, None)] == [
         "18.3",
         "10.0",
         "104",
@@ -210,3 +211,47 @@ def test_maps_count_the_share_of_finished_seeds(report: ReportData) -> None:
     (heat,) = figures.stability_maps(running)["baseline"]["data"]
     assert heat["hovertext"][0][0] == "none of 2 runs has finished"
     assert heat["customdata"][0][0] == [2, 0, 0, None, None]
+
+
+# --- a search's page -------------------------------------------------------------------------------------------------
+
+PROBES = pd.DataFrame(
+    {
+        "run_id": ["a", "b", "c"],
+        "start": [8, 8, 8],
+        "duration": [80, 40, 60],
+        "steady": [False, True, False],
+        "worst_tokens": [1000, 2000, 2000],
+    }
+)
+
+
+def test_probe_curves_mark_what_fluctuates() -> None:
+    rows = [(run, i, 1000 * i, 1.0 * i, ppl) for run in "abc" for i, ppl in enumerate([256.0, 30.0, 45.0])]
+    evals = pd.DataFrame(rows, columns=["run_id", "step", "consumed_tokens", "train_seconds", "val_ppl"])
+    train = pd.DataFrame({"run_id": list("abc"), "step": 0, "seqlen": 8})
+    figure = figures.probe_curves(PROBES, evals, train, beginning_tokens=500)
+    lines = {t["meta"]["label"]: t for t in figure["data"]}
+    assert {label: t["line"]["dash"] for label, t in lines.items()} == {
+        "start 8, T 80": "dash",
+        "start 8, T 40": "solid",
+        "start 8, T 60": "dash",
+    }
+    assert lines["start 8, T 80"]["marker"]["size"] == [0, 12, 0]  # the ring stands at 1,000 tokens
+    assert lines["start 8, T 60"]["marker"]["size"] == [0, 0, 12]
+    assert "marker" not in lines["start 8, T 40"]
+    assert lines["start 8, T 40"]["customdata"] == [[0, 0, 0, 8], [1, 1000, 1, 8], [2, 2000, 2, 8]]
+    assert [(s["x0"], s["x1"], s["yref"]) for s in figure["layout"]["shapes"]] == [(500, 500, "paper")]
+    assert figure["layout"]["yaxis"]["range"] == pytest.approx([np.log10(30 / 1.04), np.log10(256 * 1.04)])
+
+
+def test_the_path_of_a_search_goes_down_from_its_first_probe() -> None:
+    figure = figures.search_path(PROBES)
+    points = {t["name"]: (t["x"], t["y"], t["marker"]["symbol"]) for t in figure["data"]}
+    assert points == {"steady": ([40], [2], "circle"), "fluctuates": ([80, 60], [3, 1], "x-thin")}
+    assert figure["layout"]["yaxis"]["ticktext"] == ["1: start 8, T 80", "2: start 8, T 40", "3: start 8, T 60"]
+    assert figure["layout"]["meta"]["table"]["rows"][1] == [2, 8, 40, "steady"]
+    go = pytest.importorskip("plotly.graph_objects")
+    go.Figure(figure)
+    empty = figures.search_path(PROBES.iloc[:0])
+    assert empty["layout"]["annotations"][0]["text"] == "no probe has ended yet"

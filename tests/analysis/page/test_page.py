@@ -13,10 +13,16 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from analysis.page.document import SIZE_LIMIT_BYTES, ReportData, render, script_json
+from analysis.page import html
+from analysis.page import tune as tune_page
+from analysis.page.data import ReportData
+from analysis.page.document import SIZE_LIMIT_BYTES, render
+from analysis.page.html import script_json
+from analysis.tables import Column, Table
 from tests.analysis.synthetic import make_report
 
 LAUNCH_ARGS = [
@@ -110,6 +116,17 @@ def drawn_lines(page: Page, plot: str) -> int:
     """Line paths with a real extent."""
     script = "(ps) => ps.filter(p => p.getAttribute('d').length > 20 && p.getBoundingClientRect().width > 50).length"
     return int(page.locator(f"#{plot} .scatterlayer path.js-line").evaluate_all(script))
+
+
+def downloaded(page: Page, figure: str, folder: Path) -> list[str]:
+    """Lines of the CSV file that a figure's button saves."""
+    button = page.locator(f"[data-csv={figure}]")
+    button.locator("xpath=..").locator("summary").click()
+    with page.expect_download() as download:
+        button.click()
+    saved = folder / f"{figure}.csv"
+    download.value.save_as(saved)
+    return saved.read_text().splitlines()
 
 
 @pytest.mark.browser
@@ -232,13 +249,7 @@ def test_data_is_one_click_away(page: Page, tmp_path: Path) -> None:
         "hours": '"method","training_rank_hours","evaluation_rank_hours","lost_rank_hours","tuning_rank_hours"',
         "throughput": '"curriculum","global_batch_size","seqlen","steps","tokens_per_second"',
     }.items():
-        button = page.locator(f"[data-csv={name}]")
-        button.locator("xpath=..").locator("summary").click()
-        with page.expect_download() as download:
-            button.click()
-        saved = tmp_path / f"{name}.csv"
-        download.value.save_as(saved)
-        lines = saved.read_text().splitlines()
+        lines = downloaded(page, name, tmp_path)
         assert lines[0] == head
         assert len(lines) > (2 if name == "hours" else 4)  # one row a curriculum
 
@@ -360,6 +371,70 @@ def test_two_hundred_runs_stay_small_and_are_all_drawn(open_report: Open) -> Non
     opened = open_report(html)
     assert drawn_lines(opened.page, "validation") == 192
     assert opened.messages == []
+
+
+def search_html() -> str:
+    """The page of a search with a steady probe and one that fluctuates at the end."""
+    shared = {"start": 8, "diverged": False, "tokens": 2000, "train_seconds": 8.0, "beginning_tokens": 500}
+    probes = [
+        {**shared, "run_id": "a", "purpose": "start", "duration": 80, "steady": False, "worst_ratio": 1.5},
+        {**shared, "run_id": "b", "purpose": "T", "duration": 40, "steady": True, "worst_ratio": 0.7},
+    ]
+    cost = {"probes": 2, "tokens": 4000, "train_seconds": 16.0, "eval_seconds": 2.0}
+    search = {
+        "name": EVIL,
+        "settings": {"tune.warmups": 3.0, "tune.threshold": 1.3, "tune.skip": 1, "tune.checks": 1},
+        "probes": [probe | {"worst_tokens": 2000} for probe in probes],
+        "cost": cost | {"share_of_tokens": 0.2, "share_of_flops": 0.1},
+        "outcome": {"words": ["Start 8, T = 40 steps: T = 80 fluctuates.", EVIL_END]},
+    }
+    rows = [
+        (run, i, 1000 * i, 4.0 * i, ppl)
+        for run, end in (("a", 45.0), ("b", 20.0))
+        for i, ppl in enumerate([256.0, 30.0, end])
+    ]
+    evals = pd.DataFrame(rows, columns=["run_id", "step", "consumed_tokens", "train_seconds", "val_ppl"])
+    train = pd.DataFrame({"run_id": ["a", "b"], "step": 0, "seqlen": 8})
+    return tune_page.render(search, evals, train, preset=f"name: {EVIL}")
+
+
+@pytest.mark.browser
+def test_a_search_has_a_page_like_the_report(open_report: Open, tmp_path: Path) -> None:
+    opened = open_report(search_html(), width=700)
+    page = opened.page
+    assert page.locator("h1").inner_text() == "Start 8, T = 40 steps: T = 80 fluctuates."
+    assert drawn_lines(page, "probes") == 2
+    assert page.locator("#search .points path").count() == 2
+    assert page.locator("#probes .shapelayer path").count() == 1  # the end of the very beginning
+    page.locator("[data-axis=seconds]").click()
+    expect(page.locator("#probes .xtitle")).to_have_text("training time (seconds)")
+    expect(page.locator("#probes .shapelayer path")).to_have_count(0)
+    for name, head in {
+        "probes": '"run_id","step","consumed_tokens","train_seconds","seqlen","val_ppl"',
+        "search": '"probe","start","duration","verdict"',
+    }.items():
+        assert downloaded(page, name, tmp_path)[0] == head
+    assert page.evaluate("window.pwned") is None
+    assert page.locator("main img").count() == 0
+    assert f"name: {EVIL}" in page.locator("pre").inner_text()
+    assert opened.messages == []
+    assert [url.split(":")[0] for url in opened.requests if not url.startswith(("data:", "blob:"))] == ["file"]
+
+
+def test_markup_is_in_templates_alone() -> None:
+    folder = Path(html.__file__).parent
+    tag = re.compile(r"""["'][^"'\n]*</?(?:p|ul|li|table|t[dhr]|div|span|figure|section|details|svg)\b""")
+    for module in [*folder.glob("*.py"), folder.parent / "tables.py"]:
+        lines = [line for line in module.read_text().splitlines() if tag.search(line)]
+        assert [line for line in lines if "cl-bench" not in line] == [], module
+
+
+def test_tables_escape_what_they_show() -> None:
+    table = Table(EVIL_END, [Column(EVIL, [EVIL_END], number=True)], "")
+    text = table.html()
+    assert "<script>" not in text
+    assert "<img" not in text
+    assert text.count(escape(EVIL_END).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")) == 3
 
 
 def test_script_json_cannot_leave_its_script() -> None:
