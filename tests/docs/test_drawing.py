@@ -21,7 +21,8 @@ LEVELS = {part: int(level) for part, level in re.findall(r'data-part="([\w.]+)" 
 def drawing() -> ModuleType:
     """docs/drawing.py as a module."""
     spec = importlib.util.spec_from_file_location("drawing", ROOT / "docs" / "drawing.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

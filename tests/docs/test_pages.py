@@ -33,7 +33,8 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             continue
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
-        assert target.is_relative_to(ROOT) and target.exists(), f"{page.name}: {link} does not exist"
+        assert target.is_relative_to(ROOT), f"{page.name}: {link} leads out of the repository"
+        assert target.exists(), f"{page.name}: {link} does not exist"
         if anchor:
             assert anchor in pages.anchors(target.read_text(encoding="utf-8")), (
                 f"{page.name}: {link} has no such heading"
