@@ -25,6 +25,7 @@ PURPOSE = {
     "runs": "run folders: paths, records, status, lock, identity",
     "schedules": "sequence length, batch size and learning rate of a step",
     "config": "validated dataclasses: defaults, units, messages",
+    "commands": "the base of all command-line commands",
     "errors": "errors with name, value and remedy",
 }
 """What each part of cl_bench is for; a new package needs a line here."""
@@ -49,7 +50,8 @@ def layers() -> list[list[str]]:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     (contract,) = [c for c in contracts if c["type"] == "layers" and c.get("containers") == ["cl_bench"]]
-    return [[name.strip(" ()") for name in layer.replace(":", "|").split("|")] for layer in contract["layers"]]
+    rows = [[name.strip(" ()") for name in layer.replace(":", "|").split("|")] for layer in contract["layers"]]
+    return [[name for name in row if not name.startswith("__")] for row in rows]
 
 
 def imports() -> set[tuple[str, str]]:
@@ -70,7 +72,7 @@ def _part(module: str) -> str:
 def levels(edges: set[tuple[str, str]]) -> list[list[str]]:
     """Parts of analysis, the innermost first: each imports parts of lower levels only, or of its own in a cycle."""
     inner = {(a, b) for a, b in edges if a.startswith("analysis.") and b.startswith("analysis.")}
-    parts = {part for edge in inner for part in edge} - {"analysis.__main__"}
+    parts = {part for edge in inner for part in edge if "__" not in part}
     reach = {part: _reachable(part, inner) for part in parts}
     level: dict[str, int] = {}
     # Whoever reaches more parts lies further out, so in this order the imported parts are placed first.
@@ -135,8 +137,8 @@ def _analysis(rows: list[list[str]], height: float) -> list[str]:
 
 def _arrows(edges: set[tuple[str, str]], middles: dict[str, float]) -> list[str]:
     left, right = _LEFT + _LEFT_WIDTH + 2, _RIGHT - 10
-    outward = {a for a, b in edges if a.startswith("cl_bench.") and b.startswith("analysis.")}
-    inward = {b for a, b in edges if a.startswith("analysis.") and b.startswith("cl_bench.")}
+    outward = {a for a, b in edges if a in middles and b.startswith("analysis.")}
+    inward = {b for a, b in edges if a.startswith("analysis.") and b in middles}
     arrows = [("analysis", part, right, left) for part in inward]
     arrows += [(part, "analysis", left, right) for part in outward]
     return [

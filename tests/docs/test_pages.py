@@ -49,6 +49,8 @@ def unknown_paths(spans: Iterable[str]) -> list[str]:
 
 @every_page
 def test_files_named_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":  # names files of earlier versions, too
+        return
     assert unknown_paths(pages.spans(page.read_text(encoding="utf-8"))) == []
 
 
