@@ -30,6 +30,11 @@ def code(text: str) -> Iterator[str]:
     yield from _CODE.findall(prose(text))
 
 
+def blocks(text: str) -> list[str]:
+    """Fenced blocks of a page."""
+    return _FENCE.findall(text)
+
+
 def links(text: str) -> list[str]:
     """Targets of a page's links and images."""
     return _LINK.findall(prose(text))

@@ -59,6 +59,13 @@ def test_a_missing_file_is_noticed() -> None:
     assert unknown_paths(spans) == ["cl_bench/absent.py", "absent.md"]
 
 
+@every_page
+def test_code_fits_the_page(page: Path) -> None:
+    for block in pages.blocks(page.read_text(encoding="utf-8")):
+        for line in block.splitlines():
+            assert len(line) <= 90, f"{page.name}: a reader would have to scroll: {line}"
+
+
 def test_make_targets_named_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in pages.PAGES:
