@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast lint bench calibrate setup setup-dev clean
+.PHONY: demo test test-fast lint docs bench calibrate setup setup-dev clean
 
 demo: setup
 	$(BIN)/python -m cl_bench.sweep -m sweeps=demo
@@ -16,12 +16,16 @@ test: setup-dev
 	$(BIN)/python -m pytest
 
 test-fast: setup-dev
-	$(BIN)/python -m pytest -n 2 -m "not train and not browser and not slurm and not calibration"
+	$(BIN)/python -m pytest -n 2 -m "not train and not browser and not slurm and not calibration and not docs"
 
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site in site/; a broken link or reference is an error.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: setup-dev
 	$(BIN)/python bench/training.py
@@ -35,7 +39,7 @@ bench: setup-dev
 
 # Thousands of synthetic sweeps through the statistics, into docs/statistics.md: a few minutes on two cores.
 calibrate: setup
-	$(BIN)/python -m analysis.calibration_table docs/statistics.md
+	$(BIN)/python -m analysis.calibration.table docs/statistics.md
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -57,4 +61,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache

@@ -29,9 +29,7 @@ class Report:
     """The page."""
 
 
-def page_data(
-    answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None
-) -> ReportData:
+def page_data(answer: Answer, command: str = "", generated: str = "", refresh_s: float | None = None) -> ReportData:
     """The input of the page; `command` makes it again, `generated` is the time of reading, ISO 8601."""
     runs = answer.runs
     return ReportData(

@@ -92,6 +92,8 @@ class Runs:
     """Defects tolerated while reading: torn lines, runs left out."""
     configs: Mapping[str, RunConfig] = dataclasses.field(default_factory=dict)
     """Resolved configuration of each run_id; empty for a source without configurations."""
+    outputs: Path | None = None
+    """The outputs folder that holds the runs; None for curves of other origin."""
 
     def curve(self, run_id: str) -> pd.DataFrame:
         """A run's evaluations, in order of tokens."""

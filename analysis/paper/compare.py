@@ -1,7 +1,7 @@
 """Comparison of a sweep with the published experiment: cells, claims, replicas, and what is missing.
 
-Results of a run are set beside published figures only if the run is the published cell (analysis.paper.match); runs that
-have only its shape are listed apart, without published figures.
+Results of a run are set beside published figures only if the run is the published cell (analysis.paper.match). Runs
+that have only its shape are listed apart, without published figures.
 """
 
 from __future__ import annotations

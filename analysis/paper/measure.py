@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +14,11 @@ from analysis.schema import Runs, perplexity, rows_of
 from analysis.stats.crossings import saving
 from analysis.stats.intervals import Estimate, estimate_savings
 from analysis.stats.pairs import compare_runs
+from cl_bench.errors import UserError
+from cl_bench.runs import zeroshot_record
 from cl_bench.runs.paths import RunDir, SweepDir
-
-ZEROSHOT = {"wikitext103": "word_ppl", "lambada": "accuracy"}
-"""Tasks of the paper, and what is compared of each."""
-_SAME_MEASUREMENT = ("data_sha256", "window", "stride", "strict", "tokenizer")
+from cl_bench.runs.zeroshot_record import METRICS as ZEROSHOT
+from cl_bench.runs.zeroshot_record import Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,39 +211,30 @@ def _estimate(savings: Sequence[float]) -> Estimate | None:
 # --- zero-shot --------------------------------------------------------------------------------------------------------
 
 
-def zeroshot(runs: Runs, run_id: str) -> dict[str, list[dict[str, Any]]]:
-    """A run's zero-shot results, for each task a list, by step; empty where there are none or they cannot be read."""
+def zeroshot(runs: Runs, run_id: str) -> dict[str, list[Result]]:
+    """A run's zero-shot results per task, by step; empty for a run without any, and for a damaged file."""
     try:
-        known = json.loads(RunDir(SweepDir.at(runs.folder).outputs, run_id).zeroshot.read_text())
-        return {
-            task: sorted(
-                (e for e in known.get(task, []) if math.isfinite(float(e[metric])) and int(e["step"]) >= 0),
-                key=lambda e: int(e["step"]),
-            )
-            for task, metric in ZEROSHOT.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {task: [] for task in ZEROSHOT}
+        results = zeroshot_record.read(RunDir(SweepDir.at(runs.folder).outputs, run_id))
+    except (OSError, UserError):
+        results = []
+    valid = sorted((r for r in results if math.isfinite(r.value) and r.step >= 0), key=lambda r: r.step)
+    return {task: [r for r in valid if r.task == task] for task in ZEROSHOT}
 
 
 def _zeroshot_over_seeds(runs: Runs, group: Group, task: str) -> ZeroShot | None:
-    """Lowest and highest of the finished runs' results at their last step, where every one was measured alike."""
+    """Lowest and highest of the finished runs' results at their last step, if all have the same measurement."""
     done = group.rows[group.rows["state"] == "DONE"]
     last = [e for _, r in done.iterrows() if (e := _at_end(runs, r, task)) is not None]
-    if not last or len({_how(e) for e in last}) > 1:
+    if not last or len({e.measurement for e in last}) > 1:
         return None
-    values = [float(e[ZEROSHOT[task]]) for e in last]
+    values = [e.value for e in last]
     return ZeroShot(ZEROSHOT[task], float(np.mean(values)), min(values), max(values), len(values), len(done))
 
 
-def _at_end(runs: Runs, row: pd.Series[Any], task: str) -> dict[str, Any] | None:
+def _at_end(runs: Runs, row: pd.Series[Any], task: str) -> Result | None:
     """The newest result of a run's last step."""
-    found = [e for e in zeroshot(runs, str(row["run_id"]))[task] if int(e["step"]) == int(row["last_step"])]
-    return found[-1] if found else None
-
-
-def _how(entry: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(entry.get(key) for key in _SAME_MEASUREMENT)
+    at_end = [e for e in zeroshot(runs, str(row["run_id"]))[task] if e.step == int(row["last_step"])]
+    return at_end[-1] if at_end else None
 
 
 def saved_at_zeroshot(runs: Runs, group: Group, baseline: Group) -> Saved:
@@ -274,11 +264,11 @@ def saved_at_zeroshot(runs: Runs, group: Group, baseline: Group) -> Saved:
     return Saved(_estimate(measured[0]), _estimate(measured[1]), why_not=_nothing(*measured), at_least=True)
 
 
-def _first_as_good(ours: dict[str, list[dict[str, Any]]], goals: dict[str, dict[str, Any]]) -> int | None:
+def _first_as_good(ours: dict[str, list[Result]], goals: dict[str, Result]) -> int | None:
     """The first step at which every task's result, measured as the goal was, is at least as good."""
     good = []
     for task, goal in goals.items():
-        metric, alike = ZEROSHOT[task], [e for e in ours[task] if _how(e) == _how(goal)]
-        sign = -1 if metric == "word_ppl" else 1
-        good.append({int(e["step"]) for e in alike if sign * float(e[metric]) >= sign * float(goal[metric])})
+        alike = [e for e in ours[task] if e.measurement == goal.measurement]
+        sign = -1 if ZEROSHOT[task] == "word_ppl" else 1
+        good.append({e.step for e in alike if sign * e.value >= sign * goal.value})
     return min(set.intersection(*good), default=None)

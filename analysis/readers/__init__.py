@@ -1,4 +1,4 @@
-"""Curves from wherever they live -> one tidy schema (analysis.schema)."""
+"""Readers of curves: each turns one kind of source into the tidy schema (analysis.schema)."""
 
 from analysis.readers.outputs import load_runs
 from analysis.readers.table import load_table

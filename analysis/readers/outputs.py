@@ -1,4 +1,4 @@
-"""Our own run folders -> tidy DataFrames: whole sweeps, partial and running ones too."""
+"""Reader of cl_bench's own folders: a sweep, finished or not, or all runs of an outputs folder."""
 
 from __future__ import annotations
 
@@ -15,82 +15,83 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.readers import checks
+from analysis.readers.reader import Option, Reader
 from analysis.readers.tidy import default_cell
-from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
+from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Row, Runs, perplexity
 from analysis.words import printable
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.runs import identity, records, status
-from cl_bench.runs.paths import RunDir, SweepDir, all_runs, read_manifest, read_yaml
+from cl_bench.runs.paths import ManifestEntry, RunDir, SweepDir, all_runs, read_manifest, read_yaml
 
 
 def load_runs(folder: str | Path) -> Runs:
-    """Read a sweep's folder (outputs/sweeps/NAME), or every run of an outputs folder, finished or not.
+    """Read the runs of a sweep's folder (outputs/sweeps/NAME) or all runs of an outputs folder, finished or not.
 
-    Raises NoRunsError where there are none, RecordError for a damaged record.
+    Raises NoRunsError for a folder without runs, RecordError for a damaged record.
     """
     path = Path(folder)
     sweep = SweepDir.at(path)
-    if sweep.manifest.exists():
+    if is_sweep := sweep.manifest.exists():
         manifest = read_manifest(sweep.manifest)
-        entries = {str(r["run_id"]): r for r in manifest["runs"]}
-        found = [RunDir(sweep.outputs, run_id) for run_id in entries]
-        name, question = str(manifest["name"]), str(manifest.get("question", ""))
+        entries = {entry.run_id: entry for entry in manifest.runs}
+        run_dirs = [RunDir(sweep.outputs, run_id) for run_id in entries]
+        name, question = manifest.name, manifest.question
     elif (path / "runs").is_dir():
-        found = all_runs(path)
-        entries = _known_entries(path)
+        run_dirs = all_runs(path)
+        entries = _newest_entries(path)
         name, question = path.resolve().name, ""
     else:
-        what = (
-            "no such folder" if not path.exists() else "neither a sweep (manifest.json) nor an outputs folder (runs/)"
-        )
-        raise NoRunsError(f"{path}: {what}; give outputs/sweeps/NAME or outputs")
-    return _collect(name, question, path, found, entries, sweep.manifest.exists())
+        problem = "neither a sweep (manifest.json) nor an outputs folder (runs/)" if path.exists() else "no such folder"
+        raise NoRunsError(f"{path}: {problem}; give outputs/sweeps/NAME or outputs")
+    runs, notes = _read_all(run_dirs, entries)
+    if not runs:
+        raise NoRunsError(f"{path}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
+    outputs = sweep.outputs if is_sweep else sweep.root
+    return dataclasses.replace(gather(name, question, path, runs, notes, is_sweep=is_sweep), outputs=outputs)
 
 
-def _known_entries(outputs: Path) -> dict[str, Any]:
-    """What the sweeps of an outputs folder call their runs; the newest manifest wins."""
+def _newest_entries(outputs: Path) -> dict[str, ManifestEntry]:
+    """Each run's entry in the newest manifest of an outputs folder that lists it."""
     manifests = sorted((outputs / "sweeps").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
-    return {str(r["run_id"]): r for path in manifests for r in read_manifest(path)["runs"]}
+    return {entry.run_id: entry for path in manifests for entry in read_manifest(path).runs}
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
-    """One of our runs, wherever its rows were kept."""
+class OwnRun:
+    """A run of cl_bench, read from its folder or from its W&B mirror."""
 
     run_id: str
     config: RunConfig
     train: dict[str, npt.NDArray[Any]]
-    """TRAIN_COLUMNS of its clean curve; taken apart when the runs are put together."""
+    """TRAIN_COLUMNS of its clean curve; emptied by `gather`."""
     evals: pd.DataFrame
     attempts: pd.DataFrame
     state: status.State
     planned_steps: int
-    entry: Mapping[str, Any]
-    """What its sweep's manifest calls it: cell, curriculum, shape, variant."""
+    entry: ManifestEntry
 
     @classmethod
-    def of(
+    def from_record(
         cls,
         config: RunConfig,
         record: records.Record,
         state: status.State,
         planned_steps: int,
-        entry: Mapping[str, Any],
-        run_id: str,
-    ) -> Known:
-        """A run and what of its record is analysed; the record itself may go."""
+        entry: ManifestEntry,
+    ) -> OwnRun:
+        """A run with the analysed part of its record."""
         # Copies: a view would keep every column of the record alive.
         train = {name: record.train[name].to_numpy(dtype=dtype, copy=True) for name, dtype in TRAIN_COLUMNS.items()}
-        return cls(printable(run_id), config, train, record.evals, record.attempts, state, planned_steps, entry)
+        run_id = printable(entry.run_id)
+        return cls(run_id, config, train, record.evals, record.attempts, state, planned_steps, entry)
 
 
-def _collect(
-    name: str, question: str, folder: Path, found: list[RunDir], entries: dict[str, Any], is_sweep: bool
-) -> Runs:
-    known: list[Known] = []
+def _read_all(run_dirs: Sequence[RunDir], entries: Mapping[str, ManifestEntry]) -> tuple[list[OwnRun], list[str]]:
+    """The runs that can be read, and notes on the others."""
+    runs: list[OwnRun] = []
     notes: list[str] = []
-    for run in found:
+    for run in run_dirs:
         try:
             config = from_dict(read_yaml(run.config))
         except FileNotFoundError:
@@ -101,32 +102,31 @@ def _collect(
             continue
         record = records.read(run)
         notes += record.notes
-        stands = status.current(run)
-        known.append(Known.of(config, record, stands.state, stands.steps, entries.get(run.run_id, {}), run.run_id))
-    if not known:
-        raise NoRunsError(f"{folder}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
-    return gather(name, question, folder, known, notes, is_sweep=is_sweep)
+        state = status.current(run)
+        entry = entries.get(run.run_id, ManifestEntry(run.run_id))
+        runs.append(OwnRun.from_record(config, record, state.state, state.steps, entry))
+    return runs, notes
 
 
 def gather(
-    name: str, question: str, folder: Path, known: Sequence[Known], notes: Sequence[str], *, is_sweep: bool
+    name: str, question: str, folder: Path, runs: Sequence[OwnRun], notes: Sequence[str], *, is_sweep: bool
 ) -> Runs:
-    """Runs of ours in the tidy schema; those of no one sweep are named by what differs over all of them."""
+    """Runs of cl_bench in the tidy schema; unless they form one sweep, named by the settings that differ."""
     if not is_sweep:
-        known, doubles = _one_of_each(known)
-        notes = [*notes, *doubles]
-    table = pd.DataFrame([_row(run) for run in known], columns=list(RUN_COLUMNS))
-    configs = [run.config for run in known]
-    evals = [run.evals.assign(run_id=run.run_id) for run in known]
-    attempts = [run.attempts.assign(run_id=run.run_id) for run in known]
+        runs, duplicates = _without_duplicates(runs)
+        notes = [*notes, *duplicates]
+    table = pd.DataFrame([_row(run) for run in runs], columns=list(RUN_COLUMNS))
+    configs = [run.config for run in runs]
+    evals = [run.evals.assign(run_id=run.run_id) for run in runs]
+    attempts = [run.attempts.assign(run_id=run.run_id) for run in runs]
     if not is_sweep:
-        _tell_apart(table, configs)
+        _name_by_differences(table, configs)
     return Runs(
         printable(name),
         printable(question),
         folder,
         table,
-        _one_frame(known),
+        _joined_train(runs),
         pd.concat(evals, ignore_index=True),
         pd.concat(attempts, ignore_index=True),
         (*map(printable, notes), *checks.evaluation_sets([_evaluation_set(config) for config in configs])),
@@ -134,26 +134,26 @@ def gather(
     )
 
 
-def _one_of_each(known: Sequence[Known]) -> tuple[list[Known], list[str]]:
-    """One run of each experiment, seed and all: the newest that finished; and what to say of the others.
+def _without_duplicates(runs: Sequence[OwnRun]) -> tuple[list[OwnRun], list[str]]:
+    """One run per experiment and seed, the newest finished one, and notes on the others.
 
-    The same settings have the same run_id, unless a folder was copied or an older release named it.
+    Equal settings have equal run_ids, unless a folder was copied or named by an older release.
     """
-    same: dict[str, list[Known]] = {}
-    for run in known:
+    same: dict[str, list[OwnRun]] = {}
+    for run in runs:
         same.setdefault(json.dumps(identity.identity(run.config), sort_keys=True), []).append(run)
-    kept = {max(runs, key=_standing).run_id: runs for runs in same.values()}
+    kept = {max(copies, key=_precedence).run_id: copies for copies in same.values()}
     notes = [
         f"{run.run_id}: the same experiment, seed and all, as {run_id}; left out."
-        for run_id, runs in kept.items()
-        for run in runs
+        for run_id, copies in kept.items()
+        for run in copies
         if run.run_id != run_id
     ]
-    return [run for run in known if run.run_id in kept], notes
+    return [run for run in runs if run.run_id in kept], notes
 
 
-def _standing(run: Known) -> tuple[bool, float, str]:
-    """Finished before unfinished, then the newest."""
+def _precedence(run: OwnRun) -> tuple[bool, float, str]:
+    """Sort key: finished runs above unfinished ones, then by start."""
     started = float(run.attempts["started"].max()) if len(run.attempts) else 0.0
     return run.state in status.FINISHED, 0.0 if math.isnan(started) else started, run.run_id
 
@@ -162,20 +162,20 @@ def _evaluation_set(config: RunConfig) -> str:
     return f"text {config.data.fingerprint}, {config.evaluation.n_blocks} blocks of {config.seqlen} tokens"
 
 
-def _one_frame(known: Sequence[Known]) -> pd.DataFrame:
-    """All runs' training rows end to end, column by column: both forms at once would not fit beside each other."""
-    lengths = [len(run.train["step"]) for run in known]
-    codes: npt.NDArray[np.int32] = np.repeat(np.arange(len(known), dtype=np.int32), lengths)
-    joined = {name: np.concatenate([run.train.pop(name) for run in known]) for name in TRAIN_COLUMNS}
-    run_ids = pd.Categorical.from_codes(codes, pd.Index([run.run_id for run in known]))
+def _joined_train(runs: Sequence[OwnRun]) -> pd.DataFrame:
+    """The training rows of all runs, moved column by column: two full copies may not fit into memory."""
+    lengths = [len(run.train["step"]) for run in runs]
+    codes: npt.NDArray[np.int32] = np.repeat(np.arange(len(runs), dtype=np.int32), lengths)
+    joined = {name: np.concatenate([run.train.pop(name) for run in runs]) for name in TRAIN_COLUMNS}
+    run_ids = pd.Categorical.from_codes(codes, pd.Index([run.run_id for run in runs]))
     return pd.DataFrame({"run_id": run_ids, **joined}, copy=False)
 
 
-def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
-    """Name what differs over runs of several sweeps, in place: each sweep only named what differed within itself.
+def _name_by_differences(table: pd.DataFrame, configs: list[RunConfig]) -> None:
+    """Set variant and curriculum in place to what differs over all runs: manifests know one sweep each.
 
-    Two curricula are the same where their resolved forms are; their length in steps depends on the batch, so they are
-    compared within one batch size.
+    Curricula are equal if their resolved forms are. Their length in steps depends on the batch, so they are compared
+    within one batch size.
     """
     table["variant"] = identity.variants(configs)
     identities = [identity.identity(c) for c in configs]
@@ -185,29 +185,29 @@ def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
     names = {str(key[0]) for key in mixed.index[mixed]}
     for row, config, text in zip(table.index, configs, resolved, strict=True):
         if table.at[row, "curriculum"] in names:
-            what = config.shape
+            shape = config.shape
             if config.curriculum.schedule == "custom":  # the label is the function's name, whatever it returned
-                what += f" {hashlib.sha256(text.encode()).hexdigest()[:6]}"
-            table.at[row, "curriculum"] = f"{config.method} ({what})"
+                shape += f" {hashlib.sha256(text.encode()).hexdigest()[:6]}"
+            table.at[row, "curriculum"] = f"{config.method} ({shape})"
 
 
-def _row(run: Known) -> dict[str, Any]:
+def _row(run: OwnRun) -> Row:
     config, entry = run.config, run.entry
     train, evals, attempts = run.train, run.evals, run.attempts
     last = {name: train[name][-1] if len(train["step"]) else 0 for name in ("step", "consumed_tokens", "train_seconds")}
     measured = evals[evals["consumed_tokens"] > 0]
     final = float(measured["val_loss"].iloc[-1]) if len(measured) else math.nan
     seconds, tokens = float(last["train_seconds"]), int(last["consumed_tokens"])
-    curriculum, variant = entry.get("curriculum", config.method), entry.get("variant", "")
-    plain = default_cell(curriculum, config.global_batch_size, config.optim.lr, variant)
-    cell = entry.get("cell", config.cell or plain)
+    curriculum = config.method if entry.curriculum is None else entry.curriculum
+    default = default_cell(curriculum, config.global_batch_size, config.optim.lr, entry.variant)
+    cell = config.cell or default if entry.cell is None else entry.cell
     row = {
         "run_id": run.run_id,
         "cell": cell,
         "role": "baseline" if config.is_baseline else "curriculum",
         "curriculum": curriculum,
-        "shape": entry.get("shape", config.shape),
-        "variant": variant,
+        "shape": config.shape if entry.shape is None else entry.shape,
+        "variant": entry.variant,
         "setting": identity.setting(config),
         "model": config.model.name,
         "global_batch_size": config.global_batch_size,
@@ -222,7 +222,7 @@ def _row(run: Known) -> dict[str, Any]:
         "final_ppl": perplexity(final),
         "best_ppl": perplexity(float(evals["val_loss"].min())) if len(evals) else math.nan,
         "tokens_per_second": tokens / seconds if seconds else math.nan,
-        "named": "" if cell == plain else cell,
+        "named": "" if cell == default else cell,
         "last_step": int(last["step"]),
         "planned_steps": run.planned_steps,
         "hardware": _hardware(attempts),
@@ -233,9 +233,9 @@ def _row(run: Known) -> dict[str, Any]:
 
 
 def _hardware(attempts: pd.DataFrame) -> str:
-    """What the attempts whose steps were kept ran on: one name, or 'mixed: A, B'; with the ranks where these differ.
+    """Hardware of the attempts whose steps were kept: one name, or 'mixed: A, B', with world sizes if these differ.
 
-    Older records have no name, only the device: 'cpu', 'cuda'.
+    Older records hold no name, only the device: 'cpu', 'cuda'.
     """
     kept = attempts[attempts["trained_seconds"] > attempts["lost_seconds"]]
     counted = kept if len(kept) else attempts
@@ -244,3 +244,10 @@ def _hardware(attempts: pd.DataFrame) -> str:
         names = counted["world_size"].astype(str) + " × " + names
     distinct = list(dict.fromkeys(str(n) for n in names))
     return f"mixed: {', '.join(distinct)}" if len(distinct) > 1 else "".join(distinct)
+
+
+READER = Reader(
+    Option("folder", "outputs/sweeps/NAME", "outputs/sweeps/NAME, or outputs for all runs", is_positional=True),
+    load_runs,
+    report_folder=lambda location: SweepDir.at(location).root,
+)

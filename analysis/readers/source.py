@@ -1,30 +1,21 @@
-"""`python -m analysis report` and `figures`: which curves to read, and where what they say is written."""
+"""Curves named on the command line: the registry of readers, and what a report needs to know of its source."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from analysis.readers import naming
-from analysis.readers.outputs import load_runs
+from analysis.readers import outputs, table, tensorboard, wandb_offline, wandb_online
+from analysis.readers.reader import Option, Reader
 from analysis.schema import Runs
 from cl_bench.errors import UserError
-from cl_bench.runs.paths import SweepDir
 
-# Option -> the options that go with it.
-_SOURCES: dict[str, tuple[str, ...]] = {
-    "folder": (),
-    "table": ("map",),
-    "wandb_dir": ("map",),
-    "wandb": ("map", "filter"),
-    "tensorboard": ("runs",),
-}
-
-_FILTER_EXAMPLE = 'write it as in --filter \'{"tags": "tiny"}\''
+READERS = (outputs.READER, table.READER, wandb_offline.READER, wandb_online.READER, tensorboard.READER)
+"""Every reader, in the order of the help; a new one is a module and an entry here."""
+OUT = Option("out", "DIR", "folder to write into (default: the sweep's folder; NAME_report beside any other source)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,110 +26,86 @@ class Source:
     out: Path
     """Folder of the report."""
     command: str
-    """The shell command that reads the same again, without a target."""
-    outputs: Path | None = None
-    """The outputs folder that they come from; None for curves from elsewhere."""
+    """The shell command that reads the same curves again, without a target."""
+
+    @property
+    def outputs(self) -> Path | None:
+        """The outputs folder that holds the runs; None for curves of other origin."""
+        return self.runs.outputs
 
 
 def of_folder(folder: str | Path) -> Source:
-    """A sweep's folder, or an outputs folder; the report goes into it."""
-    sweep = SweepDir.at(folder)
-    outputs = sweep.outputs if sweep.manifest.exists() else sweep.root
-    return Source(load_runs(folder), sweep.root, f"python -m analysis report {shlex.quote(str(folder))}", outputs)
+    """The runs of a sweep's folder or of an outputs folder, which also receives the report."""
+    return read_values({outputs.READER.option.key: str(folder)})
+
+
+def options() -> tuple[Option, ...]:
+    """The options that name a source of curves or modify how it is read, and --out."""
+    return (*(reader.option for reader in READERS), *_modifiers(), OUT)
+
+
+def _modifiers() -> dict[Option, list[Reader]]:
+    """Every modifier, and the readers that accept it."""
+    owners: dict[Option, list[Reader]] = {}
+    for reader in READERS:
+        for option in reader.modifiers.values():
+            owners.setdefault(option, []).append(reader)
+    return owners
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say where curves are."""
-    parser.add_argument("folder", type=Path, nargs="?", help="outputs/sweeps/NAME, or outputs for all runs")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="instead: curves in a .csv or .parquet file")
-    parser.add_argument("--wandb-dir", type=Path, metavar="FOLDER", help="instead: W&B's offline runs below a folder")
-    parser.add_argument("--wandb", metavar="ENTITY/PROJECT", help="instead: a W&B project, online")
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="instead: TensorBoard events of Megatron")
-    parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of columns and keys that are not ours")
-    parser.add_argument("--filter", metavar="JSON", help='W&B runs to read, as its Api takes it: \'{"tags": "a"}\'')
-    parser.add_argument("--runs", type=Path, metavar="FILE", help="what events do not say: run, curriculum, seed, …")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="folder to write into (default: the sweep's folder; NAME_report beside any other source)",
-    )
+    """Declare `options()` to argparse."""
+    for option in options():
+        if option.is_positional:
+            parser.add_argument(option.name, nargs="?", help=option.help)
+        else:
+            parser.add_argument(option.flag, metavar=option.metavar, help=option.help)
 
 
 def read(args: argparse.Namespace) -> Source:
-    """The curves that the command line names. Raises UserError for none, several, or options that do not belong."""
-    kind = _kind(args)
-    where = getattr(args, kind)
-    into = _out(args.out)
-    out = ["--out", str(into)] if into else []
-    if kind == "folder":
-        found = of_folder(where)
-        command = " ".join((found.command, *map(shlex.quote, out)))
-        return dataclasses.replace(found, out=into or found.out, command=command)
-    shown = [f"--{kind.replace('_', '-')}", str(where)]
-    for option in _SOURCES[kind]:
-        if (value := getattr(args, option)) is not None:
-            shown += [f"--{option}", str(value)]
-    command = f"python -m analysis report {shlex.join([*shown, *out])}"
-    return Source(_load(kind, where, args), into or _beside(kind, where), command)
+    """`read_values` of parsed arguments."""
+    return read_values(vars(args))
 
 
-def _out(given: str | Path | None) -> Path | None:
-    """The folder of --out. Raises UserError for a path that can be none."""
-    if given is None:
+def read_values(values: Mapping[str, object]) -> Source:
+    """The curves that option values, by key, name; values of other options are ignored.
+
+    Raises UserError unless exactly one source is named, and for a modifier that its reader does not accept.
+    """
+    texts = {option: str(values[option.key]) for option in options() if values.get(option.key) is not None}
+    reader = _reader(texts)
+    location = texts[reader.option]
+    out = _out(texts.get(OUT))
+    keywords = {name: option.parse(texts[option]) for name, option in reader.modifiers.items() if option in texts}
+    arguments = [location] if reader.option.is_positional else [reader.option.flag, location]
+    for option in reader.modifiers.values():
+        if option in texts:
+            arguments += [option.flag, texts[option]]
+    if out:
+        arguments += [OUT.flag, str(out)]
+    command = f"python -m analysis report {shlex.join(arguments)}"
+    return Source(reader.load(location, **keywords), out or reader.report_folder(location), command)
+
+
+def _reader(texts: Mapping[Option, str]) -> Reader:
+    """The reader whose option has a value."""
+    readers = [reader for reader in READERS if reader.option in texts]
+    if len(readers) != 1:
+        problem = f"{' and '.join(r.option.flag for r in readers)} are both given" if readers else "no curves are named"
+        raise UserError(f"{problem}; give one of {', '.join(reader.option.flag for reader in READERS)}")
+    for option, owners in _modifiers().items():
+        if option in texts and readers[0] not in owners:
+            raise UserError(f"{option.flag}: goes with {', '.join(reader.option.flag for reader in owners)} only")
+    return readers[0]
+
+
+def _out(value: str | None) -> Path | None:
+    """The folder of --out. Raises UserError for an empty path and for a file."""
+    if value is None:
         return None
-    if not str(given).strip():
+    if not value.strip():
         raise UserError("--out: an empty path; give a folder to write into, or leave it out")
-    path = Path(given)
+    path = Path(value)
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path}: is a file; give a folder")
     return path
-
-
-def _kind(args: argparse.Namespace) -> str:
-    given = [kind for kind in _SOURCES if getattr(args, kind) is not None]
-    options = ", ".join(f"--{kind.replace('_', '-')}" for kind in _SOURCES if kind != "folder")
-    if len(given) != 1:
-        what = "no curves named" if not given else f"{' and '.join(given)} are both given"
-        raise UserError(f"{args.command}: {what}; give one of outputs/sweeps/NAME, {options}")
-    for option in ("map", "filter", "runs"):
-        if getattr(args, option) is not None and option not in _SOURCES[given[0]]:
-            owners = ", ".join(f"--{k.replace('_', '-')}" for k, own in _SOURCES.items() if option in own)
-            raise UserError(f"--{option}: goes with {owners} only")
-    return given[0]
-
-
-def _load(kind: str, where: Any, args: argparse.Namespace) -> Runs:
-    # Each reader is imported where it is asked for: one page does not pay for another's libraries.
-    if kind == "table":
-        from analysis.readers.table import load_table
-
-        return load_table(where, naming.parse(args.map))
-    if kind == "wandb_dir":
-        from analysis.readers.wandb_offline import load_wandb_dir
-
-        return load_wandb_dir(where, naming.parse(args.map))
-    if kind == "wandb":
-        from analysis.readers.wandb_online import load_wandb
-
-        return load_wandb(where, _filters(args.filter), naming.parse(args.map))
-    from analysis.readers.tensorboard import load_tensorboard
-
-    return load_tensorboard(where, args.runs)
-
-
-def _filters(text: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except ValueError as error:
-        raise UserError(f"--filter {text}: not JSON ({error}); {_FILTER_EXAMPLE}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"--filter {text}: not an object; {_FILTER_EXAMPLE}")
-    return found
-
-
-def _beside(kind: str, where: Any) -> Path:
-    """Where the report goes unless it is said."""
-    if kind == "wandb":
-        return Path(f"{str(where).rpartition('/')[2]}_report")
-    path = Path(where).resolve()
-    return path.parent / f"{path.stem if kind == 'table' else path.name}_report"

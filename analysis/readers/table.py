@@ -1,4 +1,4 @@
-"""Any table of training curves, one row an evaluation (or a training step) -> the tidy schema."""
+"""Reader of tables of curves, one row per evaluation or training step."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import pandas as pd
 
 from analysis.readers import checks, naming, tidy
 from analysis.readers.files import place_in, read_table
+from analysis.readers.reader import Option, Reader, folder_beside
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
 
 
 def load_table(path: str | Path, names: Mapping[str, str] | None = None) -> Runs:
-    """Runs in a CSV or Parquet file; `names` gives theirs for ours where they differ.
+    """Runs in a CSV or Parquet file; `names` maps our column names to the file's.
 
-    Columns: run_id; tidy.REQUIRED, one value a run; consumed_tokens (counted from 0), train_seconds (of training only),
-    val_loss (nats a token) or val_ppl. Also any of tidy.OPTIONAL, and those of a training step: where there is a column
-    `loss`, rows that hold one are steps, and rows that hold no val_loss are no evaluations. Without a state a run
-    counts as done. Raises UserError naming line, column and value that cannot be used.
+    Columns: run_id; tidy.REQUIRED, one value per run; consumed_tokens (from 0), train_seconds (training only), val_loss
+    (nats per token) or val_ppl. Optional: tidy.OPTIONAL, and the columns of a training step. If there is a column
+    `loss`, rows with a loss are training steps and rows with a val_loss evaluations. A run without a state counts as
+    DONE. Raises UserError naming the line, column and value that cannot be used.
     """
     path = Path(path)
     table = read_table(path)
@@ -32,9 +33,8 @@ def load_table(path: str | Path, names: Mapping[str, str] | None = None) -> Runs
     if table.empty:
         raise NoRunsError(f"{path}: holds no rows; give at least one evaluation")
     place = place_in(path)
-    unnamed = np.flatnonzero(table["run_id"].isna() | (table["run_id"].astype(str) == ""))
-    if len(unnamed):
-        raise UserError(f"{place(unnamed[0])}: no run_id; name the run that the row belongs to")
+    if (row := checks.first_true(table["run_id"].isna() | (table["run_id"].astype(str) == ""))) is not None:
+        raise UserError(f"{place(row)}: no run_id; name the row's run")
     table["run_id"] = table["run_id"].astype(str)
     facts = _facts(table, place)
     evals, train = _evaluations(table, facts, place), _steps(table, place)
@@ -42,16 +42,14 @@ def load_table(path: str | Path, names: Mapping[str, str] | None = None) -> Runs
 
 
 def _facts(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame:
-    """One row a run. Raises UserError where a run's rows do not agree."""
+    """One row per run. Raises UserError if a run's rows disagree."""
     columns = [c for c in (*tidy.REQUIRED, *tidy.OPTIONAL) if c in table]
     codes, _ = pd.factorize(table["run_id"])
     first = np.flatnonzero(~pd.Series(codes).duplicated().to_numpy())
     facts = table.iloc[first][["run_id", *columns]]
     for column in columns:
         values = pd.factorize(table[column], use_na_sentinel=False)[0]
-        other = np.flatnonzero(values != values[first][codes])
-        if len(other):
-            row = int(other[0])
+        if (row := checks.first_true(values != values[first][codes])) is not None:
             raise UserError(
                 f"{place(row)}: run '{table['run_id'].iloc[row]}' has {column} '{table[column].iloc[row]}', and "
                 f"'{facts[column].iloc[codes[row]]}' before; it is one value for the whole run"
@@ -72,14 +70,14 @@ def _evaluations(table: pd.DataFrame, facts: pd.DataFrame, place: checks.Place) 
     rows = np.arange(len(table))
     if "loss" in table:
         rows = np.flatnonzero(table[measure].notna() | table["loss"].isna())
-    given = table.iloc[rows].reset_index(drop=True)
+    evaluations = table.iloc[rows].reset_index(drop=True)
     at = _at(place, rows)
-    evals = checks.evaluations(given, at, diverged=diverged, remedy=naming.PERPLEXITY_REMEDY)
-    return evals.assign(**checks.steps(given[["step"]], at)) if "step" in given else evals
+    evals = checks.evaluations(evaluations, at, diverged=diverged, remedy=naming.PERPLEXITY_REMEDY)
+    return evals.assign(**checks.steps(evaluations[["step"]], at)) if "step" in evaluations else evals
 
 
 def _at(place: checks.Place, rows: npt.NDArray[np.intp]) -> checks.Place:
-    """The place of a row of a selection."""
+    """Location of a row of the selection `rows`."""
     return lambda row: place(int(rows[row]))
 
 
@@ -87,6 +85,14 @@ def _steps(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame | None:
     if "loss" not in table:
         return None
     rows = np.flatnonzero(table["loss"].notna())
-    given = table.iloc[rows]
-    steps = checks.steps(given[[c for c in naming.TRAIN if c in given]], _at(place, rows))
-    return pd.DataFrame({"run_id": given["run_id"], **steps}).reset_index(drop=True)
+    train = table.iloc[rows]
+    steps = checks.steps(train[[c for c in naming.TRAIN if c in train]], _at(place, rows))
+    return pd.DataFrame({"run_id": train["run_id"], **steps}).reset_index(drop=True)
+
+
+READER = Reader(
+    Option("table", "FILE", "instead: curves in a .csv or .parquet file"),
+    load_table,
+    {"names": naming.MAP},
+    lambda location: folder_beside(location, Path(location).stem),
+)

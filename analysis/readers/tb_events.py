@@ -1,8 +1,8 @@
-"""TensorBoard event files: their framing and the few fields of their messages that a curve needs.
+"""Parser of TensorBoard event files: the framing, and the few message fields that a curve needs.
 
-The `tensorboard` package would read them, with 63 MB of server, gRPC and JavaScript behind it. The format has not
-changed since 2015: a record is its length (8 bytes, little-endian), the length's masked CRC-32C, an Event message, that
-message's masked CRC-32C. The few fields below are declared here for the protobuf library, which wandb needs anyway.
+The `tensorboard` package can read them too, but brings 63 MB of server, gRPC and JavaScript. The format has not changed
+since 2015: a record is its length (8 bytes, little-endian), the length's masked CRC-32C, an Event message, the
+message's masked CRC-32C. The fields are declared below for the protobuf library, a dependency of wandb.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MESSAGES: dict[str, list[tuple[str, int, int, int, str]]] = {
 
 @dataclasses.dataclass
 class Series:
-    """The values of one tag, in the order they were written."""
+    """The values of one tag, in file order."""
 
     steps: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))
     walls: array.array[float] = dataclasses.field(default_factory=lambda: array.array("d"))
@@ -54,17 +54,17 @@ class Series:
 
 @dataclasses.dataclass
 class Events:
-    """What one event file holds of scalars and texts."""
+    """Scalars and texts of one event file."""
 
     scalars: dict[str, Series] = dataclasses.field(default_factory=dict)
     texts: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
-    """Name -> (step, text), the first of each."""
+    """Name -> (step, text) of its first text."""
     torn: bool = False
-    """Its end is cut off."""
+    """Whether the end of the file is cut off."""
 
 
 def read(path: Path) -> Events:
-    """The scalars and texts of one file. Raises UserError where it is damaged before its end."""
+    """The scalars and texts of one file. Raises UserError for damage before its end."""
     event = _event_class()()
     events = Events()
     for payload in _records(path.read_bytes(), path, events):
@@ -91,7 +91,7 @@ def read(path: Path) -> Events:
 
 
 def _records(data: bytes, path: Path, events: Events) -> Iterator[bytes]:
-    """The payload of each record; `events.torn` says that the last one was cut off."""
+    """The payload of each record; sets `events.torn` if the last one is cut off."""
     offset = 0
     while offset < len(data):
         start = offset + _LENGTH.size
@@ -102,7 +102,7 @@ def _records(data: bytes, path: Path, events: Events) -> Iterator[bytes]:
         if _masked_crc(data[offset : offset + 8]) != checksum:
             if any(data[offset:]):
                 raise UserError(f"{path}: not an event file, or damaged at byte {offset}; leave it out")
-            break  # space that was set aside and never written
+            break  # preallocated space that was never written
         if end > len(data):
             break
         payload = data[start : start + length]
@@ -115,7 +115,7 @@ def _records(data: bytes, path: Path, events: Events) -> Iterator[bytes]:
 
 @functools.cache
 def _crc_table() -> tuple[int, ...]:
-    """CRC-32C (Castagnoli), reflected, a byte at a time."""
+    """Table of the reflected CRC-32C (Castagnoli) for one byte at a time."""
     table = []
     for byte in range(256):
         for _ in range(8):
@@ -125,7 +125,7 @@ def _crc_table() -> tuple[int, ...]:
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and shifted as TFRecord files hold it."""
+    """CRC-32C, masked as in TFRecord files: rotated and shifted."""
     table, crc = _crc_table(), 0xFFFFFFFF
     for byte in data:
         crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)

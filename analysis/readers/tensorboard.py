@@ -1,9 +1,9 @@
-"""TensorBoard events as Megatron-DeepSpeed writes them (megatron/training.py) -> the tidy schema.
+"""Reader of TensorBoard events of Megatron-DeepSpeed (megatron/training.py).
 
-Each scalar is written three times: over iterations, "… vs samples" and "… vs tokens", whose step is its tokens.
-The arguments of the run are written as texts when an attempt begins, at the iteration it restored; so an attempt
-supersedes its predecessors as in our own records. Seconds are iteration-time x iterations: Megatron's clock does not
-stop for evaluation, and where it was not logged the events' own times have to do.
+Each scalar is written three times: over iterations, "… vs samples" and "… vs tokens", whose step is the token count.
+The arguments of the run are written as texts when an attempt begins, at the iteration it restored, so an attempt
+supersedes its predecessors as in our own records. Seconds are iteration-time x iterations; if it was not logged, the
+differences of the events' times, which include evaluation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pandas as pd
 
 from analysis.readers import checks, naming, tb_events, tidy
 from analysis.readers.files import read_table
+from analysis.readers.reader import Option, Reader
 from analysis.readers.tb_events import Events, Series
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError, did_you_mean
@@ -28,7 +29,7 @@ TRAIN_LOSS = "lm-loss-training/lm loss"
 VAL_LOSS = "lm-loss-validation/lm loss validation"
 ITERATION_TIME = "iteration-time/iteration-time"
 OVER_TOKENS = " vs tokens"
-# Tag -> column of a training step; of two tags for a column the first that is there.
+# Tag -> column of a training step; the first existing tag of a column counts.
 _STEP_TAGS = {
     "learning-rate/learning-rate": "lr",
     "batch-size/batch-size": "global_batch_size",
@@ -41,7 +42,7 @@ _STEP_TAGS = {
     "optimizer/variance_sqrt_l1": "adam_var_sqrt_l1",
     "optimizer/variance_sqrt_abs_max": "adam_var_sqrt_max",
 }
-# Argument of Megatron -> what it says of a run.
+# Argument of Megatron -> fact of a run.
 _ARGUMENTS = {
     "seed": "seed",
     "lr": "lr",
@@ -54,22 +55,60 @@ _CURRICULUM_FLAGS = ("curriculum_learning_legacy", "curriculum_learning", "data_
 _EVALUATION_ARGUMENTS = ("data_path", "valid_data_path", "split", "eval_iters", "seq_length")
 
 
+_Facts = dict[str, Any]
+"""Facts of a run (tidy.REQUIRED and tidy.OPTIONAL), by column."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clock:
+    """Training time of a run: seconds at each of some iterations."""
+
+    steps: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]
+
+    def at(self, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Seconds at `steps`; beyond the last reading, at the pace of the last interval."""
+        pace = np.diff(self.seconds)[-1] / max(np.diff(self.steps)[-1], 1.0)
+        beyond: npt.NDArray[np.float64] = np.maximum(steps - self.steps[-1], 0) * pace
+        return np.interp(steps, self.steps, self.seconds) + beyond
+
+    def resumed(self, events: Events, restored: int) -> _Clock:
+        """This clock up to step `restored`, continued by the attempt that restored it."""
+        kept = self.steps < restored
+        base = float(np.interp(restored, self.steps, self.seconds))
+        if ITERATION_TIME in events.scalars:
+            series = events.scalars[ITERATION_TIME]
+            steps = np.array(series.steps, dtype=float)
+            # Each value is the mean over the iterations since the one before.
+            durations = np.array(series.values) * np.diff(steps, prepend=float(restored))
+        else:
+            series = events.scalars[TRAIN_LOSS if TRAIN_LOSS in events.scalars else VAL_LOSS]
+            steps, times = np.array(series.steps, dtype=float), np.array(series.walls)
+            pace = (times[-1] - times[0]) / max(steps[-1] - steps[0], 1.0)
+            # The first interval has no start time: it is taken at the attempt's mean pace.
+            durations = np.diff(times, prepend=times[0] - pace * (steps[0] - restored))
+        return _Clock(
+            np.concatenate([self.steps[kept], [float(restored)], steps]),
+            np.concatenate([self.seconds[kept], [base], base + np.cumsum(durations)]),
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Curve:
     """One run's folder, its attempts joined."""
 
-    facts: dict[str, Any]
+    facts: _Facts
     train: pd.DataFrame
     evals: pd.DataFrame
     notes: list[str]
 
 
 def load_tensorboard(folder: str | Path, runs_file: str | Path | None = None) -> Runs:
-    """Every folder below `folder` that holds event files is a run, named by its path.
+    """The runs below `folder`: each folder with event files is one, named by its path.
 
-    What a run is comes from the arguments that Megatron wrote beside the scalars; a table `runs_file` (CSV or Parquet,
-    column `run` and any of curriculum, global_batch_size, lr, seed, state, setting, …) has the last word. Raises
-    NoRunsError where there are no event files, UserError for what is missing or damaged.
+    Facts of a run come from Megatron's arguments, written beside the scalars; a table `runs_file` (CSV or Parquet, with
+    the column `run` and any of curriculum, global_batch_size, lr, seed, state, setting, …) overrides them. Raises
+    NoRunsError without event files, UserError for missing facts and damaged files.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -78,15 +117,15 @@ def load_tensorboard(folder: str | Path, runs_file: str | Path | None = None) ->
     if not folders:
         raise NoRunsError(f"{root}: no event files (*tfevents*) below it; give the folder of --tensorboard-dir")
     names = {path: path.relative_to(root).as_posix() if path != root else root.resolve().name for path in folders}
-    told = _told(runs_file, list(names.values()))
-    curves = [_read_run(path, name, told.get(name, {})) for path, name in names.items()]
+    overrides = _read_facts(runs_file, list(names.values()))
+    curves = [_read_run(path, name, overrides.get(name, {})) for path, name in names.items()]
     facts = [c.facts for c in curves]
     for column in tidy.REQUIRED:
         lacking = [str(f["run_id"]) for f in facts if f.get(column) is None]
         if lacking:
             raise UserError(
-                f"{root}: the events of run '{lacking[0]}' do not say its {column}; give it in a table with the "
-                f"columns run, {column}: --runs FILE"
+                f"{root}: the events of run '{lacking[0]}' lack its {column}; give it in a table with the columns run, "
+                f"{column}: --runs FILE"
             )
     evals = [c.evals for c in curves if len(c.evals)]
     if not evals:
@@ -103,17 +142,19 @@ def load_tensorboard(folder: str | Path, runs_file: str | Path | None = None) ->
     )
 
 
-def _told(runs_file: str | Path | None, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Run -> what the user's table says of it. Raises UserError for a run or column that is not there."""
+def _read_facts(runs_file: str | Path | None, names: list[str]) -> dict[str, _Facts]:
+    """Run -> its facts in the user's table. Raises UserError for an unknown run or column."""
     if runs_file is None:
         return {}
     table = read_table(runs_file)
     if "run" not in table:
         raise checks.missing(runs_file, "run", table.columns)
-    known = (*tidy.REQUIRED, *tidy.OPTIONAL)
+    valid = (*tidy.REQUIRED, *tidy.OPTIONAL)
     for column in table.columns.drop("run"):
-        if column not in known:
-            raise UserError(f"{runs_file}: column '{column}' says nothing of a run; {did_you_mean(str(column), known)}")
+        if column not in valid:
+            raise UserError(
+                f"{runs_file}: column '{column}' is not a fact of a run; {did_you_mean(str(column), valid)}"
+            )
     table["run"] = table["run"].astype(str)
     for run in table["run"]:
         if run not in names:
@@ -123,16 +164,16 @@ def _told(runs_file: str | Path | None, names: list[str]) -> dict[str, dict[str,
 
 
 def _files(folder: Path) -> list[Path]:
-    """A run's event files, oldest first: their names begin with when they were opened."""
+    """A run's event files, oldest first: their names begin with the time of opening."""
     return sorted(path for path in folder.glob("*tfevents*") if path.is_file())
 
 
-def _read_run(folder: Path, name: str, told: dict[str, Any]) -> _Curve:
+def _read_run(folder: Path, name: str, overrides: _Facts) -> _Curve:
     notes: list[str] = []
     trains, evals, starts = [], [], []
-    clock: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] = (np.zeros(1), np.zeros(1))
-    facts: dict[str, Any] = {}
-    own_clock = True
+    clock = _Clock(np.zeros(1), np.zeros(1))
+    facts: _Facts = {}
+    is_timed = True
     for number, path in enumerate(_files(folder)):
         events = tb_events.read(path)
         if events.torn:
@@ -140,28 +181,28 @@ def _read_run(folder: Path, name: str, told: dict[str, Any]) -> _Curve:
         if TRAIN_LOSS not in events.scalars and VAL_LOSS not in events.scalars:
             continue
         restored = _restored(events)
-        own_clock = own_clock and ITERATION_TIME in events.scalars
-        clock = _go_on(clock, events, restored)
+        is_timed = is_timed and ITERATION_TIME in events.scalars
+        clock = clock.resumed(events, restored)
         starts.append({"attempt": number, "restored_step": restored})
         trains.append(_steps(events, clock, number))
         evals.append(_evaluations(events, clock, number))
         facts |= _facts(events)
     if not starts:
-        return _Curve({"run_id": name} | told, pd.DataFrame(), pd.DataFrame(), notes)
+        return _Curve({"run_id": name} | overrides, pd.DataFrame(), pd.DataFrame(), notes)
     attempts = pd.DataFrame(starts)
-    evaluated = pd.concat(evals, ignore_index=True).assign(eval_seconds=math.nan)  # Megatron does not tell them apart
+    evaluated = pd.concat(evals, ignore_index=True).assign(eval_seconds=math.nan)  # Megatron does not log them
     record = records.Record(pd.concat(trains, ignore_index=True), evaluated, attempts, [])
-    if not own_clock:
+    if not is_timed:
         notes.append(
             f"{name}: no '{ITERATION_TIME}' (--log-timers-to-tensorboard); its seconds are those between events, "
             "evaluation and saves included."
         )
     train, measured = record.train.assign(run_id=name), record.evals.assign(run_id=name)
-    return _Curve({"run_id": name, "state": _state(train, measured, facts)} | facts | told, train, measured, notes)
+    return _Curve({"run_id": name, "state": _state(train, measured, facts)} | facts | overrides, train, measured, notes)
 
 
 def _restored(events: Events) -> int:
-    """The iteration that an attempt went on from: its arguments were written there, its first step comes after."""
+    """The iteration that an attempt restored: its arguments were written at it, its first step follows it."""
     for argument in _ARGUMENTS:
         if argument in events.texts:
             return events.texts[argument][0]
@@ -169,56 +210,23 @@ def _restored(events: Events) -> int:
     return max(0, min(firsts) - 1)
 
 
-def _go_on(
-    clock: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]], events: Events, restored: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The run's clock, (iterations, seconds at each), with an attempt's own stretch from the step it restored on."""
-    steps, seconds = clock
-    base = float(np.interp(restored, steps, seconds))
-    kept = steps < restored
-    if ITERATION_TIME in events.scalars:
-        series = events.scalars[ITERATION_TIME]
-        own = np.array(series.steps, dtype=float)
-        # Each value is the mean over the iterations since the one before.
-        took = np.array(series.values) * np.diff(own, prepend=float(restored))
-    else:
-        series = _measure(events)
-        own = np.array(series.steps, dtype=float)
-        walls = np.array(series.walls)
-        pace = (walls[-1] - walls[0]) / max(own[-1] - own[0], 1.0)
-        # What the first stretch took was seen by nobody: it is taken at the attempt's mean pace.
-        took = np.diff(walls, prepend=walls[0] - pace * (own[0] - restored))
-    return (
-        np.concatenate([steps[kept], [float(restored)], own]),
-        np.concatenate([seconds[kept], [base], base + np.cumsum(took)]),
-    )
-
-
-def _measure(events: Events) -> Series:
-    return events.scalars[TRAIN_LOSS if TRAIN_LOSS in events.scalars else VAL_LOSS]
-
-
-def _over_tokens(
-    events: Events, tag: str, clock: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]], attempt: int
-) -> pd.DataFrame:
-    """step, consumed_tokens, train_seconds, attempt and the value of a tag: it is written over both axes at once."""
+def _over_tokens(events: Events, tag: str, clock: _Clock, attempt: int) -> pd.DataFrame:
+    """step, consumed_tokens, train_seconds, attempt and the value of a tag, which is written over both axes at once."""
     by_step, by_tokens = (events.scalars.get(name, Series()) for name in (tag, tag + OVER_TOKENS))
     n = min(len(by_step.steps), len(by_tokens.steps))
     steps = np.array(by_step.steps[:n], dtype="int64")
-    beyond = np.diff(clock[1])[-1] / max(np.diff(clock[0])[-1], 1.0)  # steps after the last reading, at its pace
-    seconds = np.interp(steps, *clock) + np.maximum(steps - clock[0][-1], 0) * beyond
     return pd.DataFrame(
         {
             "step": steps,
             "consumed_tokens": np.array(by_tokens.steps[:n], dtype="int64"),
-            "train_seconds": seconds,
+            "train_seconds": clock.at(steps),
             "attempt": attempt,
             "value": np.array(by_tokens.values[:n], dtype=float),
         }
     )
 
 
-def _steps(events: Events, clock: Any, attempt: int) -> pd.DataFrame:
+def _steps(events: Events, clock: _Clock, attempt: int) -> pd.DataFrame:
     frame = _over_tokens(events, TRAIN_LOSS, clock, attempt).rename(columns={"value": "loss"})
     for tag, column in _STEP_TAGS.items():
         if tag in events.scalars and column not in frame:
@@ -227,22 +235,22 @@ def _steps(events: Events, clock: Any, attempt: int) -> pd.DataFrame:
     return frame
 
 
-def _evaluations(events: Events, clock: Any, attempt: int) -> pd.DataFrame:
+def _evaluations(events: Events, clock: _Clock, attempt: int) -> pd.DataFrame:
     return _over_tokens(events, VAL_LOSS, clock, attempt).rename(columns={"value": "val_loss"})
 
 
-def _facts(events: Events) -> dict[str, Any]:
-    """What an attempt's arguments, or else its scalars, say of the run."""
-    said = {name: text for name, (_, text) in events.texts.items() if text not in ("None", "")}
-    facts: dict[str, Any] = {ours: said[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in said}
-    flags = [said[flag] for flag in _CURRICULUM_FLAGS if flag in said]
+def _facts(events: Events) -> _Facts:
+    """Facts of a run from an attempt's arguments, or else from its scalars."""
+    arguments = {name: text for name, (_, text) in events.texts.items() if text not in ("None", "")}
+    facts: _Facts = {ours: arguments[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in arguments}
+    flags = [arguments[flag] for flag in _CURRICULUM_FLAGS if flag in arguments]
     if flags:
         facts["curriculum"] = "curriculum" if "True" in flags else tidy.BASELINE
-    if "num_layers" in said and "hidden_size" in said:
-        facts["model"] = f"{said['num_layers']} layers of {said['hidden_size']}"
-    if {"bf16", "fp16"} & said.keys():
-        facts["precision"] = next((p for p in ("bf16", "fp16") if said.get(p) == "True"), "fp32")
-    evaluated = [f"{name}={said[name]}" for name in _EVALUATION_ARGUMENTS if name in said]
+    if "num_layers" in arguments and "hidden_size" in arguments:
+        facts["model"] = f"{arguments['num_layers']} layers of {arguments['hidden_size']}"
+    if {"bf16", "fp16"} & arguments.keys():
+        facts["precision"] = next((p for p in ("bf16", "fp16") if arguments.get(p) == "True"), "fp32")
+    evaluated = [f"{name}={arguments[name]}" for name in _EVALUATION_ARGUMENTS if name in arguments]
     if evaluated:
         facts["eval_set"] = ", ".join(evaluated)
     for tag, column in (("batch-size/batch-size", "global_batch_size"), ("learning-rate/learning-rate", "lr")):
@@ -251,8 +259,8 @@ def _facts(events: Events) -> dict[str, Any]:
     return facts
 
 
-def _state(train: pd.DataFrame, evals: pd.DataFrame, facts: dict[str, Any]) -> str:
-    """Diverged where the last value is no number; lost where it stopped short of the tokens it was to be trained on."""
+def _state(train: pd.DataFrame, evals: pd.DataFrame, facts: _Facts) -> str:
+    """DIVERGED if the last loss is not finite, LOST if the run stopped short of its token budget, else DONE."""
     for frame, column in ((evals, "val_loss"), (train, "loss")):
         if len(frame) and not math.isfinite(frame[column].iloc[-1]):
             return "DIVERGED"
@@ -270,3 +278,10 @@ def _checked(evals: pd.DataFrame) -> pd.DataFrame:
         remedy=naming.PERPLEXITY_REMEDY,
     )
     return checked.assign(step=evals["step"].to_numpy())
+
+
+READER = Reader(
+    Option("tensorboard", "FOLDER", "instead: TensorBoard events of Megatron"),
+    load_tensorboard,
+    {"runs_file": Option("runs", "FILE", "table of facts that the events lack: run, curriculum, seed, …")},
+)

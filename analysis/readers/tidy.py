@@ -1,4 +1,4 @@
-"""Checked curves and what is known of their runs -> the tidy schema."""
+"""Assembly of checked curves and facts about their runs into the tidy schema."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cl_bench.runs.identity import short_float
 from cl_bench.runs.status import FINISHED, State
 
 REQUIRED = ("curriculum", "global_batch_size", "lr", "seed")
-"""What a run must say to have its place in the grid."""
+"""Required facts of a run: its place in the grid."""
 OPTIONAL = (
     "state",
     "setting",
@@ -33,12 +33,12 @@ OPTIONAL = (
     "world_size",
     "precision",
 )
-"""What a run may say. Runs of different `setting` (default: the model) or `eval_set` are not compared."""
+"""Optional facts of a run. Runs of different `setting` (default: the model) or `eval_set` are not compared."""
 
 BASELINE = "baseline"
-"""The curriculum whose runs others are compared with."""
+"""The curriculum of the runs that others are compared with."""
 
-# The words of other tools for how a run stands.
+# Other tools' names of states.
 _STATES: dict[str, State] = {
     "FINISHED": "DONE",
     "COMPLETED": "DONE",
@@ -55,35 +55,33 @@ def tidy(
     evals: pd.DataFrame,
     train: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
-    *,
-    question: str = "",
 ) -> Runs:
     """Runs in the tidy schema.
 
-    `facts`: one row a run, run_id, REQUIRED and any of OPTIONAL. `evals`: checked rows of run_id, consumed_tokens,
-    train_seconds, val_loss (nats/token) and perhaps step, each run's in order. `train`: run_id and any of
-    TRAIN_COLUMNS, one row a step. Raises UserError for a fact that cannot be, and for runs that are each
-    other's double; NoRunsError where no run has an evaluation.
+    `facts`: one row per run, with run_id, REQUIRED and any of OPTIONAL. `evals`: checked rows of run_id,
+    consumed_tokens, train_seconds, val_loss (nats per token) and optionally step, each run's in order. `train`: run_id
+    and any of TRAIN_COLUMNS, one row per step. Raises UserError for impossible facts and duplicate runs, NoRunsError
+    if no run has an evaluation.
     """
     if facts.empty:
         raise NoRunsError(f"{folder}: holds no runs")
     if evals.empty:
         raise NoRunsError(f"{folder}: no run has an evaluation; give at least one row with a val_loss")
     runs, notes = _facts(facts), [printable(note) for note in notes]
-    runs, evals, train = _printable_ids(runs, evals, train)
+    runs, evals, train = _printable_ids(runs, evals, pd.DataFrame() if train is None else train)
     train = _train(train, runs)
     evals = _evals(evals)
     for column in ("token_budget", "max_seqlen"):
         runs[column] = runs[column].fillna(_largest(runs["run_id"], column, evals, train)).astype("int64")
     notes += _without_evaluation(runs["run_id"], evals)
-    notes += _tell_settings_apart(runs)
+    notes += _split_settings(runs)
     runs = _measured(runs, evals, train)
-    runs, left_out = _one_of_each(runs)
+    runs, left_out = _without_duplicates(runs)
     if left_out:
         train, evals = (f[f["run_id"].isin(runs["run_id"])].reset_index(drop=True) for f in (train, evals))
     return Runs(
         printable(name),
-        question,
+        "",
         folder,
         runs[list(RUN_COLUMNS)].reset_index(drop=True),
         train,
@@ -94,46 +92,35 @@ def tidy(
 
 
 def empty(kind: records.Kind) -> pd.DataFrame:
-    """No rows of a kind of record, with its columns and run_id."""
+    """An empty frame with run_id and the columns of a kind of record."""
     return pd.DataFrame(columns=list(records.COLUMNS[kind])).astype(records.COLUMNS[kind]).assign(run_id="")
 
 
 def default_cell(curriculum: str, batch: int, lr: float, variant: str) -> str:
-    """What a cell is called where nobody named it: 'baseline b16 lr2e-3'."""
+    """Name of a cell that has no other: 'baseline b16 lr2e-3'."""
     return f"{curriculum} b{batch} lr{short_float(lr)}" + (f" {variant}" if variant else "")
 
 
 def state(word: object) -> State:
-    """A run's state from the word for it, ours or another tool's. Raises UserError for an unknown one."""
+    """A run's state from its name in cl_bench or another tool. Raises UserError for an unknown one."""
     upper = str(word).strip().upper()
-    known: tuple[State, ...] = get_args(State)
-    for candidate in known:
-        if candidate == upper:
-            return candidate
-    if upper not in _STATES:
-        raise UserError(f"state '{word}': unknown; {did_you_mean(upper, [*known, *_STATES])}")
-    return _STATES[upper]
+    states: dict[str, State] = {name: name for name in get_args(State)} | _STATES
+    if upper not in states:
+        raise UserError(f"state '{word}': unknown; {did_you_mean(upper, [*states])}")
+    return states[upper]
 
 
-def _printable_ids(
-    runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame | None
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
-    """The frames with names of runs that can be shown. Raises UserError where two became the same."""
-    names = {run_id: printable(run_id) for run_id in runs["run_id"].astype(str)}
+def _printable_ids(*frames: pd.DataFrame) -> list[pd.DataFrame]:
+    """The frames, of which the first has all run_ids, with printable ones. Raises UserError if two become equal."""
+    names = {run_id: printable(run_id) for run_id in frames[0]["run_id"].astype(str)}
     changed = {run_id: name for run_id, name in names.items() if name != run_id}
-    if not changed:
-        return runs, evals, train
-    if len(set(names.values())) < len(names):
+    if changed and len(set(names.values())) < len(names):
         raise UserError(f"run '{next(iter(changed.values()))}': another differs in control characters only; rename one")
-
-    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame if frame.empty else frame.assign(run_id=frame["run_id"].replace(changed))
-
-    return renamed(runs), renamed(evals), None if train is None else renamed(train)
+    return [f if f.empty or not changed else f.assign(run_id=f["run_id"].replace(changed)) for f in frames]
 
 
 def _facts(facts: pd.DataFrame) -> pd.DataFrame:
-    """One row a run, every column there, numbers as numbers."""
+    """Checked facts: one row per run, all columns present, numbers as numbers."""
     runs = facts.reset_index(drop=True).copy()
     for column in OPTIONAL:
         if column not in runs:
@@ -143,77 +130,79 @@ def _facts(facts: pd.DataFrame) -> pd.DataFrame:
     runs["state"] = [state(v) if _text(v) else "DONE" for v in runs["state"]]
     plain = runs["curriculum"].str.lower() == BASELINE
     runs.loc[plain, "curriculum"] = BASELINE
-    unnamed = np.flatnonzero(runs["curriculum"] == "")
-    if len(unnamed):
-        raise _not_so(runs, "curriculum", unnamed[0], f"name it, '{BASELINE}' for the runs without")
+    if (row := checks.first_true(runs["curriculum"] == "")) is not None:
+        raise _bad_fact(runs, "curriculum", row, f"name it, '{BASELINE}' for runs without one")
     runs["global_batch_size"] = _whole(runs, "global_batch_size", least=1).astype("int64")
     runs["seed"] = _whole(runs, "seed", least=0).astype("int64")
     runs["lr"] = _positive(runs, "lr")
     for column in ("token_budget", "max_seqlen", "world_size"):
-        known = runs[column].map(_text) != ""
-        most = checks.WHOLE if column == "token_budget" else 2**31
-        runs[column] = _whole(runs, column, least=0, most=most, known=known)
+        limit = checks.WHOLE if column == "token_budget" else 2**31
+        runs[column] = _whole(runs, column, least=0, limit=limit, may_lack=True)
     runs["world_size"] = runs["world_size"].fillna(0).astype("int64")
     runs["role"] = np.where(runs["curriculum"] == BASELINE, "baseline", "curriculum")
     return runs
 
 
 def _text(value: object) -> str:
-    """A label as text: nothing for what is missing, 7 and not 7.0 for a whole number."""
+    """A label as text: empty for a missing one, 7 rather than 7.0 for a whole number."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else printable(str(value).strip())
 
 
-def _number(value: Any) -> float:
-    """NaN for what is no number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+def _numbers(runs: pd.DataFrame, column: str) -> pd.Series[float]:
+    """A column as floats, NaN for text."""
+
+    def number(value: Any) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            return math.nan
+
+    return runs[column].map(number).astype(float)
 
 
 def _whole(
-    runs: pd.DataFrame, column: str, least: int, *, most: int = checks.WHOLE, known: Any = True
+    runs: pd.DataFrame, column: str, least: int, *, limit: int = checks.WHOLE, may_lack: bool = False
 ) -> pd.Series[float]:
-    """A column as whole numbers, where it is `known`; NaN elsewhere."""
-    found = runs[column].map(_number).astype(float)
-    whole = np.isfinite(found) & (found >= least) & (found < most) & (found % 1 == 0)
-    bad = np.flatnonzero(~whole & known)
-    if len(bad):
-        below = f" and below 2^{most.bit_length() - 1}" if found.iloc[bad[0]] >= most else ""
-        raise _not_so(runs, column, bad[0], f"it must be a whole number of at least {least}{below}")
-    return found
+    """A column as whole numbers from `least` to below `limit`, NaN where it may lack and does."""
+    values = _numbers(runs, column)
+    valid = np.isfinite(values) & (values >= least) & (values < limit) & (values % 1 == 0)
+    if may_lack:
+        valid |= runs[column].map(_text) == ""
+    if (row := checks.first_true(~valid)) is not None:
+        below = f" and below 2^{limit.bit_length() - 1}" if values.iloc[row] >= limit else ""
+        raise _bad_fact(runs, column, row, f"it must be a whole number of at least {least}{below}")
+    return values
 
 
 def _positive(runs: pd.DataFrame, column: str) -> pd.Series[float]:
-    """A column above 0, to 6 digits: 2e-3 was logged as 0.00200000009 where it was a float32."""
-    found = runs[column].map(_number).astype(float)
-    bad = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
-    if len(bad):
-        raise _not_so(runs, column, bad[0], "it must be above 0")
-    return found.map(lambda value: float(f"{value:.6g}"))
+    """A column above 0, to 6 digits: a float32 of 2e-3 is logged as 0.00200000009."""
+    values = _numbers(runs, column)
+    if (row := checks.first_true(~(np.isfinite(values) & (values > 0)))) is not None:
+        raise _bad_fact(runs, column, row, "it must be above 0")
+    return values.map(lambda value: float(f"{value:.6g}"))
 
 
-def _not_so(runs: pd.DataFrame, column: str, row: int, remedy: str) -> UserError:
+def _bad_fact(runs: pd.DataFrame, column: str, row: int, remedy: str) -> UserError:
     value = runs[column].iloc[row]
     shown = f"{value:g}" if isinstance(value, float) else _text(value)
-    what = f"is '{shown}'" if _text(value) else "is empty"
-    return UserError(f"run '{runs['run_id'].iloc[row]}': {column} {what}; {remedy}")
+    problem = f"is '{shown}'" if _text(value) else "is empty"
+    return UserError(f"run '{runs['run_id'].iloc[row]}': {column} {problem}; {remedy}")
 
 
 def _evals(evals: pd.DataFrame) -> pd.DataFrame:
     frame = evals.reset_index(drop=True)
-    if "step" not in frame:  # the evaluation's number: nothing compares runs by it
+    if "step" not in frame:  # the evaluation's number; runs are never compared by it
         frame = frame.assign(step=frame.groupby("run_id", sort=False).cumcount())
     with np.errstate(over="ignore"):
         frame = frame.assign(val_ppl=np.exp(frame["val_loss"]), eval_seconds=math.nan, attempt=0)
     return frame[["run_id", *records.EVAL_COLUMNS]].astype(records.EVAL_COLUMNS)
 
 
-def _train(train: pd.DataFrame | None, runs: pd.DataFrame) -> pd.DataFrame:
-    """Training rows with every column; the loss ratio is computed where it is not given."""
-    if train is None or train.empty:
+def _train(train: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Training rows with all columns; a missing loss ratio is computed."""
+    if train.empty:
         return empty("train")
     frame = train.reset_index(drop=True)
     by_run = frame.groupby("run_id", sort=False)
@@ -233,7 +222,7 @@ def _train(train: pd.DataFrame | None, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _largest(run_ids: pd.Series[str], column: str, evals: pd.DataFrame, train: pd.DataFrame) -> pd.Series[float]:
-    """What a run's curve says of a fact that was not given: its tokens for the budget, its longest length."""
+    """A missing token_budget or max_seqlen from a run's curve: its last token count, its longest length."""
     frames = [evals[["run_id", "consumed_tokens"]], train[["run_id", "consumed_tokens"]]]
     both = pd.concat(frames) if column == "token_budget" else train[["run_id", "seqlen"]]
     return run_ids.map(both.groupby("run_id").max().iloc[:, 0]).fillna(0)
@@ -244,10 +233,10 @@ def _without_evaluation(run_ids: pd.Series[str], evals: pd.DataFrame) -> list[st
     return [f"{run_id}: ended before any evaluation; it has no curve." for run_id in run_ids if run_id not in measured]
 
 
-def _tell_settings_apart(runs: pd.DataFrame) -> list[str]:
-    """Runs of different models or evaluation sets become different settings, in place; what to say of it.
+def _split_settings(runs: pd.DataFrame) -> list[str]:
+    """Give runs of different models or evaluation sets different settings, in place; returns notes.
 
-    So do runs of the variants that baselines are of, where these are several: each variant has its own baseline.
+    If the baselines are of several variants, each variant is a setting with its own baseline.
     """
     runs["setting"] = np.where(runs["setting"] == "", runs["model"], runs["setting"])
     notes = []
@@ -266,7 +255,7 @@ def _tell_settings_apart(runs: pd.DataFrame) -> list[str]:
 
 
 def _measured(runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
-    """`runs` with what their curves say: how far they got, how well they ended."""
+    """`runs` with the columns that follow from their curves: progress, duration, final and best loss."""
     after = evals[evals["consumed_tokens"] > 0]
     columns = ["run_id", "step", "consumed_tokens", "train_seconds"]
     both = pd.concat([evals[columns], train[columns]])
@@ -295,8 +284,11 @@ def _measured(runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame) -> p
     )
 
 
-def _one_of_each(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """One run for each place in the grid: an unfinished double gives way, two that finished cannot both count."""
+def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """One run per place in the grid, and notes on the others: a finished run replaces unfinished ones.
+
+    Raises UserError for two finished, or only unfinished, runs of one place.
+    """
     place = ["curriculum", "setting", "variant", "global_batch_size", "lr", "seed"]
     drop: list[Any] = []
     notes = []

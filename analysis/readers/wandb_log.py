@@ -1,8 +1,8 @@
-"""The framing of .wandb files: a seven-byte head, then a log of records as LevelDB writes it.
+"""Framing of .wandb files: a seven-byte header, then a log of records in LevelDB's format.
 
 Blocks of 32 KiB hold fragments: checksum (4 bytes, little-endian; zlib.crc32 of type and data), length (2), type (1),
-data. A record is one FULL fragment, or FIRST, any number of MIDDLE, and LAST. A block's last bytes are left empty where
-no fragment's head fits. Seen with wandb 0.31; `wandb leet inspect` is the tool's own reader.
+data. A record is one FULL fragment, or FIRST, any number of MIDDLE, and LAST. The end of a block stays empty if no
+fragment header fits. Observed with wandb 0.31; `wandb leet inspect` is W&B's own reader.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Torn(Exception):
 def records(data: bytes, where: object) -> Iterator[bytes]:
     """The payload of each record, in order.
 
-    Raises Torn, after the last whole record, where the end is cut off; UserError where the file is no such log or is
-    damaged before its end.
+    Raises Torn after the last complete record if the end is cut off, UserError for a file of another format or damaged
+    before its end.
     """
     if not data.startswith(HEAD):
         if HEAD.startswith(data):
@@ -45,7 +45,7 @@ def records(data: bytes, where: object) -> Iterator[bytes]:
         checksum, length, kind = _FRAGMENT.unpack_from(data, offset)
         payload = data[end : end + length]
         if len(payload) < length or zlib.crc32(data[end - 1 : end + length]) != checksum:
-            # Blocks reach the disk whole: what is wrong in the last one was being written.
+            # Blocks reach the disk whole: damage in the last one is an unfinished write.
             if offset // _BLOCK == (len(data) - 1) // _BLOCK or not any(data[offset:]):
                 raise Torn
             raise UserError(f"{where}: damaged at byte {offset}, before its end; see `wandb leet inspect {where}`")

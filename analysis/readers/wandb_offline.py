@@ -1,4 +1,7 @@
-"""W&B's own files (.wandb), offline runs and mirrors of online ones alike, without its service."""
+"""Reader of W&B's local files (.wandb), of offline and online runs alike; the service is not needed.
+
+The message types come from wandb, which takes a second to import: it is imported where a file is read.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.readers import wandb_log, wandb_runs
+from analysis.readers import naming, wandb_log, wandb_runs
+from analysis.readers.reader import Option, Reader
 from analysis.readers.wandb_runs import WandbRun
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
@@ -15,10 +19,10 @@ from cl_bench.runs.status import State
 
 
 def load_wandb_dir(folder: str | Path, names: Mapping[str, str] | None = None) -> Runs:
-    """Every W&B run below a folder: a `wandb` folder, a run's, or any that such folders lie below.
+    """Every W&B run at any depth below a folder; `names` maps our metric and config names to the runs'.
 
-    A file whose end is cut off is read up to there, and that is noted. Raises NoRunsError where there are none,
-    UserError for a file that is damaged before its end.
+    A file whose end is cut off is read up to there, with a note. Raises NoRunsError if there are no runs, UserError for
+    a file that is damaged before its end.
     """
     root = Path(folder)
     if not root.exists():
@@ -27,7 +31,7 @@ def load_wandb_dir(folder: str | Path, names: Mapping[str, str] | None = None) -
     if not files:
         raise NoRunsError(f"{root}: no run-*.wandb below it; give a folder that W&B logged into")
     notes: list[str] = []
-    return wandb_runs.load(root.resolve().name, root, _read_all(files, notes), names or {}, notes)
+    return wandb_runs.combine(root.resolve().name, root, _read_all(files, notes), names or {}, notes)
 
 
 def _read_all(files: list[Path], notes: list[str]) -> Iterator[WandbRun]:
@@ -39,11 +43,10 @@ def _read_all(files: list[Path], notes: list[str]) -> Iterator[WandbRun]:
 
 
 def read_file(path: Path) -> tuple[WandbRun | None, str]:
-    """The run in one .wandb file, and what was forgiven; None where not even the run's own record is whole.
+    """The run in one .wandb file and a note on a cut-off end; None if the record that names the run is incomplete.
 
-    Raises UserError for a file that is none, or damaged before its end.
+    Raises UserError for a file of another format or damaged before its end.
     """
-    # The message types come from wandb, whose import takes a second: only who reads its files pays for it.
     from wandb.proto import wandb_internal_pb2
 
     record = wandb_internal_pb2.Record()
@@ -71,7 +74,7 @@ def read_file(path: Path) -> tuple[WandbRun | None, str]:
     except wandb_log.Torn:
         note = f"{path}: its end is cut off; read up to there."
     if about is None:
-        return None, f"{path}: not even the run's name is whole; left out."
+        return None, f"{path}: cut off before the run's name; left out."
     config.pop("_wandb", None)
     state: State = "LOST" if exit_code is None else "FAILED" if exit_code else "DONE"
     run = WandbRun(about.run_id, about.display_name, about.run_group, about.job_type, config, summary, state, rows)
@@ -100,3 +103,8 @@ def _update(plain: dict[str, Any], record: Any) -> None:
         inner[last] = _value(item.value_json)
     for item in record.remove:
         plain.pop(item.key, None)
+
+
+READER = Reader(
+    Option("wandb-dir", "FOLDER", "instead: W&B's offline runs below a folder"), load_wandb_dir, {"names": naming.MAP}
+)

@@ -1,8 +1,12 @@
-"""W&B projects through its service."""
+"""Reader of W&B projects through the service.
+
+wandb takes a second to import: it is imported where the service is queried.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -12,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from analysis.readers import tidy, wandb_runs
+from analysis.readers import naming, tidy, wandb_runs
+from analysis.readers.reader import Option, Reader
 from analysis.readers.wandb_runs import WandbRun
 from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
@@ -21,44 +26,56 @@ _T = TypeVar("_T")
 
 _NETWORK = "check the network, or WANDB_BASE_URL for a server of your own"
 _CONNECT_S = 5
-"""Longest wait to be let in or turned away; who says nothing by then is asked all the same."""
+"""Longest wait for a connection; a server that neither accepts nor refuses one by then is queried nevertheless."""
 
 _ANSWER_S = 20
-"""Longest wait for a list of runs. W&B's own client goes on trying for minutes."""
+"""Longest wait for a list of runs. W&B's own client retries for minutes."""
 _HISTORY_S = 120
 """Longest wait for one window of one run's history."""
 _WINDOW = 100_000
-"""Steps asked for at a time: the client pages through steps, whether something was logged at them or not."""
+"""Steps per request: the client pages through all steps, logged or not."""
+
+
+def _parse_filter(text: str) -> dict[str, Any]:
+    example = 'write it as in --filter \'{"tags": "tiny"}\''
+    try:
+        filters = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--filter {text}: not JSON ({error}); {example}") from None
+    if not isinstance(filters, dict):
+        raise UserError(f"--filter {text}: not an object; {example}")
+    return filters
 
 
 def load_wandb(where: str, filters: Mapping[str, Any] | None = None, names: Mapping[str, str] | None = None) -> Runs:
-    """Runs of the project `where` ("entity/project"), those that `filters` lets through (as W&B's Api takes them).
+    """Runs of the project `where` ("entity/project") that match `filters` (in the syntax of W&B's Api).
 
-    `names` gives theirs for ours where they differ. Raises NoRunsError where none is left, UserError where the service
-    cannot be reached, knows no such project, takes no key, or the runs lack a metric or key that is needed.
+    `names` maps our metric and config names to the project's. Raises NoRunsError if no run matches, UserError if the
+    service cannot be reached, does not have the project or rejects the key, and if the runs lack a required metric or
+    config key.
     """
     entity, _, project = where.partition("/")
     if not (entity and project) or "/" in project:
         raise UserError(f"--wandb {where}: give ENTITY/PROJECT, the two parts of the project's address")
     with _one_line(where):
-        found = _list(where, filters or {})
-    if not found:
-        raise NoRunsError(f"W&B {where}: no runs" + (f" that {dict(filters)} lets through" if filters else " yet"))
+        runs = _list(where, filters or {})
+    if not runs:
+        raise NoRunsError(f"W&B {where}: no runs" + (f" that match {dict(filters)}" if filters else " yet"))
     notes: list[str] = []
-    return wandb_runs.load(project, Path(f"W&B {where}"), _read_all(where, found, notes), names or {}, notes)
+    return wandb_runs.combine(project, Path(f"W&B {where}"), _read_all(where, runs, notes), names or {}, notes)
 
 
 def _list(where: str, filters: Mapping[str, Any]) -> list[Any]:
-    import wandb  # a second to import, and only who asks the service pays for it
+    import wandb
 
     session = wandb.setup(wandb.Settings(silent=True, login_timeout=_ANSWER_S))
-    _knock(where, session.settings.base_url)
+    _check_connection(where, session.settings.base_url)
     api = wandb.Api(timeout=_ANSWER_S)
     return list(api.runs(where, filters=dict(filters), per_page=200, lazy=False))
 
 
-def _knock(where: str, base_url: str) -> None:
-    """Raise UserError at once where nothing listens: the client itself tries again and again before it says so."""
+def _check_connection(where: str, base_url: str) -> None:
+    """Raise UserError at once if no server listens: the client itself would retry for minutes first."""
     address = urllib.parse.urlsplit(base_url)
     if urllib.request.getproxies() or not address.hostname:
         return
@@ -71,12 +88,12 @@ def _knock(where: str, base_url: str) -> None:
         raise UserError(f"W&B {where}: no connection to {base_url} ({error.strerror or error}); {_NETWORK}") from None
 
 
-def _read_all(where: str, found: list[Any], notes: list[str]) -> Iterator[WandbRun]:
-    for run in found:
+def _read_all(where: str, runs: list[Any], notes: list[str]) -> Iterator[WandbRun]:
+    for run in runs:
         with _one_line(f"{where}, run '{run.id}'"):
             rows = _history(run)
         if (logged := run.historyLineCount or 0) > len(rows):
-            notes.append(f"{run.id}: W&B gave {len(rows):,} of {logged:,} rows.")
+            notes.append(f"{run.id}: W&B returned {len(rows):,} of {logged:,} rows.")
         yield WandbRun(
             run.id,
             run.name or "",
@@ -92,7 +109,7 @@ def _read_all(where: str, found: list[Any], notes: list[str]) -> Iterator[WandbR
 def _history(run: Any) -> list[dict[str, Any]]:
     """Every row, in order of steps.
 
-    A window that holds exported and live rows may name a row in both: a step of W&B's is one row.
+    A window that holds exported and live rows may return a row twice: rows are told apart by W&B's step.
     """
     rows: dict[int, dict[str, Any]] = {}
     last = run.lastHistoryStep
@@ -107,12 +124,12 @@ def _history(run: Any) -> list[dict[str, Any]]:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without what was not logged at its step."""
+    """A row without the metrics that were not logged at its step."""
     return {key: value for key, value in row.items() if value is not None}
 
 
 def _within(seconds: int, call: Callable[[], _T]) -> _T:
-    """`call()`, or TimeoutError: the client itself waits for ever. The call is left behind in its thread."""
+    """`call()`, or TimeoutError: the client has no limit of its own. A late call is abandoned in its thread."""
     done: list[_T] = []
     failed: list[BaseException] = []
 
@@ -134,7 +151,7 @@ def _within(seconds: int, call: Callable[[], _T]) -> _T:
 
 @contextlib.contextmanager
 def _one_line(where: str) -> Iterator[None]:
-    """Whatever wandb raises, and it raises errors of many kinds, as one line that says what to do."""
+    """Turn any error of wandb, which raises many kinds, into one line with a remedy."""
     try:
         yield
     except UserError:
@@ -156,3 +173,16 @@ def _explained(error: Exception) -> str:
     if kind == "AuthenticationError" and not re.search(r"returned error 5\d\d", text):
         return f"the key is not accepted ({text[:160]}); run `wandb login --relogin`"
     return f"{kind}: {text[:200]}"
+
+
+READER = Reader(
+    Option("wandb", "ENTITY/PROJECT", "instead: a W&B project, online"),
+    load_wandb,
+    {
+        "names": naming.MAP,
+        "filters": Option(
+            "filter", "JSON", 'filter of W&B runs, in the syntax of its Api: \'{"tags": "a"}\'', parse=_parse_filter
+        ),
+    },
+    lambda location: Path(f"{location.rpartition('/')[2]}_report"),
+)

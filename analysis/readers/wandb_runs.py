@@ -1,8 +1,8 @@
-"""W&B runs, from its service or its files -> the tidy schema.
+"""Conversion of W&B runs, from the service or from files, to the tidy schema.
 
-Our own runs (cl_bench/tracking.py) carry their whole configuration, so they read back as their local records do: the
-attempts of a run become one curve, an attempt superseding what came after the step it restored. Runs that others logged
-are read by the names of their metrics and config keys.
+Runs of cl_bench (cl_bench/training/wandb_mirror.py) carry their whole configuration and are converted like their local
+records: the attempts of a run become one curve, in which an attempt supersedes all rows after the step it restored.
+Other runs are converted by the names of their metrics and config keys.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ import numpy as np
 import pandas as pd
 
 from analysis.readers import checks, naming, tidy
-from analysis.readers.outputs import Known, gather
+from analysis.readers.outputs import OwnRun, gather
 from analysis.schema import NoRunsError, Runs
 from cl_bench import config
 from cl_bench.errors import UserError
 from cl_bench.runs import identity, records, status
+from cl_bench.runs.paths import ManifestEntry
 
 Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class WandbRun:
-    """One W&B run as it was read."""
+    """One W&B run."""
 
     id: str
     name: str
@@ -40,25 +41,27 @@ class WandbRun:
     summary: Mapping[str, Any]
     state: status.State
     rows: Sequence[Row]
-    """What was logged, a row a call; nested metrics under dotted names."""
+    """The logged history, one row per call; nested metrics under dotted names."""
 
     @property
     def label(self) -> str:
-        """How a message names it."""
+        """Name in messages."""
         return f"run '{self.id}'" + (f" ({self.name})" if self.name and self.name != self.id else "")
 
 
-def load(name: str, folder: Path, found: Iterable[WandbRun], names: Mapping[str, str], notes: list[str]) -> Runs:
-    """All `found` runs in the tidy schema; `names` gives theirs for ours, and with any the runs are read as others'.
+def combine(
+    name: str, folder: Path, wandb_runs: Iterable[WandbRun], names: Mapping[str, str], notes: list[str]
+) -> Runs:
+    """The runs in the tidy schema; `names` maps our names to theirs, and if given, no run is taken for cl_bench's.
 
-    `notes` grows by what is left out; reading `found` may add to it, too.
-    Raises NoRunsError where there are none, UserError where none has a metric or key that is needed.
+    Notes on what is left out are appended to `notes`, as iterating over `wandb_runs` may do too.
+    Raises NoRunsError if there are no runs, UserError if all runs lack a required metric or config key.
     """
     if "run_id" in names:
         raise UserError("--map run_id: a W&B run has its own id; leave run_id out")
     ours: list[_Attempt] = []
     others: list[_Curve] = []
-    for run in found:
+    for run in wandb_runs:
         if not names and "run_id" in run.config and isinstance(run.config.get("config"), Mapping):
             ours.append(_attempt(run))
         else:
@@ -69,11 +72,11 @@ def load(name: str, folder: Path, found: Iterable[WandbRun], names: Mapping[str,
         return _foreign(name, folder, others, notes)
     if others:
         notes.append(f"{len(others)} W&B runs were not logged by cl_bench; left out (--map reads runs by column).")
-    known = [_join(run_id, group, notes) for run_id, group in _by_run(ours).items()]
-    return gather(name, "", folder, [k for k in known if k], notes, is_sweep=False)
+    own = [_join(run_id, group, notes) for run_id, group in _by_run(ours).items()]
+    return gather(name, "", folder, [run for run in own if run], notes, is_sweep=False)
 
 
-# --- our own runs
+# --- runs of cl_bench
 
 _ABOUT = {
     "restored_step": 0,
@@ -88,7 +91,7 @@ _ABOUT = {
 
 @dataclasses.dataclass(frozen=True)
 class _Attempt:
-    """One attempt at one of our runs."""
+    """One attempt of a run of cl_bench."""
 
     run_id: str
     number: int
@@ -128,13 +131,13 @@ def _by_run(attempts: list[_Attempt]) -> dict[str, list[_Attempt]]:
     return runs
 
 
-def _join(run_id: str, attempts: list[_Attempt], notes: list[str]) -> Known | None:
-    """The attempts of one run as one record; what was left out goes into `notes`."""
+def _join(run_id: str, attempts: list[_Attempt], notes: list[str]) -> OwnRun | None:
+    """The attempts of one run as one record; `notes` grows by what is left out."""
     newest: dict[int, _Attempt] = {}
     for attempt in sorted(attempts, key=lambda a: (float(a.config.get("started", 0)), len(a.train))):
         if attempt.number in newest:
             notes.append(
-                f"{run_id}: attempt {attempt.number} is there twice ({newest[attempt.number].wandb_id} and "
+                f"{run_id}: attempt {attempt.number} was logged twice ({newest[attempt.number].wandb_id} and "
                 f"{attempt.wandb_id}); the older one is left out."
             )
         newest[attempt.number] = attempt
@@ -153,23 +156,23 @@ def _join(run_id: str, attempts: list[_Attempt], notes: list[str]) -> Known | No
         [],
     )
     steps = int(last.config.get("planned_steps", 0))
-    entry = {"cell": last.config.get("cell", "")} if resolved.cell else {}
-    return Known.of(resolved, record, last.state, steps, entry, run_id)
+    entry = ManifestEntry(run_id, cell=last.config.get("cell", "") if resolved.cell else None)
+    return OwnRun.from_record(resolved, record, last.state, steps, entry)
 
 
-# --- runs of others
+# --- other runs
 
 
 @dataclasses.dataclass(frozen=True)
 class _Curve:
-    """What a run of someone else's says, under our names."""
+    """Facts and curves of another tool's run, under our names."""
 
     label: str
     facts: dict[str, Any]
     keys: tuple[str, ...]
     """Keys of its config."""
     metrics: tuple[str, ...]
-    """What it logged."""
+    """Keys of its history."""
     evals: pd.DataFrame
     train: pd.DataFrame
 
@@ -233,7 +236,7 @@ def _foreign(name: str, folder: Path, curves: list[_Curve], notes: list[str]) ->
 
 
 def _state(curve: _Curve) -> str:
-    """As told, but a curve whose last evaluation is no number has diverged."""
+    """The logged state, or DIVERGED if the last evaluation is not finite."""
     measure = curve.evals.columns[-1] if len(curve.evals) else None
     if measure and not np.isfinite(pd.to_numeric(curve.evals[measure], errors="coerce").iloc[-1]):
         return "DIVERGED"
@@ -241,8 +244,8 @@ def _state(curve: _Curve) -> str:
 
 
 def _steps(curve: _Curve) -> pd.DataFrame:
-    found = checks.steps(curve.train, lambda row: f"{curve.label}, step {row + 1}")
-    return pd.DataFrame(found).assign(run_id=curve.facts["run_id"])
+    steps = checks.steps(curve.train, lambda row: f"{curve.label}, step {row + 1}")
+    return pd.DataFrame(steps).assign(run_id=curve.facts["run_id"])
 
 
 def _checked(curve: _Curve) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from cl_bench.cli import runs
 from cl_bench.config import DataConfig, RunConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.errors import UserError
-from cl_bench.runs import lock
-from cl_bench.runs.paths import RunDir, write_atomic
+from cl_bench.runs import zeroshot_record
+from cl_bench.runs.paths import RunDir
 from cl_bench.training import worker
 
 TASKS = ("wikitext103", "lambada")
@@ -53,7 +53,7 @@ def evaluate(argv: Sequence[str]) -> int:
     run = runs.find_one(args.name, args.outputs)
     config = worker.load_config(run)
     entry = _measure(run, config, args)
-    _record(run, args.task, entry)
+    zeroshot_record.add(run, args.task, entry)
     print(json.dumps({"run": run.run_id, "task": args.task} | entry) if args.json else _line(run, args.task, entry))
     return 0
 
@@ -71,9 +71,9 @@ def _measure(run: RunDir, config: RunConfig, args: argparse.Namespace) -> dict[s
     if args.task == "wikitext103":
         zeroshot.check_stride(stride, window)
     path = Path(args.data)
-    speaks = tokenizer.of(config.data)
-    text = tasks.wikitext(path, speaks) if args.task == "wikitext103" else None
-    passages = tasks.lambada(path, speaks, strict=args.strict) if args.task == "lambada" else []
+    encoding = tokenizer.from_config(config.data)
+    text = tasks.wikitext(path, encoding) if args.task == "wikitext103" else None
+    passages = tasks.lambada(path, encoding, strict=args.strict) if args.task == "lambada" else []
     trained = weights.load(run, config)
     model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
     with _progress(args.task) as progress:
@@ -85,32 +85,10 @@ def _measure(run: RunDir, config: RunConfig, args: argparse.Namespace) -> dict[s
     return dataclasses.asdict(result) | {
         "step": trained.step,
         "consumed_tokens": trained.consumed_tokens,
-        "tokenizer": speaks.name,
+        "tokenizer": encoding.name,
         "data": str(path),
         "data_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-
-
-def _record(run: RunDir, task: str, entry: dict[str, Any]) -> None:
-    """Add a result to the run's zeroshot.json, in the place of the same measurement made before."""
-    with lock.alone(run.zeroshot_lock):
-        known = read(run)
-        same = ("step", "data_sha256", "window", "stride", "strict", "tokenizer")
-        others = [e for e in known.get(task, []) if any(e.get(k) != entry.get(k) for k in same)]
-        write_atomic(run.zeroshot, json.dumps(known | {task: [*others, entry]}, indent=1))
-
-
-def read(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """The run's zero-shot results: for each task a list, the newest last. Raises UserError when the file is damaged."""
-    try:
-        known = json.loads(run.zeroshot.read_text())
-        if isinstance(known, dict) and all(isinstance(e, dict) for entries in known.values() for e in entries):
-            return known
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError):
-        pass
-    raise UserError(f"{run.zeroshot}: not zero-shot results; delete it and evaluate again")
 
 
 def _line(run: RunDir, task: str, entry: dict[str, Any]) -> str:
@@ -163,13 +141,13 @@ def export(argv: Sequence[str]) -> int:
     folder = Path(args.folder)
     hf.check_folder(folder)
     try:
-        speaks, why = tokenizer.of(config.data), "its tokenizer is not two files, vocab.json and merges.txt"
+        encoding, why = tokenizer.from_config(config.data), "its tokenizer is not two files, vocab.json and merges.txt"
     except ConfigError as error:  # the weights are worth having without
-        speaks, why = None, str(error)
+        encoding, why = None, str(error)
     trained = weights.load(run, config)
     note = {"run": run.run_id, "step": trained.step, "consumed_tokens": trained.consumed_tokens}
-    files = tokenizer_files(config.data) if speaks is not None else None
-    has_tokenizer = hf.write(folder, trained.model, config, speaks, files, note)
+    files = tokenizer_files(config.data) if encoding is not None else None
+    has_tokenizer = hf.write(folder, trained.model, config, encoding, files, note)
     print(f"{folder}: step {trained.step:,} of {run.run_id}, for transformers' GPT2LMHeadModel and AutoTokenizer")
     if not has_tokenizer:
         print(f"it holds no tokenizer: {why}")

@@ -45,7 +45,7 @@ def _prepare(args: argparse.Namespace) -> int:
             "validation_fraction": args.validation_fraction,
         },
     )
-    job = encode.Job(stretches_of(config, args.path), config, key=args.key)
+    job = encode.EncodingJob(stretches_of(config, args.path), config, key=args.key)
     folder = Path(args.out).expanduser().absolute()
     console = Console(stderr=True)
     with Progress(
@@ -84,13 +84,14 @@ def stretches_of(config: DataConfig, paths: Sequence[str]) -> tuple[Stretch, ...
 
     Raises ConfigError for paths that hold no text.
     """
-    found = {d.path: d for path in paths for d in text.find(DataConfig(source="text", path=path)) if d.n_bytes}
-    if not found:
+    configs = [DataConfig(source="text", path=path) for path in paths]
+    by_path = {d.path: d for source in configs for d in text.find_documents(source) if d.n_bytes}
+    if not by_path:
         raise ConfigError(f"{' '.join(paths)}: empty; give files with text in them")
-    rows = [d for d in found.values() if d.path.suffix in _ROWS]
-    documents = [d for d in found.values() if d.path.suffix not in _ROWS]
+    rows = [d for d in by_path.values() if d.path.suffix in _ROWS]
+    documents = [d for d in by_path.values() if d.path.suffix not in _ROWS]
     stretches = [Stretch(d.path, d.n_bytes, 0, d.n_bytes, "train", is_rows=True) for d in rows]
-    return tuple(stretches) + (encode.of_texts(text.layout(config, documents)) if documents else ())
+    return tuple(stretches) + (encode.text_stretches(text.split(config, documents)) if documents else ())
 
 
 def _say(meta: dict[str, Any], folder: Path, config: DataConfig) -> None:

@@ -1,7 +1,7 @@
-"""Tokens on disk -> the blocks of a step.
+"""Training batches and validation blocks, read from tokens on disk.
 
-The order of the blocks is a permutation computed from (seed, consumed_samples): it needs no state and no memory, and is
-the same for every number of ranks and after every resume.
+The order of the blocks is a permutation computed from (seed, consumed_samples). It needs no state and O(1) memory, and
+is the same for every world size and after every resume.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from cl_bench.config.schema import ConfigError
-from cl_bench.data.mixture import Blend
+from cl_bench.data.mixture import MixtureSampler
 from cl_bench.data.spans import Mixture, Span
 
 IGNORED = -100
 """Label of padding: PyTorch's default ignore_index of cross_entropy."""
 
 
-class Order:
+class Permutation:
     """A permutation of `n` blocks for every epoch, in O(1) memory: a keyed Feistel network with cycle walking.
 
     Sample k of a run is block perm_epoch(k mod n) with epoch = k div n, so an epoch visits every block once.
@@ -29,8 +29,8 @@ class Order:
     def __init__(self, n: int, seed: int) -> None:
         self.n = n
         self.seed = seed
-        # Two halves of equal width whose product is the smallest even power of two >= n: at most 4n, so walking back
-        # into the domain takes a few rounds on average.
+        # Two halves of equal width; their product, the smallest even power of two >= n, is at most 4n, so cycle walking
+        # takes few rounds on average.
         self._half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
         self._mask = np.uint64((1 << self._half) - 1)
 
@@ -67,7 +67,7 @@ def _mix(value: np.ndarray | np.uint64) -> np.ndarray:
 
 
 class Blocks:
-    """Spans of tokens seen as blocks of seqlen + 1; a block's last token is the next one's first in the same span."""
+    """Spans of tokens cut into blocks of seqlen + 1; within a span a block's last token is the next one's first."""
 
     def __init__(self, spans: Sequence[Span], seqlen: int, vocab_size: int) -> None:
         self.spans = spans
@@ -83,11 +83,11 @@ class Blocks:
         tokens = np.empty((len(blocks), self.seqlen + 1), np.int64)
         spans = np.searchsorted(self._ends, blocks, side="right")
         for number in np.unique(spans).tolist():
-            span, mine = self.spans[number], spans == number
+            span, in_span = self.spans[number], spans == number
             first = int(self._ends[number - 1]) if number else 0
-            positions = (blocks[mine] - first)[:, None] * self.seqlen + np.arange(self.seqlen + 1)
-            tokens[mine] = span.read(positions)
-            span.check_ids(tokens[mine], positions, self.vocab_size)
+            positions = (blocks[in_span] - first)[:, None] * self.seqlen + np.arange(self.seqlen + 1)
+            tokens[in_span] = span.read(positions)
+            span.check_ids(tokens[in_span], positions, self.vocab_size)
         return tokens
 
 
@@ -96,51 +96,51 @@ class Batches:
 
     def __init__(self, mixture: Mixture, seqlen: int, seed: int) -> None:
         self.blocks = [Blocks(d.train, seqlen, mixture.vocab_size) for d in mixture.datasets]
-        self.orders = [Order(b.n, _seed_of(seed, n)) for n, b in enumerate(self.blocks)]
-        self.blend = Blend(mixture.weights)
+        self.orders = [Permutation(b.n, _dataset_seed(seed, n)) for n, b in enumerate(self.blocks)]
+        self.sampler = MixtureSampler(mixture.weights)
 
     def micro_batch(self, first_sample: int, count: int) -> np.ndarray:
         """int64 tokens (count, seqlen + 1) of samples first_sample … in the run's order.
 
         Raises ConfigError for an id beyond the vocabulary.
         """
-        dataset, index = self.blend.at(np.arange(first_sample, first_sample + count))
+        dataset, index = self.sampler.at(np.arange(first_sample, first_sample + count))
         return _gather(self.blocks, dataset, [o.at(index[dataset == n]) for n, o in enumerate(self.orders)])
 
 
 def validation_blocks(mixture: Mixture, seqlen: int, n_blocks: int) -> np.ndarray:
     """int64 tokens (at most n_blocks, seqlen + 1): the same blocks for every run, spread evenly over the held-out data.
 
-    Of a blend each dataset gives its share. Raises ConfigError for an id beyond the vocabulary.
+    Each dataset of a mixture contributes its share. Raises ConfigError for an id beyond the vocabulary.
     """
     blocks = [Blocks(d.validation, seqlen, mixture.vocab_size) for d in mixture.datasets]
-    dataset, index = Blend(mixture.weights).at(np.arange(n_blocks))
-    chosen = []
+    dataset, index = MixtureSampler(mixture.weights).at(np.arange(n_blocks))
+    indices = []
     for number, held_out in enumerate(blocks):
         count = min(int((dataset == number).sum()), held_out.n)
-        chosen.append(np.arange(count) * held_out.n // max(count, 1))
-    fits = index < np.array([len(c) for c in chosen])[dataset]
-    return _gather(blocks, dataset[fits], chosen)
+        indices.append(np.arange(count) * held_out.n // max(count, 1))
+    exists = index < np.array([len(i) for i in indices])[dataset]
+    return _gather(blocks, dataset[exists], indices)
 
 
-def _gather(blocks: Sequence[Blocks], dataset: np.ndarray, chosen: Sequence[np.ndarray]) -> np.ndarray:
-    """int64 tokens (len(dataset), seqlen + 1): of each dataset its chosen blocks, in the places where it stands."""
+def _gather(blocks: Sequence[Blocks], dataset: np.ndarray, indices: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 tokens (len(dataset), seqlen + 1): row k is the next of `indices[dataset[k]]`, a block of that dataset."""
     tokens = np.empty((len(dataset), blocks[0].seqlen + 1), np.int64)
-    for number, indices in enumerate(chosen):
-        if len(indices):
-            tokens[dataset == number] = blocks[number].take(indices)
+    for number, of_dataset in enumerate(indices):
+        if len(of_dataset):
+            tokens[dataset == number] = blocks[number].take(of_dataset)
     return tokens
 
 
-def _seed_of(seed: int, dataset: int) -> int:
-    """Another order for each dataset of a blend, the run's own for the first."""
+def _dataset_seed(seed: int, dataset: int) -> int:
+    """A seed per dataset of a mixture; the first has the run's own."""
     return (seed + (dataset << 32)) % 2**64
 
 
 def pad(inputs: np.ndarray, labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels (n, seqlen) padded at their end to (n, length); the padding's labels are IGNORED.
+    """Inputs and labels (n, seqlen) padded at the end to (n, length); the padding's labels are IGNORED.
 
-    Attention is causal, so what comes before the padding is computed as without it.
+    Attention is causal, so padding at the end does not change the outputs before it.
     """
     missing = ((0, 0), (0, length - inputs.shape[1]))
     if not missing[1][1]:
@@ -149,10 +149,10 @@ def pad(inputs: np.ndarray, labels: np.ndarray, length: int) -> tuple[np.ndarray
 
 
 def to_length(tokens: np.ndarray, seqlen: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cut full blocks (n, full + 1) to inputs and labels of `seqlen`.
+    """Inputs and labels of length `seqlen` from full blocks (n, full + 1).
 
     truncate: (n, seqlen), the first tokens of each block. reshape: (n x ceil(full / seqlen), seqlen), every token of
-    the batch; where seqlen does not divide the full length the last piece is padded, its labels IGNORED.
+    the batch; unless seqlen divides the full length, the last row of a block is padded, its labels IGNORED.
     """
     full = tokens.shape[1] - 1
     if mode == "truncate" or seqlen == full:

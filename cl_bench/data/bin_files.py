@@ -1,4 +1,4 @@
-"""Files that are one row of tokens: nanoGPT's train.bin and val.bin, and llm.c's shards with their header."""
+"""Flat token files: nanoGPT's train.bin and val.bin, and llm.c's shards with a header."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cl_bench.config.schema import ConfigError
 from cl_bench.data.spans import Dataset, Span, whole_file
 
 META = "meta.json"
-"""What `cl-bench prepare` notes beside the tokens: their type and vocabulary. nanoGPT itself notes nothing."""
+"""Token type and vocabulary, written by `cl-bench prepare` beside the tokens; nanoGPT itself has no such file."""
 _HEADER_INTS = 256
 _LLMC: dict[int, tuple[int, str]] = {20240520: (1, "uint16"), 20240801: (7, "uint32")}
 """llm.c (dev/data/data_common.py): magic -> version and token type, of GPT-2's and Llama 3's vocabularies."""
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The note beside prepared tokens; empty where there is none. Raises ConfigError when it is damaged."""
+    """The meta.json of prepared tokens; empty without one. Raises ConfigError for a damaged one."""
     path = folder / META
     try:
         meta = json.loads(path.read_text())
@@ -27,12 +27,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
         if dtype.kind not in "iu" or vocab_size < 1:
             raise ValueError(f"{dtype} tokens below {vocab_size}")
         if not all(isinstance(meta.get(part, {}), dict) for part in ("train", "validation")):
-            raise TypeError("its counts are no groups of keys")
+            raise TypeError("its counts are not groups of keys")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{path}: not a note of `cl-bench prepare` ({error}); delete it to read the files as uint16"
+            f"{path}: not written by `cl-bench prepare` ({error}); delete it to read the files as uint16"
         ) from None
     return {**meta, "dtype": str(dtype), "vocab_size": vocab_size}
 
@@ -49,21 +49,22 @@ def nanogpt(path: str) -> Dataset:
     dtype = meta.get("dtype", "uint16")
     parts = {part: whole_file(folder / f"{part}.bin", dtype) for part in ("train", "val")}
     for part, key in (("train", "train"), ("val", "validation")):
-        announced = meta.get(key, {}).get("tokens", parts[part].n)
-        if announced != parts[part].n:
+        expected = meta.get(key, {}).get("tokens", parts[part].n)
+        if expected != parts[part].n:
             raise ConfigError(
-                f"{folder / part}.bin: {parts[part].n} tokens, where {META} announces {announced}; prepare it again"
+                f"{folder / part}.bin: {parts[part].n} tokens instead of the {expected} in {META}; prepare it again"
             )
     return Dataset(folder.name, (parts["train"],), (parts["val"],))
 
 
 def llmc(path: str) -> Dataset:
-    """llm.c's shards: in a folder, the files named *train*.bin and *val*.bin; or those that begin with a prefix.
+    """llm.c's shards: the files *train*.bin and *val*.bin of a folder, or those that begin with a prefix.
 
-    Raises ConfigError for missing shards, for one that is both, and for a header that is not llm.c's or does not fit.
+    Raises ConfigError for missing shards, for one that matches both, and for a header that is not llm.c's or does not
+    match the file's size.
     """
-    place = Path(path).expanduser()
-    folder, start = (place, "") if place.is_dir() else (place.parent, place.name)
+    location = Path(path).expanduser()
+    folder, start = (location, "") if location.is_dir() else (location.parent, location.name)
     parts = {}
     for part in ("train", "val"):
         shards = sorted(folder.glob(f"{start}*{part}*.bin")) if folder.is_dir() else []
@@ -74,10 +75,10 @@ def llmc(path: str) -> Dataset:
         parts[part] = tuple(map(_shard, shards))
     if both := {span.path for span in parts["train"]} & {span.path for span in parts["val"]}:
         raise ConfigError(
-            f"{min(both)}: named as training and as validation data; rename it so that its name holds either train or "
-            "val, or give data.path a longer beginning of the names"
+            f"{min(both)}: matches both training and validation data; rename it so that its name holds either train "
+            "or val, or give data.path a longer prefix of the names"
         )
-    return Dataset(place.name, parts["train"], parts["val"])
+    return Dataset(location.name, parts["train"], parts["val"])
 
 
 def _shard(path: Path) -> Span:
@@ -85,14 +86,14 @@ def _shard(path: Path) -> Span:
         raw = file.read(4 * _HEADER_INTS)
     header = np.frombuffer(raw[: len(raw) // 4 * 4], "<i4")
     if len(header) < _HEADER_INTS or int(header[0]) not in _LLMC:
-        found = int(header[0]) if len(header) else "nothing"
-        raise ConfigError(f"{path}: begins with {found}, not llm.c's magic number ({' or '.join(map(str, _LLMC))})")
+        magic = int(header[0]) if len(header) else "nothing"
+        raise ConfigError(f"{path}: begins with {magic}, not llm.c's magic number ({' or '.join(map(str, _LLMC))})")
     version, dtype = _LLMC[int(header[0])]
     if int(header[1]) != version:
-        raise ConfigError(f"{path}: version {header[1]} of llm.c's format; version {version} is known")
+        raise ConfigError(f"{path}: version {header[1]} of llm.c's format; version {version} is supported")
     span = whole_file(path, dtype, header.nbytes)
     if span.n != int(header[2]):
         raise ConfigError(
-            f"{path}: {span.n} tokens, where its header announces {header[2]}; it is cut short or damaged"
+            f"{path}: {span.n} tokens instead of the {header[2]} in its header; it is cut short or damaged"
         )
     return span

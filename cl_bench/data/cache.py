@@ -1,4 +1,4 @@
-"""The tokens of text corpora on disk: `outputs/data/<fingerprint>`, made once and made again when they are gone."""
+"""Cache of tokenised text corpora: `outputs/data/<fingerprint>`, recreated if it is missing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ import numpy as np
 
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
-from cl_bench.data import chunking, encode
-from cl_bench.data import text as texts
-from cl_bench.data.text import Document, Progress, Text
+from cl_bench.data import bin_files, chunking, encode, text
+from cl_bench.data.text import Document, Progress, TextCorpus
 from cl_bench.runs import paths
 
 _CHUNK = 1 << 22
 
 
-def prepare(corpus: Text, outputs: str | Path, progress: Progress | None = None) -> Path:
-    """Write the corpus's tokens to `outputs/data/<fingerprint>` unless they are there. Returns the folder.
+def prepare(corpus: TextCorpus, outputs: str | Path, progress: Progress | None = None) -> Path:
+    """Write the corpus's tokens to `outputs/data/<fingerprint>` unless they exist. Returns the folder.
 
-    Atomic: files are written aside and the folder renamed into place; if two processes prepare the same corpus at once,
-    one of them finds the other's folder and keeps that.
+    Atomic: files are written to a temporary folder, which is renamed; of two processes that prepare the same corpus at
+    once, one uses the other's folder.
     """
     folder = paths.data_cache(outputs) / corpus.fingerprint
     if _is_whole(folder):
@@ -53,56 +52,56 @@ def prepare(corpus: Text, outputs: str | Path, progress: Progress | None = None)
             "train": {"tokens": corpus.n_train, "documents": [d.name for d in corpus.train]},
             "validation": {"tokens": corpus.n_validation, "documents": [d.name for d in corpus.validation]},
         }
-        paths.write_atomic(aside / "meta.json", json.dumps(meta, indent=1))
+        paths.write_atomic(aside / bin_files.META, json.dumps(meta, indent=1))
         aside.chmod(0o755)
-        with contextlib.suppress(OSError):  # a folder there already: another process was first, with the same bytes
+        with contextlib.suppress(OSError):  # the folder exists: another process was first, with the same bytes
             if folder.exists() and not _is_whole(folder):  # or its files are missing or cut short
                 shutil.rmtree(folder)
             aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if not (folder / "meta.json").exists():
+    if not (folder / bin_files.META).exists():
         raise ConfigError(
             f"{folder}: cannot be written; is the disk full or {folder} left over? delete it and try again"
         )
     return folder
 
 
-def _encode(corpus: Text, folder: Path, progress: Progress | None) -> Path:
+def _encode(corpus: TextCorpus, folder: Path, progress: Progress | None) -> Path:
     """Encode a corpus into `folder`, going on with what an interrupted attempt left."""
     if folder.exists() and not _is_whole(folder):  # its files are missing or cut short
         shutil.rmtree(folder)
     names = (f"{chunking.PARTS[0]}.bin", f"{chunking.PARTS[1]}.bin")
-    job = encode.Job(encode.of_texts(corpus), corpus.config, names, identity=corpus.fingerprint)
+    job = encode.EncodingJob(encode.text_stretches(corpus), corpus.config, names, identity=corpus.fingerprint)
     encode.run(job, folder, encode.workers_for(job.n_bytes), progress)
     return folder
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a prepared folder holds as many tokens as it says."""
+    """Whether a prepared folder holds as many tokens as its meta.json states."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = bin_files.read_meta(folder)
         itemsize = np.dtype(meta["dtype"]).itemsize
         return all((folder / f"{p}.bin").stat().st_size == meta[p]["tokens"] * itemsize for p in chunking.PARTS)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ConfigError, OSError, KeyError, TypeError):
         return False
 
 
-def prepared(config: DataConfig, outputs: str | Path) -> Path:
-    """The folder of a planned run's tokens, made again from the text if it is gone.
+def ensure(config: DataConfig, outputs: str | Path) -> Path:
+    """The folder of a planned run's tokens, recreated from the text if it is missing or damaged.
 
-    Raises ConfigError when the text is no longer the one that was planned.
+    Raises ConfigError if the text has changed since the run was planned.
     """
     folder = paths.data_cache(outputs) / str(config.fingerprint)
     if _is_whole(folder):
         return folder
-    text = texts.inspect(config)
-    if text.fingerprint != config.fingerprint:
+    corpus = text.inspect(config)
+    if corpus.fingerprint != config.fingerprint:
         raise ConfigError(
-            f"the text of data={config.source} changed since the run was planned (fingerprint {text.fingerprint}, "
+            f"the text of data={config.source} changed since the run was planned (fingerprint {corpus.fingerprint}, "
             f"planned {config.fingerprint}); launch the sweep again"
         )
-    return prepare(text, outputs)
+    return prepare(corpus, outputs)
 
 
 def _copy(
@@ -114,7 +113,7 @@ def _copy(
     total: int,
     progress: Progress | None,
 ) -> int:
-    """Copy the first `head` bytes of a document to `file` and what follows to `rest`."""
+    """Copy the first `head` bytes of a document to `file` and the others to `rest`."""
     with document.path.open("rb") as source:
         position = 0
         while chunk := source.read(_CHUNK):

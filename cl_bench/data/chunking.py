@@ -1,8 +1,8 @@
-"""Text in pieces that can be encoded apart, with the same tokens as the whole.
+"""Pieces of text that can be encoded independently, with the same tokens as the whole.
 
-Where a character that is not white space stands before one that is, GPT-2's pattern always ends a word: none of its
-alternatives goes on from the former to the latter. And it looks ahead only at what follows white space, never behind.
-So the words before such a place and those after it do not depend on the other side, and a cut there changes no token.
+GPT-2's pattern always ends a word between a character that is not white space and one that is: none of its alternatives
+continues from the former to the latter. It looks ahead only after white space, and never behind. So the words on either
+side of such a position do not depend on the other side, and a cut there changes no token.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Stretch:
     begin: int
     end: int
     part: Part
-    """Of rows: ignored, each goes where its text's hash sends it."""
+    """Ignored for rows, which are assigned by the hash of their text."""
     is_rows: bool
-    """Whether the file holds one JSON object a line, each a document, rather than being one document."""
+    """Whether the file holds one JSON object per line, each a document, rather than being one document."""
 
     def pieces(self, n_bytes: int) -> Iterator[Stretch]:
         """The stretch in pieces of `n_bytes`."""
@@ -65,17 +65,17 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How text becomes tokens, besides the tokenizer."""
+    """Settings of the encoding besides the tokenizer."""
 
     dtype: str
     key: str = "text"
-    """Of rows: under which key the text lies."""
+    """Key of the text in a row."""
     fraction: float = 0.0
-    """Of rows: share of the documents held out."""
+    """Share of the rows that is held out."""
 
 
 def encode(piece: Stretch, last: bool, tokenizer: Tokenizer, rules: Rules) -> Encoded:
-    """Tokens of a piece; `last`: whether its stretch, and with it a text document, ends here.
+    """Tokens of a piece; `last` if its stretch, and thereby a text document, ends with it.
 
     Raises ConfigError for text that is not UTF-8 and for rows without text.
     """
@@ -87,26 +87,26 @@ def encode(piece: Stretch, last: bool, tokenizer: Tokenizer, rules: Rules) -> En
         encoded.ids[piece.part] = np.concatenate(ids).astype(rules.dtype).tobytes()
         encoded.documents[piece.part] = int(last)
         return encoded
-    found: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
-    # Bytes have no token for the end of a document; a newline at least keeps two documents' words apart.
+    ids_of: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+    # Bytes have no token for the end of a document; a newline separates the words of two documents.
     end = np.array([tokenizer.eot if tokenizer.eot is not None else ord("\n")])
     for text in _rows(piece, rules.key):
         part = part_of(text, rules.fraction)
-        found[part] += [tokenizer.encode(text), end]
+        ids_of[part] += [tokenizer.encode(text), end]
         encoded.documents[part] += 1
-    for part, arrays in found.items():
+    for part, arrays in ids_of.items():
         encoded.ids[part] = np.concatenate(arrays).astype(rules.dtype).tobytes() if arrays else b""
     return encoded
 
 
 def part_of(text: str, fraction: float) -> Part:
-    """Where a row goes, by the hash of its text: wherever it stands, and with all its copies."""
+    """The part of a row, by the hash of its text: independent of its position, and equal for its copies."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return "validation" if int.from_bytes(digest, "little") < fraction * 2**64 else "train"
 
 
 def safe_cut(path: Path, position: int, size: int) -> int:
-    """The first byte at or after `position` before which a text may be cut; the file's beginning and end always are."""
+    """The first position from `position` on at which a text may be cut; the beginning and the end always qualify."""
     if position <= 0 or position >= size:
         return min(max(position, 0), size)
     start = max(0, position - _LONGEST_CHARACTER)
@@ -145,7 +145,7 @@ def _rows(piece: Stretch, key: str) -> Iterator[str]:
     with piece.path.open("rb") as file:
         if piece.begin:
             file.seek(piece.begin - 1)
-            file.readline()  # the row that began before; just its newline, where one begins here
+            file.readline()  # the rest of the previous row: just its newline if a row begins here
         while (start := file.tell()) < piece.end:
             line = file.readline()
             if not line.strip():
@@ -157,7 +157,7 @@ def _rows(piece: Stretch, key: str) -> Iterator[str]:
                 text = json.loads(line)[key]
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 problem = f"has no key {key!r}" if isinstance(error, KeyError) else "is not a JSON object in UTF-8"
-                raise ConfigError(f"{where} {problem}; mend it, or see --key") from None
+                raise ConfigError(f"{where} {problem}; correct it, or see --key") from None
             if not isinstance(text, str):
-                raise ConfigError(f"{where} has no text under {key!r}; mend it, or see --key")
+                raise ConfigError(f"{where} has no text under {key!r}; correct it, or see --key")
             yield text

@@ -1,8 +1,8 @@
-"""Texts on disk -> tokens on disk: in parallel, in constant memory, and from where it was when it was killed.
+"""Resumable encoding of text files to token files, in parallel and in constant memory.
 
-Processes encode pieces; this one writes their tokens in the order of the text, so that the files are the same for any
-number of processes, and keeps a journal of how many pieces are safely on disk. What was written after the journal's
-last entry is cut off and encoded again.
+Worker processes encode pieces. The parent writes their tokens in the order of the text, so that the files are the same
+for any number of workers, and keeps a journal of the pieces that are durable. A resumed job truncates the files to the
+journal's last entry and continues there.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ import numpy as np
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.data import chunking, tokenizer
+from cl_bench.data.bin_files import META
 from cl_bench.data.chunking import PARTS, Encoded, Part, Stretch
-from cl_bench.data.text import Layout, Progress
+from cl_bench.data.text import Progress, Split
 from cl_bench.errors import UserError
 from cl_bench.runs import lock, paths
 
 PIECE_BYTES = 1 << 22
 _SYNC_S = 2.0
-"""Seconds between entries of the journal: what a kill can cost."""
+"""Time between entries of the journal: the work that a kill can cost."""
 _JOURNAL = "journal.json"
-_META = "meta.json"
 _WATCH_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What is to be encoded, and how."""
+class EncodingJob:
+    """Text to encode, with the settings."""
 
     stretches: tuple[Stretch, ...]
     config: DataConfig
-    """Its tokenizer is used, and its validation_fraction for rows."""
+    """Source of the tokenizer, and of validation_fraction for rows."""
     files: tuple[str, str] = ("train.bin", "val.bin")
     """Names of the two parts' files."""
     key: str = "text"
-    """Of rows: under which key the text lies."""
+    """Key of the text in a row."""
     piece_bytes: int = PIECE_BYTES
     identity: str | None = None
-    """Identifies text and settings where that is known; null: names, sizes and times of the files do."""
+    """Identifies text and settings; None: computed from names, sizes and times of the files."""
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of text in all."""
+        """Bytes of all text."""
         return sum(s.end - s.begin for s in self.stretches)
 
     def rules(self) -> chunking.Rules:
-        """How pieces become tokens."""
-        dtype = str(np.min_scalar_type(tokenizer.of(self.config).vocab_size - 1).newbyteorder("<").name)
+        """Settings of the encoding besides the tokenizer."""
+        dtype = str(np.min_scalar_type(tokenizer.from_config(self.config).vocab_size - 1).newbyteorder("<").name)
         return chunking.Rules(dtype, self.key, self.config.validation_fraction)
 
     def pieces(self) -> Iterator[tuple[Stretch, bool]]:
@@ -75,13 +75,13 @@ class Job:
                 yield piece, piece.end == stretch.end
 
     def digest(self) -> str:
-        """Identifies the job while it lasts: a text that was changed in between must not be gone on with."""
+        """Identifies the job, so that it is not resumed after the text has changed."""
         if self.identity:
             return self.identity
         digest = hashlib.sha256()
         for s in self.stretches:
-            changed = s.path.stat().st_mtime_ns
-            settings = [str(s.path.absolute()), s.size, changed, s.begin, s.end, s.part, s.is_rows]
+            mtime = s.path.stat().st_mtime_ns
+            settings = [str(s.path.absolute()), s.size, mtime, s.begin, s.end, s.part, s.is_rows]
             digest.update(json.dumps(settings).encode())
         settings = [
             tokenizer.fingerprint(self.config),
@@ -94,14 +94,14 @@ class Job:
         return digest.hexdigest()[:16]
 
 
-def of_texts(layout: Layout) -> tuple[Stretch, ...]:
+def text_stretches(split: Split) -> tuple[Stretch, ...]:
     """The stretches of a text corpus, in the order of its documents."""
     stretches = []
-    for document in (*layout.train, *layout.validation):
-        part: Part = "train" if document in layout.train else "validation"
+    for document in (*split.train, *split.validation):
+        part: Part = "train" if document in split.train else "validation"
         whole = Stretch(document.path, document.n_bytes, 0, document.n_bytes, part, is_rows=False)
-        if document == layout.tail:
-            head = document.n_bytes - layout.tail_bytes
+        if document == split.tail:
+            head = document.n_bytes - split.tail_bytes
             stretches.append(dataclasses.replace(whole, end=head))
             whole = dataclasses.replace(whole, begin=head, part="validation")
         stretches.append(whole)
@@ -109,36 +109,36 @@ def of_texts(layout: Layout) -> tuple[Stretch, ...]:
 
 
 def workers_for(n_bytes: int) -> int:
-    """Processes worth starting for so much text: one for each core, and none for what takes a few seconds."""
+    """Number of processes for so much text: one per core, or only this one if it takes a few seconds."""
     return len(os.sched_getaffinity(0)) if n_bytes > 16 * PIECE_BYTES else 1
 
 
-def run(job: Job, folder: Path, workers: int, progress: Progress | None = None) -> dict[str, Any]:
-    """Encode a job into `folder`, which appears when all is done. Returns what its meta.json says.
+def run(job: EncodingJob, folder: Path, workers: int, progress: Progress | None = None) -> dict[str, Any]:
+    """Encode a job into `folder`, which appears once it is complete. Returns its meta.json.
 
-    Another process that does the same is waited for. Raises ConfigError for text that cannot be encoded, a part that
-    stays empty, and a folder or an unfinished one that holds something else; UserError when a worker is killed or the
-    disk is full.
+    Waits for another process that runs the same job. Raises ConfigError for text that cannot be encoded, an empty part,
+    and a complete or partial folder of another job; UserError for a killed worker and a full disk.
     """
     aside = folder.with_name(f".{folder.name}.part")
     with lock.alone(folder.with_name(f".{folder.name}.lock")):
         digest = job.digest()
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            if not (folder / _META).is_file():
-                raise ConfigError(f"{folder}: is there already, and holds no tokens; choose another folder")
+            if not (folder / META).is_file():
+                raise ConfigError(f"{folder}: exists, and holds no tokens; choose another folder")
             return _same(folder, digest, "holds other tokens; delete it, or choose another folder")
         aside.mkdir(parents=True, exist_ok=True)
-        if not (aside / _META).exists():
+        if not (aside / META).exists():
             if (aside / _JOURNAL).exists():
-                _same(aside, digest, f"is half of something else; delete it (`rm -r {aside}`) to begin anew", _JOURNAL)
+                problem = f"is a partial result of another job; delete it (`rm -r {aside}`) to begin anew"
+                _same(aside, digest, problem, _JOURNAL)
             try:
                 _write(job, aside, digest, workers, progress)
             except OSError as error:
                 if error.filename is not None and not Path(error.filename).is_relative_to(aside):
-                    raise  # a text that went away
+                    raise  # a text file that was removed
                 raise UserError(
-                    f"{aside}: cannot be written ({error.strerror}); make room, and the same command goes on where it "
-                    "was"
+                    f"{aside}: cannot be written ({error.strerror}); free some space, and the same command resumes "
+                    "the work"
                 ) from None
         meta = _same(aside, digest, f"holds other tokens; delete it (`rm -r {aside}`) to begin anew")
         (aside / _JOURNAL).unlink(missing_ok=True)
@@ -146,18 +146,18 @@ def run(job: Job, folder: Path, workers: int, progress: Progress | None = None) 
         return meta
 
 
-def _same(folder: Path, digest: str, problem: str, file: str = _META) -> dict[str, Any]:
-    """What a folder's note says. Raises ConfigError when it is not of this job."""
+def _same(folder: Path, digest: str, problem: str, file: str = META) -> dict[str, Any]:
+    """A folder's meta.json or journal. Raises ConfigError if it is of another job."""
     with contextlib.suppress(OSError, ValueError):
-        note: dict[str, Any] = json.loads((folder / file).read_text())
-        if note.get("job") == digest:
-            return note
+        content: dict[str, Any] = json.loads((folder / file).read_text())
+        if content.get("job") == digest:
+            return content
     raise ConfigError(f"{folder}: {problem}")
 
 
 @dataclasses.dataclass
-class _State:
-    """What the journal says."""
+class _Journal:
+    """Progress of a job: the durable pieces, and the bytes and documents of each part."""
 
     job: str
     pieces: int = 0
@@ -165,11 +165,11 @@ class _State:
     documents: dict[Part, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTS, 0))
 
 
-def _write(job: Job, aside: Path, digest: str, workers: int, progress: Progress | None) -> None:
-    """Encode what the journal does not have yet, then write the meta.json."""
-    state = _State(digest)
+def _write(job: EncodingJob, aside: Path, digest: str, workers: int, progress: Progress | None) -> None:
+    """Encode the pieces after the journal's last entry, then write the meta.json."""
+    state = _Journal(digest)
     with contextlib.suppress(FileNotFoundError):
-        state = _State(**json.loads((aside / _JOURNAL).read_text()))
+        state = _Journal(**json.loads((aside / _JOURNAL).read_text()))
     rules, total = job.rules(), job.n_bytes
     names = dict(zip(PARTS, job.files, strict=True))
     with contextlib.ExitStack() as opened:
@@ -202,13 +202,13 @@ def _write(job: Job, aside: Path, digest: str, workers: int, progress: Progress 
                 f"no {'training' if part == 'train' else part} text among {sum(state.documents.values())} documents "
                 f"with a held-out share of {job.config.validation_fraction:g}; change the share, or give more text"
             )
-    encoding = tokenizer.of(job.config)
+    encoding = tokenizer.from_config(job.config)
     meta = {"vocab_size": encoding.vocab_size, "dtype": rules.dtype, "tokenizer": encoding.name, "eot": encoding.eot}
-    paths.write_atomic(aside / _META, json.dumps({**meta, **counts, "job": digest}, indent=1))
+    paths.write_atomic(aside / META, json.dumps({**meta, **counts, "job": digest}, indent=1))
 
 
-def _sync(files: Mapping[Part, IO[bytes]], aside: Path, state: _State) -> None:
-    """Bring the tokens to disk, then the journal that counts on them."""
+def _sync(files: Mapping[Part, IO[bytes]], aside: Path, state: _Journal) -> None:
+    """Make the tokens durable, then the journal that refers to them."""
     for file in files.values():
         file.flush()
         os.fsync(file.fileno())
@@ -216,20 +216,20 @@ def _sync(files: Mapping[Part, IO[bytes]], aside: Path, state: _State) -> None:
 
 
 def _encode(
-    job: Job, rules: chunking.Rules, todo: Iterator[tuple[Stretch, bool]], workers: int
+    job: EncodingJob, rules: chunking.Rules, todo: Iterator[tuple[Stretch, bool]], workers: int
 ) -> Generator[tuple[Stretch, Encoded], None, None]:
-    """Every piece with its tokens, in order; at most two a worker are under way."""
+    """Every piece with its tokens, in order; at most two per worker are in progress."""
     if workers == 1:
-        encoding = tokenizer.of(job.config)
+        encoding = tokenizer.from_config(job.config)
         for piece, last in todo:
             yield piece, chunking.encode(piece, last, encoding, rules)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads' locks
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks held by other threads
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(job.config, rules, os.getpid()))
     pending: collections.deque[tuple[Stretch, Future[Encoded]]] = collections.deque()
     try:
         for piece, last in todo:
-            pending.append((piece, pool.submit(_encode_here, piece, last)))
+            pending.append((piece, pool.submit(_encode_in_worker, piece, last)))
             if len(pending) >= 2 * workers:
                 first, result = pending.popleft()
                 yield first, result.result()
@@ -238,20 +238,20 @@ def _encode(
             yield first, result.result()
     except BrokenProcessPool:
         raise UserError(
-            "a process that encodes text was killed (out of memory?); the same command goes on where it was, with "
-            "--workers fewer of them"
+            "a process that encodes text was killed (out of memory?); the same command resumes the work; --workers N "
+            "sets fewer processes"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_here: tuple[tokenizer.Tokenizer, chunking.Rules] | None = None
+_worker_settings: tuple[tokenizer.Tokenizer, chunking.Rules] | None = None
 
 
 def _begin(config: DataConfig, rules: chunking.Rules, parent: int) -> None:
-    """Set up a worker, which leaves when its parent does, however that ends, and minds no Ctrl-C of its own."""
-    global _here
-    _here = tokenizer.of(config), rules
+    """Set up a worker, which ignores Ctrl-C and exits when its parent does, even if that is killed."""
+    global _worker_settings
+    _worker_settings = tokenizer.from_config(config), rules
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -262,6 +262,6 @@ def _begin(config: DataConfig, rules: chunking.Rules, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _encode_here(piece: Stretch, last: bool) -> Encoded:
-    assert _here
-    return chunking.encode(piece, last, *_here)
+def _encode_in_worker(piece: Stretch, last: bool) -> Encoded:
+    assert _worker_settings
+    return chunking.encode(piece, last, *_worker_settings)

@@ -1,8 +1,8 @@
-"""Megatron's indexed datasets: PREFIX.bin holds the tokens, PREFIX.idx where each sequence and document begins.
+"""Megatron's indexed datasets: PREFIX.bin holds the tokens, PREFIX.idx the start of each sequence and document.
 
 DeepSpeed's reader (deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset) is not used: it imports torch, which
-a plan must not; it prints; and it takes type code 8 for uint64 where Megatron-LM writes uint16. What is read here is
-tested to be equal to what DeepSpeed reads.
+planning must not; it prints; and it reads type code 8 as uint64, although Megatron-LM writes uint16. A test compares
+this reader with DeepSpeed's.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _DTYPES: dict[int, tuple[str, ...]] = {
     3: ("int16",),
     4: ("int32",),
     5: ("int64",),
-    6: ("uint16",),  # DeepSpeed; a float in Megatron-LM, which no tokens are
+    6: ("uint16",),  # DeepSpeed; a float type, so never tokens, in Megatron-LM
     7: ("uint32",),  # DeepSpeed
     8: ("uint16", "uint64"),  # Megatron-LM; DeepSpeed
 }
-_STRETCH = 1 << 20
-"""Sequences of the index that are checked at a time."""
+_CHUNK = 1 << 20
+"""Entries of the index that are checked at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What an .idx says: `first_token` and `documents` are memory-mapped."""
+    """The contents of an .idx; `offsets` and `documents` are memory-mapped."""
 
     prefix: Path
     dtype: str
     n_tokens: int
     offsets: np.ndarray
-    """int64 (sequences,): byte in the .bin at which each sequence begins."""
+    """int64 (sequences,): start of each sequence in the .bin, in bytes."""
     documents: np.ndarray
     """int64 (documents + 1,): the first sequence of each document, and the end."""
 
@@ -53,7 +53,7 @@ class Index:
         return len(self.documents) - 1
 
     def first_token(self, document: int) -> int:
-        """Position in the .bin, in tokens, at which a document begins; of one past the last: the end."""
+        """Start of a document in the .bin, in tokens; the end of the .bin for one past the last document."""
         sequence = int(self.documents[document])
         if sequence == len(self.offsets):
             return self.n_tokens
@@ -61,14 +61,14 @@ class Index:
 
 
 def prefix_of(path: str) -> Path:
-    """The prefix that a user means, who may have named one of its two files."""
+    """The prefix of a dataset named by its prefix or by one of its two files."""
     return Path(path.removesuffix(".bin").removesuffix(".idx")).expanduser()
 
 
 def read_index(prefix: Path) -> Index:
-    """The index of a dataset, checked against the size of its .bin and no further: reads the header alone.
+    """The index of a dataset, checked against the size of its .bin; reads the header only.
 
-    Raises ConfigError for files that are missing, of another format, or that do not belong together.
+    Raises ConfigError for missing files, another format, and files that do not belong together.
     """
     idx, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
     try:
@@ -83,12 +83,12 @@ def read_index(prefix: Path) -> Index:
         raise ConfigError(f"{idx}: not the index of a Megatron dataset (it does not begin with {_MAGIC[:7].decode()})")
     _, version, code, sequences, documents = _HEADER.unpack(head)
     if version != 1:
-        raise ConfigError(f"{idx}: index version {version}; version 1 is known")
+        raise ConfigError(f"{idx}: index version {version}; version 1 is supported")
     if code not in _DTYPES:
-        raise ConfigError(f"{idx}: token type code {code}; known: {', '.join(map(str, _DTYPES))}")
+        raise ConfigError(f"{idx}: token type code {code}; supported: {', '.join(map(str, _DTYPES))}")
     expected = _HEADER.size + 12 * sequences + 8 * documents
     if size != expected:
-        raise ConfigError(f"{idx}: {size} bytes, where its header announces {expected}; it is cut short or damaged")
+        raise ConfigError(f"{idx}: {size} bytes instead of the {expected} of its header; it is cut short or damaged")
     if sequences == 0 or documents < 2:
         raise ConfigError(f"{idx}: holds no documents")
     offsets = np.memmap(idx, "<i8", mode="r", offset=_HEADER.size + 4 * sequences, shape=sequences)
@@ -100,8 +100,8 @@ def read_index(prefix: Path) -> Index:
     else:
         ends = int(offsets[-1]) + int(last_size[0]) * np.dtype(_DTYPES[code][0]).itemsize
         raise ConfigError(
-            f"{idx}: its last sequence ends at byte {ends}, but {data.name} holds {n_bytes}; the two are not of one "
-            "dataset, or one of them is cut short"
+            f"{idx}: its last sequence ends at byte {ends}, but {data.name} holds {n_bytes}; the two belong to "
+            "different datasets, or one of them is cut short"
         )
     doc_index = np.memmap(idx, "<i8", mode="r", offset=_HEADER.size + 12 * sequences, shape=documents)
     return Index(prefix, dtype, n_bytes // itemsize, offsets, doc_index)
@@ -110,35 +110,33 @@ def read_index(prefix: Path) -> Index:
 def fingerprint(index: Index) -> bytes:
     """SHA-256 of the whole index, which is checked on the way.
 
-    Raises ConfigError where sequences do not follow one another in the .bin, or documents do not in the index.
+    Raises ConfigError unless the sequences are contiguous in the .bin and the documents in order in the index.
     """
     idx = index.prefix.with_name(index.prefix.name + ".idx")
     digest = hashlib.sha256(idx.open("rb").read(_HEADER.size))
     n, itemsize, end = len(index.offsets), np.dtype(index.dtype).itemsize, 0
     sizes = np.memmap(idx, "<i4", mode="r", offset=_HEADER.size, shape=n)
-    for start in range(0, n, _STRETCH):
-        lengths = np.array(sizes[start : start + _STRETCH])
-        offsets = np.array(index.offsets[start : start + _STRETCH])
+    for start in range(0, n, _CHUNK):
+        lengths = np.array(sizes[start : start + _CHUNK])
+        offsets = np.array(index.offsets[start : start + _CHUNK])
         ends = offsets[0] + np.cumsum(lengths, dtype=np.int64) * itemsize
         if offsets[0] != end or lengths.min() < 0 or (offsets[1:] != ends[:-1]).any():
-            raise ConfigError(
-                f"{idx}: sequences {start} … {start + len(lengths) - 1} do not follow one another in the .bin"
-            )
+            raise ConfigError(f"{idx}: sequences {start} … {start + len(lengths) - 1} are not contiguous in the .bin")
         end = int(ends[-1])
         digest.update(lengths.tobytes())
     documents = index.documents
     if int(documents[0]) != 0 or int(documents[-1]) != n:
         raise ConfigError(f"{idx}: its documents span sequences {documents[0]} to {documents[-1]}, not 0 to {n}")
-    for start in range(0, len(documents), _STRETCH):
-        piece = np.array(documents[start : start + _STRETCH + 1])
-        if (np.diff(piece) < 0).any():
+    for start in range(0, len(documents), _CHUNK):
+        chunk = np.array(documents[start : start + _CHUNK + 1])
+        if (np.diff(chunk) < 0).any():
             raise ConfigError(f"{idx}: its documents are out of order after document {start}")
-        digest.update(piece[:_STRETCH].tobytes())
+        digest.update(chunk[:_CHUNK].tobytes())
     return digest.digest()
 
 
 def split_documents(shares: Sequence[float], n_documents: int) -> tuple[int, ...]:
-    """First documents of training, validation and testing, and the end: as Megatron splits 949,50,1.
+    """First document of training, validation and test data, and the end, by Megatron's split (949,50,1).
 
     The arithmetic, with its rounding, is that of get_train_valid_test_split_ (Megatron-DeepSpeed,
     megatron/data/dataset_utils.py).
@@ -153,9 +151,9 @@ def split_documents(shares: Sequence[float], n_documents: int) -> tuple[int, ...
 
 
 def dataset(prefix: Path, shares: Sequence[float]) -> Dataset:
-    """Where the tokens of a dataset's parts lie; reads the header and a few entries of the index.
+    """The spans of a dataset's parts; reads the header and a few entries of the index.
 
-    Raises ConfigError as read_index() does, and for a split that leaves a part without documents or tokens.
+    Raises ConfigError like read_index(), and for a split that leaves a part without documents or tokens.
     """
     index = read_index(prefix)
     bounds = split_documents(shares, index.n_documents)

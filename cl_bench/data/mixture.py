@@ -1,11 +1,11 @@
-"""Which dataset of a blend gives the k-th sample: a closed form, with no table of samples.
+"""The order in which the datasets of a mixture contribute samples, in closed form.
 
-Megatron goes through the samples and takes each from the dataset that is furthest behind its share, which needs a table
-as long as the training. Here two datasets share samples as a line of slope w crosses a grid: of the first k samples the
-first one gives round(k w). More datasets are joined in a tree, the two lightest first (Huffman). The rounding at a node
-is at most 1/2 and reaches a child multiplied by that child's share of the node; in such a tree two shares in a row
-multiply to at most 1/2, so a dataset's count is never further than 1/2 (1 + 1 + 1/2 + 1/2 + 1/4 + …) = 2 samples from
-its weight's share of k, and rarely further than one.
+Megatron takes each sample from the dataset that is furthest behind its share, which needs a table as long as the
+training. Here two datasets share samples as a line of slope w crosses a grid: the first contributes round(k w) of the
+first k samples. More datasets are joined in a tree, the two lightest first (Huffman). The rounding error at a node is
+at most 1/2 and reaches a child multiplied by the child's share of the node. In such a tree two consecutive shares
+multiply to at most 1/2, so a dataset's count is within 1/2 (1 + 1 + 1/2 + 1/2 + 1/4 + …) = 2 samples of its weight's
+share of k, and mostly within one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 _UNIT_BITS = 32
 _UNIT = 1 << _UNIT_BITS
 _Node = tuple["_Node", "_Node", int] | int
-"""The heavier child, the lighter one, and the heavier one's share in units of 2^-32; or a dataset."""
+"""The heavier child, the lighter one and the heavier one's share in units of 2^-32; or a dataset."""
 
 
-class Blend:
-    """Sample k -> (dataset, index within it), by k and the weights alone: no state, O(datasets) memory."""
+class MixtureSampler:
+    """Sample k -> (dataset, index within it), a function of k and the weights: no state, O(datasets) memory."""
 
     def __init__(self, weights: Sequence[float]) -> None:
         self._tree = _tree(weights)
@@ -49,22 +49,22 @@ class Blend:
 
 
 def _share_of(k: np.ndarray, share: int) -> np.ndarray:
-    """round(k share / 2^32), halves up, in whole numbers; the halves of k apart, so that nothing overflows."""
+    """round(k share / 2^32), halves up, in integers; the halves of k are multiplied apart, which avoids overflow."""
     bits, w = np.uint64(_UNIT_BITS), np.uint64(share)
     high, low = k >> bits, k & np.uint64(_UNIT - 1)
     return high * w + ((low * w + np.uint64(_UNIT // 2)) >> bits)
 
 
 def _tree(weights: Sequence[float]) -> _Node:
-    """Datasets of positive weight, joined two by two from the lightest."""
+    """Huffman tree of the datasets of positive weight."""
     heap: list[tuple[float, int, _Node]] = [(float(w), n, n) for n, w in enumerate(weights) if w > 0]
     heapq.heapify(heap)
-    joined = len(weights)
+    number = len(weights)
     while len(heap) > 1:
         light, _, lighter = heapq.heappop(heap)
         heavy, _, heavier = heapq.heappop(heap)
-        # A share of a whole unit would leave the lighter one out: weights 2^32 apart.
+        # Rounding to a whole unit would exclude the lighter one, if the weights differ by 2^32.
         share = min(_UNIT - 1, round(heavy / (heavy + light) * _UNIT))
-        heapq.heappush(heap, (light + heavy, joined, (heavier, lighter, share)))
-        joined += 1
+        heapq.heappush(heap, (light + heavy, number, (heavier, lighter, share)))
+        number += 1
     return heap[0][2]

@@ -1,7 +1,7 @@
-"""A run's data, whatever its source: checked when it is planned, tokenised if it is text, opened when it trains.
+"""Data of a run, from any source: checked at planning, tokenised if it is text, opened for training.
 
-Text is read whole and hashed before its tokens are written to `outputs/data/<fingerprint>`. Files of tokens stay where
-they are and are never read whole: what identifies them are names, sizes, headers, indices and sampled pages.
+Text is read and hashed completely before its tokens are written to `outputs/data/<fingerprint>`. Token files stay in
+place and are never read completely: they are identified by names, sizes, headers, indices and sampled pages.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.data import bin_files, cache, megatron, spans, text
 from cl_bench.data.spans import Dataset, Mixture
-from cl_bench.data.text import Progress, Text
+from cl_bench.data.text import Progress, TextCorpus
 
 _GPT2_VOCABULARY = 50257
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenFiles:
-    """Checked files of tokens."""
+    """Checked token files."""
 
     config: DataConfig
     mixture: Mixture
@@ -42,30 +42,30 @@ class TokenFiles:
 
 
 @dataclasses.dataclass(frozen=True)
-class NotGiven:
-    """Data that a plan is made without: its vocabulary is assumed, and nothing of it is checked."""
+class AssumedData:
+    """Stand-in for data that a dry run plans without: the vocabulary is assumed, length and ids are unchecked."""
 
     config: DataConfig
     fingerprint: str = "not given"
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id, as far as it is known."""
+        """One more than the largest id, as assumed."""
         in_bytes = self.config.is_text and self.config.tokenizer == "bytes"
         return 256 if in_bytes else self.config.vocab_size or _GPT2_VOCABULARY
 
     def in_words(self) -> str:
-        """What stands in for source and sizes."""
+        """A note in place of source and sizes."""
         return f"data={self.config.source} is not given (data.path): planned without it, its length and ids unchecked"
 
 
-Corpus = Text | TokenFiles
+Corpus = TextCorpus | TokenFiles
 
 
 def inspect(config: DataConfig, progress: Progress | None = None) -> Corpus:
-    """Find, check and identify the data. Reads all of a text, and of files of tokens the index and a sample.
+    """Find, check and identify the data. Reads text completely, and the index and a sample of token files.
 
-    Raises ConfigError for whatever cannot be trained on.
+    Raises ConfigError for data that cannot be trained on.
     """
     return text.inspect(config, progress) if config.is_text else _inspect_files(config)
 
@@ -73,41 +73,41 @@ def inspect(config: DataConfig, progress: Progress | None = None) -> Corpus:
 def _inspect_files(config: DataConfig) -> TokenFiles:
     digest = hashlib.sha256(json.dumps([config.source]).encode())
     if config.source == "megatron":
-        blend = _blend(config)
-        total = sum(weight for _, weight in blend)
-        digest.update(json.dumps([[round(weight / total, 12) for _, weight in blend], config.split]).encode())
-        for prefix, _ in blend:
+        weighted = _weighted_prefixes(config)
+        total = sum(weight for _, weight in weighted)
+        digest.update(json.dumps([[round(weight / total, 12) for _, weight in weighted], config.split]).encode())
+        for prefix, _ in weighted:
             digest.update(megatron.fingerprint(megatron.read_index(prefix)))
-    mixture = _files(config)
+    mixture = _token_files(config)
     for dataset in mixture.datasets:
         for part in (dataset.train, dataset.validation):
             digest.update(spans.sample(part, mixture.vocab_size))
     return TokenFiles(config, mixture, digest.hexdigest()[:16])
 
 
-def _blend(config: DataConfig) -> list[tuple[Path, float]]:
-    """Prefix and weight of each of Megatron's datasets that gives any samples."""
-    named = zip(config.paths, config.weights, strict=True) if config.paths else [(str(config.path), 1.0)]
-    return [(megatron.prefix_of(path), weight) for path, weight in named if weight > 0]
+def _weighted_prefixes(config: DataConfig) -> list[tuple[Path, float]]:
+    """Prefix and weight of each Megatron dataset of positive weight."""
+    weights = zip(config.paths, config.weights, strict=True) if config.paths else [(str(config.path), 1.0)]
+    return [(megatron.prefix_of(path), weight) for path, weight in weights if weight > 0]
 
 
-def _files(config: DataConfig) -> Mixture:
-    """Where the tokens of a source of files lie. Raises ConfigError for files that are missing or of another form."""
+def _token_files(config: DataConfig) -> Mixture:
+    """The mixture of a source of token files. Raises ConfigError for missing files and other formats."""
     vocab_size = config.vocab_size or _GPT2_VOCABULARY
     if config.source == "megatron":
-        blend = _blend(config)
-        datasets = tuple(megatron.dataset(prefix, config.split) for prefix, _ in blend)
-        return Mixture(datasets, tuple(weight for _, weight in blend), vocab_size)
+        weighted = _weighted_prefixes(config)
+        datasets = tuple(megatron.dataset(prefix, config.split) for prefix, _ in weighted)
+        return Mixture(datasets, tuple(weight for _, weight in weighted), vocab_size)
     if config.source == "llmc":
         return Mixture((bin_files.llmc(str(config.path)),), (1.0,), vocab_size)
     dataset = bin_files.nanogpt(str(config.path))
-    noted = bin_files.read_meta(Path(str(config.path)).expanduser()).get("vocab_size")
-    return Mixture((dataset,), (1.0,), config.vocab_size or noted or vocab_size)
+    prepared_size = bin_files.read_meta(Path(str(config.path)).expanduser()).get("vocab_size")
+    return Mixture((dataset,), (1.0,), config.vocab_size or prepared_size or vocab_size)
 
 
 def check_length(corpus: Corpus | Mixture, seqlen: int) -> None:
-    """Raise ConfigError when there is not one block of `seqlen` + 1 tokens for training and for validation."""
-    if isinstance(corpus, Text):
+    """Raise ConfigError unless training and validation data hold at least one block of `seqlen` + 1 tokens each."""
+    if isinstance(corpus, TextCorpus):
         parts = [("text", corpus.n_train, corpus.n_validation)]
     else:
         datasets = corpus.datasets if isinstance(corpus, Mixture) else corpus.mixture.datasets
@@ -117,20 +117,20 @@ def check_length(corpus: Corpus | Mixture, seqlen: int) -> None:
             if n < seqlen + 1:
                 raise ConfigError(
                     f"the {part} {what} holds {n} tokens, less than one block of max_seqlen + 1 = {seqlen + 1}; give "
-                    "more data, shorten max_seqlen or hold out another share of it"
+                    "more data, shorten max_seqlen or change the share that is held out"
                 )
 
 
 def mixture(config: DataConfig, outputs: str | Path, *, verify: bool = True) -> Mixture:
-    """What a planned run trains on; a text is tokenised again if its tokens are gone.
+    """The data of a planned run; text is tokenised again if its tokens are missing.
 
-    `verify` reads the sample of files of tokens again; one process of a run is enough. Raises ConfigError when the
-    data is no longer what was planned.
+    `verify` reads the sample of token files again; one process per run is enough. Raises ConfigError if the data has
+    changed since the run was planned.
     """
     if config.is_text:
-        return _opened(cache.prepared(config, outputs), config)
+        return _open(cache.ensure(config, outputs), config)
     if not verify:
-        return _files(config)
+        return _token_files(config)
     files = _inspect_files(config)
     if files.fingerprint != config.fingerprint:
         raise ConfigError(
@@ -140,7 +140,7 @@ def mixture(config: DataConfig, outputs: str | Path, *, verify: bool = True) -> 
     return files.mixture
 
 
-def _opened(folder: Path, config: DataConfig) -> Mixture:
+def _open(folder: Path, config: DataConfig) -> Mixture:
     """The tokens in a prepared folder."""
     meta = bin_files.read_meta(folder)
     parts = [spans.whole_file(folder / f"{part}.bin", meta["dtype"]) for part in ("train", "validation")]

@@ -1,4 +1,4 @@
-"""Tokens on disk, however they came there: spans of files, memory-mapped, of which only what is asked for is read."""
+"""Tokens on disk as spans of memory-mapped files, read only where they are accessed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cl_bench.config.schema import ConfigError
 PAGE = 4096
 """Bytes of one sample of a file."""
 _SAMPLES = 256
-"""Pages sampled of a part of a dataset, spread evenly over its files."""
+"""Pages sampled per part of a dataset, spread evenly over its files."""
 _CHECKED_WHOLE = 1 << 26
-"""Bytes up to which every token of a span is looked at before anything trains: 30 ms."""
+"""Spans of up to this many bytes are checked completely before training: 30 ms."""
 _LARGE = 1 << 30
-"""Files above this many bytes are read without read-ahead: blocks come in random order, and little of it is used."""
+"""Files above this many bytes are read without read-ahead, which random access would waste."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Span:
 
     @functools.cached_property
     def tokens(self) -> np.ndarray:
-        """The tokens (n,), memory-mapped: address space, not memory."""
+        """The tokens (n,), memory-mapped: they take address space, not memory."""
         dtype = np.dtype(self.dtype).newbyteorder("<")
         return np.frombuffer(self._mapped, dtype, count=self.n, offset=self.offset)
 
@@ -57,13 +57,13 @@ class Span:
         """Tokens at `positions`, in their shape: a copy."""
         tokens: np.ndarray = self.tokens[positions]
         if self._is_large:
-            # The kernel keeps the pages as long as it likes; they no longer count as this process's memory, which
-            # would grow to the size of the file.
+            # The kernel may keep the pages, but they no longer count as this process's memory, which would grow to the
+            # size of the file.
             self._mapped.madvise(mmap.MADV_DONTNEED)
         return tokens
 
     def check_ids(self, ids: np.ndarray, positions: np.ndarray, vocab_size: int) -> None:
-        """Raise ConfigError naming the first of `ids`, found at `positions` of the span, that is no token."""
+        """Raise ConfigError naming the first of `ids`, read at `positions` of the span, beyond the vocabulary."""
         outside = (ids < 0) | (ids >= vocab_size)
         if not outside.any():
             return
@@ -78,10 +78,10 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One dataset, split: where the tokens of each part lie."""
+    """One dataset, split into the spans of each part."""
 
     name: str
-    """How messages call it."""
+    """Name in messages."""
     train: tuple[Span, ...]
     validation: tuple[Span, ...]
 
@@ -98,20 +98,20 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """All that training reads: one dataset, or several with the shares of samples that each gives."""
+    """Training and validation data: one dataset, or several with the shares of samples that each contributes."""
 
     datasets: tuple[Dataset, ...]
     weights: tuple[float, ...]
-    """One for each dataset, in any unit."""
+    """One per dataset, in any unit."""
     vocab_size: int
     """Token ids are below this."""
 
 
 def sample(spans: Sequence[Span], vocab_size: int) -> bytes:
-    """SHA-256 of pages spread evenly over spans, their names and sizes; reads a megabyte, whatever the sizes.
+    """SHA-256 of the spans' names and sizes and of pages spread evenly over them; reads one megabyte of any size.
 
-    A change between the pages goes unnoticed: that is the price of not reading 300 GB before every launch. Raises
-    ConfigError when a sampled page, or any place of a file that is not large, holds an id beyond the vocabulary.
+    A change between the pages goes unnoticed: the alternative is to read 300 GB before every launch. Raises ConfigError
+    for an id beyond the vocabulary in a sampled page or anywhere in a small span.
     """
     digest = hashlib.sha256()
     for span in spans:
@@ -131,7 +131,7 @@ def sample(spans: Sequence[Span], vocab_size: int) -> bytes:
 
 
 def whole_file(path: Path, dtype: str, header_bytes: int = 0) -> Span:
-    """All tokens of a file after its header. Raises ConfigError when it is missing, empty or cut within a token."""
+    """All tokens of a file after its header. Raises ConfigError for a missing, empty or cut-off file."""
     try:
         size = path.stat().st_size - header_bytes
     except OSError as error:

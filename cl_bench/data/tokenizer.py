@@ -1,7 +1,7 @@
-"""Text <-> token ids: bytes, or GPT-2's byte-pair encoding built from a user's own two files.
+"""Tokenizers: bytes, or GPT-2's byte-pair encoding from the user's own two files.
 
-Nothing is fetched. tiktoken does the encoding; its own loader of these files is left alone, since it keeps a copy by
-file name in a temporary folder and would go on with that copy once the file changed.
+Nothing is downloaded. tiktoken encodes, but its loader of these files is not used: it caches a copy by file name in a
+temporary folder and would use the copy after the file has changed. tiktoken is imported where an encoding is built.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 EOT = "<|endoftext|>"
 _SPECIAL = re.compile(r"<.+>|\[.+\]", re.DOTALL)
-"""What tokens look like that no merge makes and no text becomes."""
+"""The form of special tokens, which no merge makes and no text becomes."""
 _PATTERN = r"""(?:'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s++$|\s+(?!\S)|\s"""
-"""How GPT-2 cuts text into words before pairs are merged (openai/gpt-2, src/encoder.py), written otherwise: the
-words, which ask for no look ahead, are a group of their own, so that tiktoken's engine (the crate fancy-regex) hands
-them to a finite automaton and backtracks over white space only: nearly twice as fast as tiktoken's own pattern."""
+"""GPT-2's pattern of words, in which pairs are merged (openai/gpt-2, src/encoder.py), in an equivalent form: the
+words, which need no look-ahead, are a group of their own, so that tiktoken's engine (the crate fancy-regex) matches
+them by a finite automaton and backtracks over white space only: nearly twice as fast as tiktoken's own pattern."""
 _LONG_WHITE = re.compile(r"[\t-\r \x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]{100000,}")
-"""White space at which that engine may run out of room, as it steps back over it for the last character."""
+"""White space long enough to exhaust that engine's backtracking stack."""
 _GPT2_FILES = "GPT-2's own are vocab.json (encoder.json) and merges.txt (vocab.bpe)"
 
 
 class Tokenizer(Protocol):
-    """What training, preparing and evaluating need of a tokenizer."""
+    """A tokenizer as used by training, preparation and evaluation."""
 
     @property
     def name(self) -> str:
-        """How messages and prepared folders call it."""
+        """Name in messages and prepared folders."""
 
     @property
     def vocab_size(self) -> int:
@@ -47,10 +47,10 @@ class Tokenizer(Protocol):
 
     @property
     def eot(self) -> int | None:
-        """The id that ends a document; None where there is none."""
+        """The id that ends a document; None for a tokenizer without one."""
 
     def encode(self, text: str) -> np.ndarray:
-        """int64 ids (n,); text never becomes a special token, whatever it says."""
+        """int64 ids (n,); no text is encoded as a special token."""
 
     def decode(self, ids: Any) -> str:
         """The text of a sequence of ids; bytes that are not UTF-8 become U+FFFD. Raises ConfigError for unknown ids."""
@@ -64,22 +64,22 @@ class Bytes:
     eot: int | None = None
 
     def encode(self, text: str) -> np.ndarray:
-        """int64 ids (n,), one a byte."""
+        """int64 ids (n,), one per byte."""
         return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64)
 
     def decode(self, ids: Any) -> str:
         """The text of a sequence of ids. Raises ConfigError for ids beyond 255."""
-        array = _checked(ids, self.vocab_size, self.name)
+        array = _valid_ids(ids, self.vocab_size, self.name)
         return array.astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
 
 class GPT2:
-    """GPT-2's byte-pair encoding, or another of its kind: 256 bytes, merges in order, and special tokens."""
+    """GPT-2's byte-pair encoding, or another of the same form: 256 bytes, ordered merges and special tokens."""
 
     name = "gpt2"
 
     def __init__(self, vocab_file: Path, merges_file: Path) -> None:
-        import tiktoken  # 10 ms, and only where text is encoded
+        import tiktoken
 
         vocab = _read_vocab(vocab_file)
         ranks = _ranks(vocab, vocab_file, merges_file)
@@ -87,29 +87,30 @@ class GPT2:
         special = {token: number for token, number in vocab.items() if number not in mergeable}
         if EOT not in special:
             raise ConfigError(f"data.vocab_file = {vocab_file}: has no {EOT}, which ends a document; {_GPT2_FILES}")
-        unmade = [token for token in special if not _SPECIAL.fullmatch(token)]
-        if unmade:
+        unmerged = [token for token in special if not _SPECIAL.fullmatch(token)]
+        if unmerged:
             raise ConfigError(
-                f"data.merges_file = {merges_file}: no line makes {unmade[0]!r}, one of {len(unmade):,} such tokens of "
-                f"data.vocab_file = {vocab_file}; it is cut short, or the two files belong to different encodings"
+                f"data.merges_file = {merges_file}: no line makes {unmerged[0]!r}, one of {len(unmerged):,} such "
+                f"tokens of data.vocab_file = {vocab_file}; it is cut short, or the two files belong to different "
+                "encodings"
             )
         self.vocab_size = max(vocab.values()) + 1
         self.eot: int | None = special[EOT]
         pairs = sorted((number, token.hex()) for token, number in ranks.items())
         self.fingerprint = hashlib.sha256(json.dumps([pairs, special], sort_keys=True).encode()).hexdigest()
-        """Identifies the encoding, however its files are laid out."""
+        """Identifies the encoding, independent of the layout of its files."""
         self._encoding: tiktoken.Encoding = tiktoken.Encoding(
             self.name, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=special
         )
 
     def encode(self, text: str) -> np.ndarray:
-        """int64 ids (n,); '<|endoftext|>' in a text is thirteen characters like any others."""
+        """int64 ids (n,); '<|endoftext|>' in a text is encoded as ordinary characters."""
         try:
             return self._ids(text)
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
             return self.encode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         except ValueError:
-            # Of a run of white space the last character goes with what follows, so the tokens are those of the whole.
+            # The last character of white space belongs to the next word, so cuts before it change no token.
             ends = (match.end() for match in _LONG_WHITE.finditer(text))
             cuts = [0, *(end - 1 for end in ends if end < len(text)), len(text)]
             return np.concatenate([self._ids(text[a:b]) for a, b in itertools.pairwise(cuts)])
@@ -120,46 +121,46 @@ class GPT2:
 
     def decode(self, ids: Any) -> str:
         """The text of a sequence of ids. Raises ConfigError for ids beyond the vocabulary."""
-        return self._encoding.decode(_checked(ids, self.vocab_size, self.name).tolist())
+        return self._encoding.decode(_valid_ids(ids, self.vocab_size, self.name).tolist())
 
 
-def of(config: DataConfig) -> Tokenizer:
+def from_config(config: DataConfig) -> Tokenizer:
     """The tokenizer of a data configuration.
 
-    Raises ConfigError where the files of an encoding are missing or wrong, and for files of tokens when
-    data.vocab_file and data.merges_file do not say what their ids mean.
+    Raises ConfigError for missing or invalid files of an encoding, and for token files without data.vocab_file and
+    data.merges_file.
     """
     if config.is_text and config.tokenizer == "bytes":
         return Bytes()
     if config.vocab_file is None or config.merges_file is None:
         raise ConfigError(
-            f"data.source = {config.source} holds token ids, and nothing says what they mean; give data.vocab_file="
+            f"data.source = {config.source} holds token ids of an unknown tokenizer; give data.vocab_file="
             f"vocab.json and data.merges_file=merges.txt ({_GPT2_FILES}) to read or write text with it"
         )
     return gpt2(config.vocab_file, config.merges_file)
 
 
 def fingerprint(config: DataConfig) -> str:
-    """Identifies the tokenizer of a text source: what it makes of a text follows from this. Raises ConfigError."""
-    encoding = of(config)
+    """Identifies the tokenizer of a text source. Raises ConfigError like `from_config`."""
+    encoding = from_config(config)
     return encoding.fingerprint if isinstance(encoding, GPT2) else encoding.name
 
 
 def gpt2(vocab_file: str, merges_file: str) -> GPT2:
-    """GPT-2's encoding from its two files, kept as long as they do not change. Raises ConfigError."""
+    """GPT-2's encoding from its two files, cached until they change. Raises ConfigError."""
     paths = (Path(vocab_file).expanduser().absolute(), Path(merges_file).expanduser().absolute())
-    return _kept(*paths, *(path.stat().st_mtime_ns if path.exists() else 0 for path in paths))
+    return _cached(*paths, *(path.stat().st_mtime_ns if path.exists() else 0 for path in paths))
 
 
 @functools.lru_cache(maxsize=4)
-def _kept(vocab_file: Path, merges_file: Path, *_: int) -> GPT2:
+def _cached(vocab_file: Path, merges_file: Path, *_: int) -> GPT2:
     return GPT2(vocab_file, merges_file)
 
 
 def _ranks(vocab: dict[str, int], vocab_file: Path, merges_file: Path) -> dict[bytes, int]:
-    """Bytes of a token -> its id: the single bytes and the merges.
+    """Bytes of a token -> its id, for the single bytes and the merges.
 
-    tiktoken merges in the order of ids, so that must be the order of the merges.
+    tiktoken merges in the order of ids, so the merges must be in that order.
     """
     bytes_of = _byte_of_character()
     ranks = {bytes([b]): vocab[c] for c, b in bytes_of.items() if c in vocab}
@@ -178,13 +179,13 @@ def _ranks(vocab: dict[str, int], vocab_file: Path, merges_file: Path) -> dict[b
         merged = vocab.get("".join(pair))
         if merged is None or not all(p in vocab for p in pair):
             raise ConfigError(
-                f"data.merges_file = {merges_file}: line {number} merges {' '.join(pair)!r}, which "
-                f"data.vocab_file = {vocab_file} does not hold; the two files belong to different encodings"
+                f"data.merges_file = {merges_file}: line {number} merges {' '.join(pair)!r}, missing "
+                f"from data.vocab_file = {vocab_file}; the two files belong to different encodings"
             )
         if merged <= last:
             raise ConfigError(
-                f"data.merges_file = {merges_file}: line {number} makes id {merged}, not above {last} as the order of "
-                f"merges asks; {_GPT2_FILES}"
+                f"data.merges_file = {merges_file}: line {number} makes id {merged}, not above {last}, the id of "
+                f"an earlier merge; {_GPT2_FILES}"
             )
         last = merged
         ranks[bytes(bytes_of[c] for c in "".join(pair))] = merged
@@ -215,13 +216,13 @@ def _read(file: Path) -> str:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2 writes each byte as one printable character: itself where it is one, else the next from U+0100 on."""
+    """GPT-2's printable character of each byte: the byte's own if it is printable, else the next from U+0100 on."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
-def _checked(ids: Any, vocab_size: int, name: str) -> np.ndarray:
+def _valid_ids(ids: Any, vocab_size: int, name: str) -> np.ndarray:
     array = np.asarray(ids).reshape(-1)
     if array.size and not (array.min() >= 0 and array.max() < vocab_size):
         raise ConfigError(f"ids from {array.min()} to {array.max()}: the vocabulary of {name} ends at {vocab_size - 1}")

@@ -21,7 +21,7 @@ import yaml
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
 from cl_bench.data import cache, sources
-from cl_bench.data import text as texts
+from cl_bench.data.text import Progress, TextCorpus
 from cl_bench.errors import UserError
 from cl_bench.launch import estimate, memory, observe
 from cl_bench.runs import identity, status
@@ -100,9 +100,9 @@ class Plan:
 class Corpora:
     """Checks and hashes each corpus of a grid once."""
 
-    def __init__(self, progress: texts.Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
         self._known: dict[DataConfig, sources.Corpus] = {}
-        self._missing: dict[DataConfig, sources.NotGiven] = {}
+        self._missing: dict[DataConfig, sources.AssumedData] = {}
         self._progress = progress
 
     def get(self, config: DataConfig) -> sources.Corpus:
@@ -111,9 +111,9 @@ class Corpora:
             self._known[config] = sources.inspect(config, self._progress)
         return self._known[config]
 
-    def without(self, config: DataConfig) -> sources.NotGiven:
+    def without(self, config: DataConfig) -> sources.AssumedData:
         """What stands in for data that is not given, in a plan."""
-        return self._missing.setdefault(config, sources.NotGiven(config))
+        return self._missing.setdefault(config, sources.AssumedData(config))
 
     def in_words(self) -> tuple[str, ...]:
         """Source and sizes of each corpus."""
@@ -127,7 +127,7 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     for asked in configs:
         # A job may start in another directory, and a resumed one later.
         config = dataclasses.replace(asked, data=asked.data.absolute())
-        text: sources.Corpus | sources.NotGiven
+        text: sources.Corpus | sources.AssumedData
         if config.data.not_given:
             if not launch.dry_run:
                 raise ConfigError(config.data.not_given)
@@ -271,14 +271,14 @@ def write_manifest(plan: Plan) -> int:
     return len(before - {r.run_id for r in plan.runs})
 
 
-def prepare_data(plan: Plan, corpora: Corpora, progress: texts.Progress | None = None) -> None:
+def prepare_data(plan: Plan, corpora: Corpora, progress: Progress | None = None) -> None:
     """Tokenise every text that a missing run needs, before the first of them starts.
 
     Raises ConfigError when it turns out to hold fewer tokens than a block.
     """
     for run in (r for r in plan.runs if r.to_train):
         text = corpora.get(dataclasses.replace(run.config.data, fingerprint=None))
-        if isinstance(text, texts.Text):
+        if isinstance(text, TextCorpus):
             cache.prepare(text, plan.launch.outputs, progress)
             sources.check_length(sources.mixture(run.config.data, plan.launch.outputs), run.config.seqlen)
 

@@ -1,4 +1,4 @@
-"""The resolved config of a run and the run's name: the same experiment has one id wherever it is asked for."""
+"""Resolution of a run's config, and the run_id: one per experiment, the same in every sweep."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cl_bench.config import CurriculumConfig, RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
 from cl_bench.schedules import learning_rate, seqlen
 
-# What carries a run out without changing the experiment: queue, paths, tracking.
+# Settings that do not change the experiment: queue, paths, tracking. Section -> keys; () means all.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
     "resources": (),
     "checkpoint": (),
     "tracking": (),
-    # The fingerprint holds what these say.
+    # Covered by the fingerprint.
     "data": ("path", "paths", "weights", "split", "tokenizer", "vocab_file", "merges_file", "vocab_size"),
     "curriculum": ("name",),
     "cell": (),
@@ -25,10 +25,10 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
 
 
 def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfig:
-    """Fill in what follows from other values, so that the same experiment always reads the same.
+    """Replace values that follow from others, so that equal experiments have equal configs.
 
-    Durations become steps, null sizes become numbers, fields that the schedule does not use return to their defaults.
-    `vocab_size` and `fingerprint` come from the data. Raises ConfigError when the data does not fit the model.
+    Durations become steps, null sizes numbers, and fields that the schedule does not use their defaults. `vocab_size`
+    and `fingerprint` are the data's. Raises ConfigError if the model's vocabulary is smaller than the data's.
     """
     if config.model.vocab_size is not None and config.model.vocab_size < vocab_size:
         raise ConfigError(
@@ -54,7 +54,7 @@ def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfi
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The part of a resolved config that makes two runs the same experiment."""
+    """The part of a resolved config that identifies the experiment."""
     plain = to_dict(config)
     for section, keys in _NOT_IDENTITY.items():
         if not keys:
@@ -75,7 +75,7 @@ def run_id(config: RunConfig) -> str:
 
 
 def short_float(value: float) -> str:
-    """2e-3 for 0.002, 1.5e-4 for 0.00015: the way learning rates are written."""
+    """Usual notation of learning rates: 2e-3 for 0.002, 1.5e-4 for 0.00015."""
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.6e}".split("e")
@@ -83,7 +83,7 @@ def short_float(value: float) -> str:
 
 
 def setting(config: RunConfig) -> str:
-    """Hash of all that two runs must share to be compared: all but curriculum, batch (warmup), learning rate, seed."""
+    """Hash of the settings that comparable runs share: all but curriculum, batch (warmup), learning rate and seed."""
     compared = ("curriculum", "batch_warmup", "global_batch_size", "seed")
     shared = {k: v for k, v in identity(config).items() if k not in compared}
     shared["optim"] = {k: v for k, v in shared["optim"].items() if k != "lr"}
@@ -91,7 +91,7 @@ def setting(config: RunConfig) -> str:
 
 
 def curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumConfig, str]:
-    """A name for each distinct curriculum: its own, and what differs where several share it."""
+    """A name per distinct curriculum: its own, followed by the differing fields if several share it."""
     distinct = list(dict.fromkeys(curricula))
     names = {}
     for curriculum in distinct:
@@ -104,7 +104,7 @@ def curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumCo
 
 
 def variants(configs: Sequence[RunConfig]) -> list[str]:
-    """For each run, the settings that differ within the grid besides curriculum, batch, learning rate and seed."""
+    """The settings of each run that differ within the grid, besides curriculum, batch, learning rate and seed."""
     flat = [flatten(identity(c)) for c in configs]
     expected = {"seed", "global_batch_size", "optim.lr"}
     keys = (
@@ -126,7 +126,7 @@ def variants(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups of keys as one, with dotted names."""
+    """A nested dictionary as a flat one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

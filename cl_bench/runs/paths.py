@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -20,61 +21,74 @@ def config_root() -> Path:
     return installed if installed.is_dir() else package.parent
 
 
-class RunDir:
-    """One run's folder, self-contained: `outputs/runs/<run_id>`."""
+class _Child:
+    """A file or folder of fixed name within a `_Folder`."""
 
-    def __init__(self, outputs: str | Path, run_id: str) -> None:
-        self.root = Path(outputs) / "runs" / run_id
-        self.run_id = run_id
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: _Folder, owner: type[_Folder]) -> Path:
+        return folder.root / self.name
+
+
+class _Folder:
+    """The folder `outputs/<KIND>/<name>`."""
+
+    KIND: str
+
+    def __init__(self, outputs: str | Path, name: str) -> None:
+        self.root = Path(outputs) / self.KIND / name
+        self.name = name
 
     @classmethod
-    def at(cls, root: str | Path) -> RunDir:
-        """The run whose folder is `root`."""
+    def at(cls, root: str | Path) -> Self:
+        """The run, sweep or search whose folder is `root`."""
         path = Path(root)
         return cls(path.parent.parent, path.name)
 
     @property
     def outputs(self) -> Path:
-        """The `outputs` folder this run lives in."""
+        """The `outputs` folder that contains this one."""
         return self.root.parent.parent
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration, written once at submission; the only thing a job reads."""
-        return self.root / "config.yaml"
+
+class RunDir(_Folder):
+    """One run's folder, self-contained: `outputs/runs/<run_id>`."""
+
+    KIND = "runs"
+
+    config = _Child("config.yaml")
+    """The resolved configuration, written once at submission; the only file a job reads."""
+    status = _Child("status.json")
+    """State and progress, rewritten by the job."""
+    lock = _Child("lock")
+    """Held by the process that trains the run."""
+    claim = _Child("claim.json")
+    """The Slurm job, and its restart, that the run belongs to."""
+    submission = _Child("submission.json")
+    """The job that is to train the run, written by its launch."""
+    code = _Child("code.json")
+    """The launched code: commit, difference from it, versions of all packages."""
+    metrics = _Child("metrics")
+    """Records of all attempts."""
+    checkpoints = _Child("checkpoints")
+    """One folder per save, and `latest` with the name of the newest complete one."""
+    zeroshot = _Child("zeroshot.json")
+    """Zero-shot results of the run's saves, a list per task."""
+    zeroshot_lock = _Child("zeroshot.lock")
+    """Held while a zero-shot result is added."""
+    logs = _Child("logs")
+    """Output of the processes."""
+    wandb = _Child("wandb")
+    """The W&B mirror."""
 
     @property
-    def status(self) -> Path:
-        """State and progress, rewritten by the job."""
-        return self.root / "status.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains the run."""
-        return self.root / "lock"
-
-    @property
-    def claim(self) -> Path:
-        """Which start of which Slurm job the run belongs to."""
-        return self.root / "claim.json"
-
-    @property
-    def submission(self) -> Path:
-        """The job that is to train the run, as its launch left it."""
-        return self.root / "submission.json"
-
-    @property
-    def code(self) -> Path:
-        """What the run was launched with: commit, difference to it, versions of all packages."""
-        return self.root / "code.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Records of all attempts."""
-        return self.root / "metrics"
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.name
 
     def attempt(self, attempt: int) -> Path:
-        """Rows of one attempt, one JSON object a line."""
+        """Rows of one attempt, one JSON object per line."""
         return self.metrics / f"attempt_{attempt:03d}.jsonl"
 
     def attempts(self) -> list[Path]:
@@ -86,152 +100,73 @@ class RunDir:
         return self.metrics / f"{kind}.parquet"
 
     @property
-    def checkpoints(self) -> Path:
-        """One folder a save, and `latest` naming the newest whole one."""
-        return self.root / "checkpoints"
-
-    @property
-    def zeroshot(self) -> Path:
-        """Zero-shot results of the run's saves, a list for each task."""
-        return self.root / "zeroshot.json"
-
-    @property
-    def zeroshot_lock(self) -> Path:
-        """Held while a zero-shot result is added."""
-        return self.root / "zeroshot.lock"
-
-    @property
-    def logs(self) -> Path:
-        """What the processes printed."""
-        return self.root / "logs"
-
-    @property
     def log(self) -> Path | None:
-        """What rank 0 printed in the newest attempt; None before the first. Named as submitit names logs."""
+        """Output of rank 0 in the newest attempt, in a file named by submitit's rule; None before the first attempt."""
         return max(self.logs.glob("*_0_log.out"), key=lambda p: p.stat().st_mtime, default=None)
 
-    @property
-    def wandb(self) -> Path:
-        """The W&B mirror."""
-        return self.root / "wandb"
 
+class SweepDir(_Folder):
+    """One sweep's folder, `outputs/sweeps/<name>`: the grid with its cells and roles, and the report."""
 
-class SweepDir:
-    """One sweep's folder: which runs, which cell, which role; the report."""
+    KIND = "sweeps"
 
-    def __init__(self, outputs: str | Path, name: str) -> None:
-        self.root = Path(outputs) / "sweeps" / name
-        self.name = name
+    manifest = _Child("manifest.json")
+    """The grid of the last launch."""
+    plan = _Child("plan.csv")
+    """The plan table of the last launch or dry run."""
+    report = _Child("report.html")
+    """The page."""
+    savings = _Child("savings.csv")
+    """Savings per pair of runs."""
+    targets = _Child("savings_by_target.csv")
+    """Savings over every target, one row per target and cell."""
+    stability = _Child("stability.csv")
+    """Stability per run."""
+    cost = _Child("cost.csv")
+    """Hours and their saving, per run."""
+    frontier = _Child("frontier.csv")
+    """Largest stable learning rate and batch, per curriculum."""
+    correlation = _Child("correlation.csv")
+    """Loss ratio against Adam's variance: per run, cell, curriculum and sweep."""
+    verdict = _Child("verdict.json")
+    """The answer, for programs."""
+    figures = _Child("figures")
+    """Figures and tables for print, one file each."""
+    paper = _Child("paper.md")
+    """The runs beside the published cells and claims."""
 
     @classmethod
     def at(cls, root: str | Path) -> SweepDir:
-        """The sweep whose folder is `root`; a report on a whole outputs folder is written into that folder, too."""
+        """The sweep whose folder is `root`, or any other folder that receives a report."""
         path = Path(root).resolve()
         sweep = cls(path.parent.parent, path.name)
         sweep.root = path
         return sweep
 
-    @property
-    def outputs(self) -> Path:
-        """The `outputs` folder this sweep lives in."""
-        return self.root.parent.parent
 
-    @property
-    def manifest(self) -> Path:
-        """The grid as launched last."""
-        return self.root / "manifest.json"
-
-    @property
-    def plan(self) -> Path:
-        """The plan table of the last launch or dry run."""
-        return self.root / "plan.csv"
-
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self.root / "report.html"
-
-    @property
-    def savings(self) -> Path:
-        """Savings per pair of runs."""
-        return self.root / "savings.csv"
-
-    @property
-    def targets(self) -> Path:
-        """Savings over every target, one row a target and cell."""
-        return self.root / "savings_by_target.csv"
-
-    @property
-    def stability(self) -> Path:
-        """Stability per run."""
-        return self.root / "stability.csv"
-
-    @property
-    def cost(self) -> Path:
-        """Hours and what they saved, per run."""
-        return self.root / "cost.csv"
-
-    @property
-    def frontier(self) -> Path:
-        """Largest stable learning rate and batch, per curriculum."""
-        return self.root / "frontier.csv"
-
-    @property
-    def correlation(self) -> Path:
-        """Loss ratio against Adam's variance: per run, cell, curriculum and sweep."""
-        return self.root / "correlation.csv"
-
-    @property
-    def verdict(self) -> Path:
-        """The answer, for programs."""
-        return self.root / "verdict.json"
-
-    @property
-    def figures(self) -> Path:
-        """Figures and tables for print, one file each."""
-        return self.root / "figures"
-
-    @property
-    def paper(self) -> Path:
-        """The runs beside the published cells and claims."""
-        return self.root / "paper.md"
-
-
-class TuneDir:
+class TuneDir(_Folder):
     """One search for a curriculum: `outputs/tune/<name>`."""
 
-    def __init__(self, outputs: str | Path, name: str) -> None:
-        self.root = Path(outputs) / "tune" / name
-        self.name = name
+    KIND = "tune"
 
-    @property
-    def outputs(self) -> Path:
-        """The `outputs` folder this search lives in."""
-        return self.root.parent.parent
-
-    @property
-    def search(self) -> Path:
-        """Settings, probes, outcome and cost."""
-        return self.root / "search.json"
+    search = _Child("search.json")
+    """Settings, probes, outcome and cost."""
+    page = _Child("tune.html")
+    """The page."""
 
     @property
     def preset(self) -> Path:
-        """The curriculum found, for a conf/curriculum folder."""
+        """The resulting curriculum, for a conf/curriculum folder."""
         return self.root / "curriculum" / f"{self.name}.yaml"
 
     @property
     def sweep(self) -> Path:
-        """The curriculum found against the baseline, for a sweeps/ folder."""
+        """The resulting curriculum against the baseline, for a sweeps/ folder."""
         return self.root / "sweeps" / f"{self.name}.yaml"
-
-    @property
-    def page(self) -> Path:
-        """The page."""
-        return self.root / "tune.html"
 
 
 def slurm_folder(outputs: str | Path, name: str) -> Path:
-    """Where one submission to Slurm keeps its batch script and what its jobs print before training takes over."""
+    """The folder of one submission to Slurm: its batch script and the output of its jobs before training starts."""
     return Path(outputs) / "slurm" / name
 
 
@@ -241,7 +176,7 @@ def snapshots(outputs: str | Path) -> Path:
 
 
 def submit_lock(outputs: str | Path) -> Path:
-    """Held while a launch decides what is missing and submits it."""
+    """Held while a launch determines and submits the missing runs."""
     return Path(outputs) / "submit.lock"
 
 
@@ -255,13 +190,47 @@ def all_runs(outputs: str | Path) -> list[RunDir]:
     return [RunDir(outputs, p.parent.name) for p in sorted((Path(outputs) / "runs").glob("*/config.yaml"))]
 
 
+@dataclasses.dataclass(frozen=True)
+class ManifestEntry:
+    """A run's names in its sweep; None if the sweep does not name it."""
+
+    run_id: str
+    cell: str | None = None
+    curriculum: str | None = None
+    shape: str | None = None
+    variant: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A sweep's grid as read from its `manifest.json`."""
+
+    name: str
+    question: str
+    runs: tuple[ManifestEntry, ...]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A sweep's manifest. Raises UserError for a damaged one."""
+    try:
+        manifest = json.loads(path.read_text())
+        fields = [f.name for f in dataclasses.fields(ManifestEntry)]
+        entries = [
+            ManifestEntry(**{"run_id": str(run["run_id"])} | {name: run[name] for name in fields[1:] if name in run})
+            for run in manifest["runs"]
+        ]
+        return Manifest(str(manifest["name"]), str(manifest.get("question", "")), tuple(entries))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a manifest ({error}); launch the sweep again to rewrite it") from None
+
+
 def manifest_runs(sweep: SweepDir) -> list[str]:
-    """run_ids of a sweep, in the order of its grid. Raises UserError when its manifest is damaged."""
-    return [str(r["run_id"]) for r in read_manifest(sweep.manifest)["runs"]]
+    """run_ids of a sweep, in the order of its grid. Raises UserError for a damaged manifest."""
+    return [entry.run_id for entry in read_manifest(sweep.manifest).runs]
 
 
 def sweeps_of(run: RunDir) -> list[str]:
-    """Names of the sweeps whose manifests name a run; a damaged manifest names none."""
+    """Names of the sweeps whose manifests list a run; damaged manifests are skipped."""
     names = []
     for path in sorted((run.outputs / "sweeps").glob("*/manifest.json")):
         with contextlib.suppress(UserError, OSError):
@@ -270,20 +239,10 @@ def sweeps_of(run: RunDir) -> list[str]:
     return names
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """What a sweep's manifest holds. Raises UserError when it is damaged."""
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        _ = manifest["name"], [r["run_id"] for r in manifest["runs"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a manifest ({error}); launch the sweep again to rewrite it") from None
-    return manifest
-
-
 def read_yaml(path: Path) -> Any:
-    """The plain values of a YAML file, through libyaml (ten times faster) where PyYAML was built with it.
+    """The plain values of a YAML file, read by libyaml (ten times faster) if PyYAML was built with it.
 
-    Raises UserError when it is not YAML.
+    Raises UserError for a file that is not YAML.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -1,4 +1,4 @@
-"""What a run was launched with: the commit, what differs from it, every package's version, and a copy of the code."""
+"""Provenance of a run: commit, difference from it, package versions, and a snapshot of the code."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def collect() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of git in cl_bench's own checkout; None where it is none."""
+    """Output of git in cl_bench's own checkout; None outside one."""
     root = config_root()
     if not (root / "cl_bench" / "__init__.py").is_file():
-        return None  # an installed wheel, perhaps inside somebody else's repository
+        return None  # an installed wheel, possibly inside another repository
     command = ["git", "-C", str(root), *arguments]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20, errors="replace").stdout
@@ -49,24 +49,24 @@ def _git(*arguments: str) -> str | None:
 
 
 def write(run: RunDir, collected: dict[str, Any], snapshot: Path | None) -> None:
-    """Leave `collected`, and where the copy of the code is, in the run's folder."""
+    """Write `collected` and the path of the snapshot into the run's folder."""
     text = json.dumps({**collected, "snapshot": snapshot and str(snapshot)}, indent=1)
     write_atomic(run.code, text, durable=False)
 
 
 def commit_of(run: RunDir) -> str | None:
-    """Commit that the run was launched with, '+' after it when files differed; None where it is not known."""
+    """Commit that the run was launched with, followed by '+' if files differed; None if unknown."""
     try:
-        found = json.loads(run.code.read_text())
-        return found["commit"] and str(found["commit"]) + "+" * bool(found["dirty"])
+        code = json.loads(run.code.read_text())
+        return code["commit"] and str(code["commit"]) + "+" * bool(code["dirty"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def take_snapshot(outputs: str | Path, functions: Iterable[str] = ()) -> Path:
-    """Copy what a job imports, and return the copy's folder: one per content. Raises UserError.
+    """Copy the code that a job imports; returns the copy's folder, one per content. Raises UserError.
 
-    That is cl_bench itself and the modules of the dotted `functions` (custom schedules) that are no installed packages.
+    The code is cl_bench and the modules of the dotted `functions` (custom schedules), except installed packages.
     """
     files = {f"cl_bench/{p.relative_to(_package())}": p for p in sorted(_package().rglob("*.py"))}
     for name in sorted({f.partition(".")[0] for f in functions}):
@@ -76,8 +76,8 @@ def take_snapshot(outputs: str | Path, functions: Iterable[str] = ()) -> Path:
     folder = snapshots(outputs) / digest
     if os.pathsep in str(folder.absolute()):
         raise UserError(
-            f"outputs = {outputs}: its path holds a {os.pathsep!r}, and so cannot be imported from; choose another, or "
-            "snapshot=false"
+            f"outputs = {outputs}: its path holds a {os.pathsep!r}, which PYTHONPATH cannot express; choose another, "
+            "or snapshot=false"
         )
     if not folder.is_dir():
         temporary = folder.with_name(f".{digest}.{os.getpid()}.tmp")
@@ -86,17 +86,17 @@ def take_snapshot(outputs: str | Path, functions: Iterable[str] = ()) -> Path:
             (temporary / name).write_bytes(content)
         try:
             temporary.rename(folder)
-        except OSError:  # another launch was quicker with the same content
+        except OSError:  # another launch has written the same content
             shutil.rmtree(temporary)
     return folder
 
 
 def job_environment(snapshot: Path | None) -> dict[str, str]:
-    """Variables under which a job imports cl_bench from `snapshot`, or from where this process has it."""
+    """Variables that make a job import cl_bench from `snapshot`, or from this process's location."""
     first = snapshot.absolute() if snapshot else _package().parent
     own = [Path(p).absolute() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     path = dict.fromkeys(map(str, [first, *own, Path.cwd()]))
-    # Without SAFEPATH the working directory, often the checkout itself, would come before the copy.
+    # Without SAFEPATH the working directory, often the checkout itself, would precede the copy.
     return {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
 
 
@@ -105,12 +105,12 @@ def _package() -> Path:
 
 
 def _module_files(name: str) -> dict[str, Path]:
-    """Python files of a top-level module or package, by their path below the folder that is imported from."""
-    found = importlib.util.find_spec(name)
-    if found is None or name == "cl_bench":
+    """Python files of a top-level module or package, by their path relative to the import folder."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or name == "cl_bench":
         return {}
-    roots = [Path(p).resolve() for p in found.submodule_search_locations or ()]
-    origin = roots[0] if roots else Path(found.origin or "/").resolve()
+    roots = [Path(p).resolve() for p in spec.submodule_search_locations or ()]
+    origin = roots[0] if roots else Path(spec.origin or "/").resolve()
     installed = [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_paths()["stdlib"]]
     if any(origin.is_relative_to(Path(folder).resolve()) for folder in installed):
         return {}

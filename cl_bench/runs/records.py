@@ -1,8 +1,8 @@
-"""Metric rows: how they are written, compacted and read back.
+"""Metric rows of a run: writing, compaction, reading.
 
-One JSONL file per attempt, one unbuffered write a row, so that a kill loses nothing. An attempt begins with a row that
-says at which step it restored; a reader drops earlier attempts' rows past that step, so that a run reads as one clean
-curve whatever happened to it. A finished run's rows are compacted to Parquet.
+Each attempt has a JSONL file with one unbuffered write per row, so that a kill loses nothing. Its first row holds the
+step that the attempt restored; a reader drops earlier attempts' rows after that step, so that a run always reads as one
+clean curve. The rows of a finished run are compacted to Parquet.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cl_bench.runs.paths import RunDir, write_atomic
 
 Kind = Literal["attempt", "train", "eval"]
 
-# Column -> pandas dtype. A null number is a value that was not finite or not measured.
+# Column -> pandas dtype. Null stands for a number that was not finite or not measured.
 TRAIN_COLUMNS = {
     "step": "int64",
     "consumed_tokens": "int64",
@@ -62,7 +62,7 @@ ATTEMPT_COLUMNS = {
     "versions": "str",
     "hardware": "str",
 }
-# What a reader adds to each attempt.
+# Columns that a reader adds to each attempt.
 SPENT_COLUMNS = {"trained_seconds": "float64", "lost_seconds": "float64", "eval_seconds": "float64"}
 COLUMNS: dict[Kind, dict[str, str]] = {"attempt": ATTEMPT_COLUMNS, "train": TRAIN_COLUMNS, "eval": EVAL_COLUMNS}
 
@@ -81,11 +81,11 @@ class RecordWriter:
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, kind: Kind, row: dict[str, Any]) -> None:
-        """Append one row with a single write. Non-finite numbers become null (JSON has no NaN)."""
+        """Append one row by a single write. Non-finite numbers become null (JSON has no NaN)."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         line = memoryview(json.dumps({"kind": kind, "attempt": self.attempt, **plain}).encode() + b"\n")
         while line:
-            # A nearly full disk takes part of the row: the next write raises, and the torn line stays the last one.
+            # A nearly full disk may take part of the row: then the next write raises, and the torn line stays the last.
             line = line[os.write(self._fd, line) :]
 
     def close(self) -> None:
@@ -95,15 +95,15 @@ class RecordWriter:
 
 
 def next_attempt(run: RunDir) -> int:
-    """Number of the attempt about to start."""
+    """Number of the next attempt."""
     numbers = [int(p.stem.split("_")[1]) for p in run.attempts()]
-    if run.table("attempt").exists():  # a finished run that is trained on
+    if run.table("attempt").exists():  # a finished run that is trained further
         numbers += _read_table(run, "attempt")["attempt"].tolist()
     return 1 + max(numbers, default=-1)
 
 
 def _read_attempt(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """Rows of one JSONL file, and what was forgiven. Only a torn last line is: it is what a kill leaves behind."""
+    """Rows of one JSONL file, and a note on a torn last line (the trace of a kill); RecordError for other damage."""
     rows: list[dict[str, Any]] = []
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -130,9 +130,9 @@ def _frame(rows: list[dict[str, Any]], kind: Kind) -> pd.DataFrame:
 
 
 def _drop_superseded(frame: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
-    """Drop rows that a later attempt trained again: those past the step at which it restored.
+    """Drop the rows that a later attempt repeated: those after the step that it restored.
 
-    The evaluation at the restored step itself belongs to the earlier attempt and stays.
+    The evaluation at the restored step itself belongs to the earlier attempt and is kept.
     """
     if len(attempts) <= 1 and frame["step"].is_monotonic_increasing:
         return frame
@@ -143,22 +143,22 @@ def _drop_superseded(frame: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFram
 
 
 def _spent(train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
-    """The attempts with SPENT_COLUMNS, from the rows of all of them.
+    """The attempts with SPENT_COLUMNS, computed from the rows of all attempts.
 
-    `trained_seconds` is what an attempt trained, `lost_seconds` the part of it that later attempts rolled back, so that
-    the kept parts add up to the clean curve's last train_seconds. An attempt's clock starts where it restored; where no
-    earlier row tells that, the attempt's first step is not counted.
+    `trained_seconds` is an attempt's training time, `lost_seconds` the part that later attempts rolled back; the kept
+    parts add up to the clean curve's last train_seconds. An attempt's clock starts at the restored step; if no earlier
+    row holds that time, the attempt's first step is not counted.
     """
     number, step, clock = (train[c].to_numpy() for c in ("attempt", "step", "train_seconds"))
-    evaluated, took = (evals[c].to_numpy() for c in ("attempt", "eval_seconds"))
+    eval_number, eval_seconds = (evals[c].to_numpy() for c in ("attempt", "eval_seconds"))
     restored = list(zip(attempts["attempt"].tolist(), attempts["restored_step"].tolist(), strict=True))
     spent = np.zeros((len(attempts), len(SPENT_COLUMNS)))
-    for row, (attempt, begins) in zip(spent, restored, strict=True):
-        row[2] = np.nansum(took[evaluated == attempt])
+    for row, (attempt, first_step) in zip(spent, restored, strict=True):
+        row[2] = np.nansum(eval_seconds[eval_number == attempt])
         own = np.flatnonzero(number == attempt)
         if len(own):
-            before = np.flatnonzero((number < attempt) & (step == begins))
-            start = 0.0 if begins == 0 else clock[before[-1]] if len(before) else clock[own[0]]
+            before = np.flatnonzero((number < attempt) & (step == first_step))
+            start = 0.0 if first_step == 0 else clock[before[-1]] if len(before) else clock[own[0]]
             kept = own[step[own] <= min((r for a, r in restored if a > attempt), default=math.inf)]
             row[0] = clock[own[-1]] - start
             row[1] = clock[own[-1]] - (clock[kept[-1]] if len(kept) else start)
@@ -166,8 +166,11 @@ def _spent(train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame) -> 
 
 
 class Record:
-    """What a run recorded: `train` and `evals`, one clean curve each; `notes` on what was forgiven; and `attempts`,
-    each with what it trained, what of that was rolled back, and how long it evaluated (SPENT_COLUMNS)."""
+    """A run's record.
+
+    `train` and `evals` hold one clean curve each, `attempts` one row per attempt with its training time, the part that
+    was rolled back and its evaluation time (SPENT_COLUMNS), `notes` the defects tolerated while reading.
+    """
 
     def __init__(self, train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame, notes: list[str]) -> None:
         self.train = _drop_superseded(train, attempts)
@@ -177,7 +180,7 @@ class Record:
 
     @property
     def lost_seconds(self) -> float:
-        """Seconds of training that were rolled back and done again, over all attempts."""
+        """Seconds of training that were rolled back, over all attempts."""
         return float(self.attempts["lost_seconds"].sum())
 
 
@@ -202,17 +205,17 @@ def _all_rows(run: RunDir, paths: list[Path]) -> tuple[dict[Kind, pd.DataFrame],
         notes += [note] if note else []
     frames: dict[Kind, pd.DataFrame] = {kind: _frame(rows, kind) for kind in COLUMNS}
     if run.table("train").exists():
-        done = {kind: _read_table(run, kind) for kind in COLUMNS}
         for kind in COLUMNS:
-            # JSONL files that a crash left beside their compacted rows are not read twice.
-            fresh = frames[kind][~frames[kind]["attempt"].isin(done[kind]["attempt"])]
-            frames[kind] = pd.concat([done[kind], fresh], ignore_index=True) if len(fresh) else done[kind]
+            table = _read_table(run, kind)
+            # A crash may leave JSONL files beside the table that already holds their rows.
+            fresh = frames[kind][~frames[kind]["attempt"].isin(table["attempt"])]
+            frames[kind] = pd.concat([table, fresh], ignore_index=True) if len(fresh) else table
     return frames, notes
 
 
 def _read_table(run: RunDir, kind: Kind) -> pd.DataFrame:
     try:
-        # Without threads and the layer for data sets of many files: a sweep has thousands of small ones.
+        # Without threads and pyarrow's multi-file layer: a sweep has thousands of small files.
         with pq.ParquetFile(run.table(kind)) as file:
             frame: pd.DataFrame = file.read(use_threads=False).to_pandas()
         return frame.assign(hardware="") if kind == "attempt" and "hardware" not in frame else frame
@@ -221,13 +224,13 @@ def _read_table(run: RunDir, kind: Kind) -> pd.DataFrame:
 
 
 def compact(run: RunDir) -> None:
-    """Turn a finished run's JSONL into Parquet; rows of superseded attempts are kept and marked by their attempt.
+    """Convert a finished run's JSONL to Parquet, including the rows of superseded attempts.
 
-    The JSONL is removed only once every table is on disk.
+    The JSONL is removed only once all tables are on disk.
     """
     paths = run.attempts()
     frames, _ = _all_rows(run, paths)
-    for kind in ("attempt", "eval", "train"):  # train last: its presence says that all are there
+    for kind in ("attempt", "eval", "train"):  # train last: it implies that all tables exist
         table = pa.Table.from_pandas(frames[kind], preserve_index=False)
         sink = pa.BufferOutputStream()
         floats = [c for c, t in COLUMNS[kind].items() if t == "float64"]

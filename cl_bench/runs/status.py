@@ -1,4 +1,4 @@
-"""A run's state, as the job itself wrote it: the truth about what happened."""
+"""A run's state and progress, as written by the job itself."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cl_bench.runs import lock
 from cl_bench.runs.paths import RunDir, write_atomic
 
 State = Literal["PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED", "PREEMPTED", "LOST"]
-"""LOST is never written: it is what a reader says of RUNNING where nobody trains the run any more (states.py)."""
+"""LOST is never written: readers report it for RUNNING if no process trains the run any more."""
 FINISHED = ("DONE", "DIVERGED")
-"""States of a run that has its result and is not trained again."""
+"""States of a run with a result, which is not trained again."""
 AT_WORK = ("PENDING", "RUNNING", "PREEMPTED")
-"""States in which a run is still to get further by itself; FAILED and LOST ones wait for somebody to retry them."""
+"""States of a run that will progress without intervention; FAILED and LOST runs must be retried."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What `status.json` holds."""
+    """The contents of `status.json`."""
 
     state: State = "PENDING"
     attempt: int = 0
@@ -39,9 +39,9 @@ class Status:
     error: str = ""
     """Why a run FAILED or DIVERGED."""
     job: str = ""
-    """Slurm's id of the job that wrote this."""
+    """Slurm's id of the job that wrote the status."""
     restarts: int = 0
-    """Times that Slurm had started that job again."""
+    """How often Slurm had restarted that job."""
     node: str = ""
     """Machine of rank 0."""
     updated: float = 0.0
@@ -49,22 +49,22 @@ class Status:
 
 
 def read(run: RunDir) -> Status:
-    """The run's status; PENDING where there is none yet or the file cannot be understood."""
+    """The run's status; PENDING without a file, and for one that cannot be read."""
     try:
         data = json.loads(run.status.read_text())
-        known = {f.name for f in dataclasses.fields(Status)}
-        return Status(**{k: v for k, v in data.items() if k in known})
+        fields = {f.name for f in dataclasses.fields(Status)}
+        return Status(**{k: v for k, v in data.items() if k in fields})
     except (OSError, ValueError, TypeError, AttributeError):
         return Status()
 
 
 def current(run: RunDir) -> Status:
-    """The run's status as its folder tells it: LOST when it says RUNNING and nobody trains it. No queue is asked."""
-    found = read(run)
-    if found.state == "RUNNING" and not lock.is_held(run):
-        found = read(run)  # it may just have ended
-        return dataclasses.replace(found, state="LOST") if found.state == "RUNNING" else found
-    return found
+    """The run's status by its folder alone, without the queue: LOST if it is RUNNING and no process holds the lock."""
+    status = read(run)
+    if status.state == "RUNNING" and not lock.is_held(run):
+        status = read(run)  # the run may just have ended
+        return dataclasses.replace(status, state="LOST") if status.state == "RUNNING" else status
+    return status
 
 
 def write(run: RunDir, status: Status, *, durable: bool = True, **changes: Any) -> Status:

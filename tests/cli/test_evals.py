@@ -12,13 +12,13 @@ import torch
 import yaml
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from cl_bench.cli import evals, main
+from cl_bench.cli import main
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import to_dict
 from cl_bench.data.tokenizer import Bytes
 from cl_bench.errors import UserError
 from cl_bench.evals import hf_export, tasks, weights, zeroshot
-from cl_bench.runs import identity
+from cl_bench.runs import identity, zeroshot_record
 from cl_bench.runs.paths import RunDir
 from cl_bench.training.model import GPT2
 from tests.conftest import resolved
@@ -84,7 +84,7 @@ def test_eval_prints_and_records(
     assert "window 48, stride 5;" in out[1]
     assert out[3].startswith("lambada, detokenised: last-word accuracy 0.00% (0 of 2; bytes tokens; window 48, 1 pass")
 
-    known = evals.read(folder)
+    known = zeroshot_record.entries(folder)
     expected = zeroshot.perplexity(model, tasks.wikitext(wiki, Bytes()), 48, 5, 1)
     assert [e["stride"] for e in known["wikitext103"]] == [32, 5]  # the same measurement is kept once
     assert known["wikitext103"][1]["loss"] == pytest.approx(expected.loss, rel=1e-6)
@@ -100,7 +100,7 @@ def test_a_newer_save_is_another_result(run: tuple[RunDir, GPT2], wiki: Path) ->
     shutil.rmtree(folder.checkpoints)
     saved_run(folder.outputs, step=80)
     cl_bench("eval", folder.root, "--task", "wikitext103", "--data", wiki)
-    assert [e["step"] for e in evals.read(folder)["wikitext103"]] == [40, 80]
+    assert [e["step"] for e in zeroshot_record.entries(folder)["wikitext103"]] == [40, 80]
 
 
 @pytest.mark.parametrize(

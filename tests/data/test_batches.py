@@ -13,8 +13,7 @@ import pytest
 
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
-from cl_bench.data import batches as data
-from cl_bench.data import cache, sources
+from cl_bench.data import batches, cache, sources
 from cl_bench.data.spans import Dataset, Mixture, Span
 
 
@@ -65,16 +64,16 @@ def test_tokens_are_the_bytes_of_the_text(folder: Path, tmp_path: Path) -> None:
 def test_a_job_takes_the_prepared_tokens_and_notices_a_changed_text(folder: Path, tmp_path: Path) -> None:
     checked = sources.inspect(source(folder))
     planned = source(folder, fingerprint=checked.fingerprint)
-    made = cache.prepared(planned, tmp_path)
+    made = cache.ensure(planned, tmp_path)
     (folder / "a.txt").write_text("other words")
-    assert cache.prepared(planned, tmp_path) == made  # the tokens are what was planned
+    assert cache.ensure(planned, tmp_path) == made  # the tokens are what was planned
     (folder / "a.txt").write_text("alpha " * 50)
     whole = (made / "train.bin").read_bytes()
     (made / "train.bin").write_bytes(whole[:100])
-    assert (cache.prepared(planned, tmp_path) / "train.bin").read_bytes() == whole  # cut short: made again
+    assert (cache.ensure(planned, tmp_path) / "train.bin").read_bytes() == whole  # cut short: made again
     (folder / "a.txt").write_text("other words")
     with pytest.raises(ConfigError, match="changed since the run was planned"):
-        cache.prepared(planned, tmp_path / "elsewhere")
+        cache.ensure(planned, tmp_path / "elsewhere")
 
 
 def test_the_fingerprint_is_the_content_and_the_split(folder: Path) -> None:
@@ -86,8 +85,8 @@ def test_the_fingerprint_is_the_content_and_the_split(folder: Path) -> None:
 
 def test_two_processes_prepare_at_once(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from cl_bench.data import cache, sources as corpus; from cl_bench.config import DataConfig\n"
-        "c = corpus.inspect(DataConfig(source='text', path=sys.argv[1])); sys.stdin.read(1)\n"
+        "import sys; from cl_bench.data import cache, sources; from cl_bench.config import DataConfig\n"
+        "c = sources.inspect(DataConfig(source='text', path=sys.argv[1])); sys.stdin.read(1)\n"
         "print(cache.prepare(c, sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(folder), str(tmp_path)]
@@ -172,37 +171,37 @@ def test_progress_reaches_the_end(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 1000, 4097])
 def test_an_epoch_visits_every_block_once(n: int) -> None:
-    order = data.Order(n, seed=3)
+    order = batches.Permutation(n, seed=3)
     first, second = order.blocks(0, n), order.blocks(n, n)
     assert sorted(first) == sorted(second) == list(range(n))
     if n >= 64:
         assert (first != second).any()
-        assert (first != data.Order(n, seed=4).blocks(0, n)).any()
+        assert (first != batches.Permutation(n, seed=4).blocks(0, n)).any()
 
 
 def test_order_does_not_depend_on_how_it_is_asked() -> None:
-    order = data.Order(1000, seed=1)
+    order = batches.Permutation(1000, seed=1)
     whole = order.blocks(0, 2500)
-    pieces = np.concatenate([data.Order(1000, seed=1).blocks(start, 125) for start in range(0, 2500, 125)])
+    pieces = np.concatenate([batches.Permutation(1000, seed=1).blocks(start, 125) for start in range(0, 2500, 125)])
     assert (whole == pieces).all()
 
 
 def test_order_looks_random() -> None:
     # Neighbours of a random permutation of n differ by n/3 on average, with a standard error of about n/sqrt(18 n).
     n = 10_000
-    steps = np.abs(np.diff(data.Order(n, seed=5).blocks(0, n)))
+    steps = np.abs(np.diff(batches.Permutation(n, seed=5).blocks(0, n)))
     assert abs(steps.mean() - n / 3) < 4 * n / np.sqrt(18 * n)
 
 
 def test_order_of_a_corpus_of_a_trillion_blocks_needs_no_memory() -> None:
-    blocks = data.Order(10**12, seed=1).blocks(10**11, 1000)
+    blocks = batches.Permutation(10**12, seed=1).blocks(10**11, 1000)
     assert len(set(blocks.tolist())) == 1000
     assert blocks.max() < 10**12
 
 
 def test_blocks_overlap_by_the_label(tmp_path: Path) -> None:
     (tmp_path / "tokens.bin").write_bytes(bytes(range(10)))
-    blocks = data.Blocks([Span(tmp_path / "tokens.bin", "uint8", 0, 10)], 3, vocab_size=10)
+    blocks = batches.Blocks([Span(tmp_path / "tokens.bin", "uint8", 0, 10)], 3, vocab_size=10)
     assert blocks.n == 3
     assert blocks.take(np.array([0, 2])).tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
 
@@ -210,16 +209,16 @@ def test_blocks_overlap_by_the_label(tmp_path: Path) -> None:
 def test_blocks_do_not_reach_from_one_span_into_the_next(tmp_path: Path) -> None:
     (tmp_path / "tokens.bin").write_bytes(bytes(range(12)))
     spans = [Span(tmp_path / "tokens.bin", "uint8", start, n) for start, n in ((0, 5), (5, 1), (6, 6))]
-    blocks = data.Blocks(spans, 2, vocab_size=12)
+    blocks = batches.Blocks(spans, 2, vocab_size=12)
     assert blocks.n == 4
     assert blocks.take(np.array([3, 0, 2, 1])).tolist() == [[8, 9, 10], [0, 1, 2], [6, 7, 8], [2, 3, 4]]
     with pytest.raises(ConfigError, match="holds no block of 7 tokens"):
-        data.Blocks(spans, 6, vocab_size=12)
+        batches.Blocks(spans, 6, vocab_size=12)
 
 
 def test_an_id_beyond_the_vocabulary_is_named_when_it_is_met(tmp_path: Path) -> None:
     np.arange(100, dtype="<u2").tofile(tmp_path / "tokens.bin")
-    blocks = data.Blocks([Span(tmp_path / "tokens.bin", "uint16", 20, 90)], 8, vocab_size=60)
+    blocks = batches.Blocks([Span(tmp_path / "tokens.bin", "uint16", 20, 90)], 8, vocab_size=60)
     assert blocks.take(np.array([5])).max() == 58
     with pytest.raises(
         ConfigError, match=r"tokens.bin: token id 60 at token 60 \(byte 120\) is beyond the vocab.* of 60"
@@ -238,37 +237,37 @@ def mixture_of(folder: Path, sizes: list[int], weights: list[float]) -> Mixture:
 
 def test_a_blend_is_the_same_for_any_number_of_ranks_and_after_a_resume(tmp_path: Path) -> None:
     mixture = mixture_of(tmp_path, [400, 90, 3000], [0.5, 0.3, 0.2])
-    whole = data.Batches(mixture, 8, seed=3).micro_batch(0, 240)
+    whole = batches.Batches(mixture, 8, seed=3).micro_batch(0, 240)
     assert np.bincount(whole[:, 0]).tolist() == [120, 72, 48]
-    pieces = [data.Batches(mixture, 8, seed=3).micro_batch(start, 6) for start in range(0, 240, 6)]
+    pieces = [batches.Batches(mixture, 8, seed=3).micro_batch(start, 6) for start in range(0, 240, 6)]
     assert (np.concatenate(pieces) == whole).all()
 
 
 def test_a_blends_validation_keeps_its_weights_and_stays_within_what_there_is(tmp_path: Path) -> None:
     mixture = mixture_of(tmp_path, [4000, 4000], [3, 1])
-    assert np.bincount(data.validation_blocks(mixture, 8, 40)[:, 0]).tolist() == [30, 10]
+    assert np.bincount(batches.validation_blocks(mixture, 8, 40)[:, 0]).tolist() == [30, 10]
     few = mixture_of(tmp_path, [4000, 80], [1, 1])
-    assert np.bincount(data.validation_blocks(few, 8, 40)[:, 0]).tolist() == [20, 2]  # (80 / 4 - 1) // 8 blocks
+    assert np.bincount(batches.validation_blocks(few, 8, 40)[:, 0]).tolist() == [20, 2]  # (80 / 4 - 1) // 8 blocks
 
 
 def test_one_dataset_is_read_in_the_order_of_its_seed(tmp_path: Path) -> None:
     path = tmp_path / "tokens.bin"
     np.arange(500, dtype="<u2").tofile(path)
     span = (Span(path, "uint16", 0, 500),)
-    batches = data.Batches(Mixture((Dataset("one", span, span),), (1.0,), 500), 4, seed=7)
-    order = data.Order(124, seed=7).blocks(100, 50)
-    assert (batches.micro_batch(100, 50)[:, 0] == order * 4).all()
+    training = batches.Batches(Mixture((Dataset("one", span, span),), (1.0,), 500), 4, seed=7)
+    order = batches.Permutation(124, seed=7).blocks(100, 50)
+    assert (training.micro_batch(100, 50)[:, 0] == order * 4).all()
 
 
 def test_to_length() -> None:
     tokens = np.arange(12).reshape(2, 6)  # two blocks of 5 tokens and a label
-    inputs, labels = data.to_length(tokens, 2, "truncate")
+    inputs, labels = batches.to_length(tokens, 2, "truncate")
     assert inputs.tolist() == [[0, 1], [6, 7]]
     assert labels.tolist() == [[1, 2], [7, 8]]
-    inputs, labels = data.to_length(tokens, 2, "reshape")
+    inputs, labels = batches.to_length(tokens, 2, "reshape")
     assert inputs.tolist() == [[0, 1], [2, 3], [4, 0], [6, 7], [8, 9], [10, 0]]
-    assert labels.tolist() == [[1, 2], [3, 4], [5, data.IGNORED], [7, 8], [9, 10], [11, data.IGNORED]]
-    assert (labels != data.IGNORED).sum() == 10  # no token of the batch is dropped
+    assert labels.tolist() == [[1, 2], [3, 4], [5, batches.IGNORED], [7, 8], [9, 10], [11, batches.IGNORED]]
+    assert (labels != batches.IGNORED).sum() == 10  # no token of the batch is dropped
 
 
 def test_a_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

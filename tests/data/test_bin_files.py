@@ -61,7 +61,7 @@ def test_what_is_noted_beside_the_tokens_counts(tmp_path: Path) -> None:
     (tmp_path / "b" / "meta.json").write_text(json.dumps(meta))
     assert (sources.inspect(config).vocab_size, mixture(config).datasets[0].n_train) == (256, 1000)
     (tmp_path / "b" / "meta.json").write_text(json.dumps(meta | {"train": {"tokens": 999}}))
-    with pytest.raises(ConfigError, match=r"train\.bin: 1000 tokens, where meta\.json announces 999"):
+    with pytest.raises(ConfigError, match=r"train\.bin: 1000 tokens instead of the 999 in meta\.json"):
         sources.inspect(config)
     for wrong in (
         {"dtype": "no such"},
@@ -72,7 +72,7 @@ def test_what_is_noted_beside_the_tokens_counts(tmp_path: Path) -> None:
         [],
     ):
         (tmp_path / "b" / "meta.json").write_text(json.dumps(wrong))
-        with pytest.raises(ConfigError, match=r"meta\.json: not a note of `cl-bench prepare`"):
+        with pytest.raises(ConfigError, match=r"meta\.json: not written by `cl-bench prepare`"):
             sources.inspect(config)
 
 
@@ -124,12 +124,12 @@ def test_wrong_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"x_val\.bin: begins with 123, not llm\.c's magic number \(20240520 or 2024"):
         sources.inspect(config)
     shard(tmp_path / "x_val.bin", np.arange(50), version=3)
-    with pytest.raises(ConfigError, match=r"x_val\.bin: version 3 of llm\.c's format; version 1 is known"):
+    with pytest.raises(ConfigError, match=r"x_val\.bin: version 3 of llm\.c's format; version 1 is supported"):
         sources.inspect(config)
     shard(tmp_path / "x_val.bin", np.arange(50))
     raw = (tmp_path / "x_val.bin").read_bytes()
     (tmp_path / "x_val.bin").write_bytes(raw[:-2])
-    with pytest.raises(ConfigError, match=r"x_val\.bin: 49 tokens, where its header announces 50; it is cut short"):
+    with pytest.raises(ConfigError, match=r"x_val\.bin: 49 tokens instead of the 50 in its header; it is cut short"):
         sources.inspect(config)
     (tmp_path / "x_val.bin").write_bytes(raw[:-1])
     with pytest.raises(ConfigError, match="99 bytes are not a multiple of 2"):
@@ -143,7 +143,7 @@ def test_wrong_shards_are_named(tmp_path: Path) -> None:
 def test_a_shard_is_not_trained_on_and_held_out(tmp_path: Path) -> None:
     shard(tmp_path / "medieval_train.bin", np.arange(50))
     shard(tmp_path / "medieval_val.bin", np.arange(50))
-    with pytest.raises(ConfigError, match=r"medieval_train\.bin: named as training and as validation data; rename it"):
+    with pytest.raises(ConfigError, match=r"medieval_train\.bin: matches both training and validation data; rename it"):
         sources.inspect(DataConfig(source="llmc", path=str(tmp_path)))
 
 

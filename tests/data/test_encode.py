@@ -19,8 +19,7 @@ from cl_bench.cli import prepare
 from cl_bench.cli.main import main
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
-from cl_bench.data import cache, chunking, sources, tokenizer
-from cl_bench.data import encode as tokenise
+from cl_bench.data import cache, chunking, encode, sources, tokenizer
 from cl_bench.errors import UserError
 
 
@@ -38,13 +37,13 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job_of(folder: Path, files: dict[str, str], piece_bytes: int = 1 << 15, **options: Any) -> tokenise.Job:
+def job_of(folder: Path, files: dict[str, str], piece_bytes: int = 1 << 15, **options: Any) -> encode.EncodingJob:
     config = DataConfig(source="text", path=str(folder), tokenizer="gpt2", **files, **options)
-    return tokenise.Job(prepare.stretches_of(config, [str(folder)]), config, piece_bytes=piece_bytes)
+    return encode.EncodingJob(prepare.stretches_of(config, [str(folder)]), config, piece_bytes=piece_bytes)
 
 
 def test_tokens_of_texts_and_rows(texts: Path, gpt2_files: dict[str, str], tmp_path: Path) -> None:
-    meta = tokenise.run(job_of(texts, gpt2_files), tmp_path / "out", workers=1)
+    meta = encode.run(job_of(texts, gpt2_files), tmp_path / "out", workers=1)
     gpt2 = tokenizer.gpt2(**gpt2_files)
     novel, note = (texts / "novel.txt").read_text(), (texts / "note.md").read_text()
     rows: dict[chunking.Part, list[int]] = {"train": [], "validation": []}
@@ -69,9 +68,9 @@ def test_tokens_of_texts_and_rows(texts: Path, gpt2_files: dict[str, str], tmp_p
 @pytest.mark.train
 def test_processes_change_nothing(texts: Path, gpt2_files: dict[str, str], tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    tokenise.run(job_of(texts, gpt2_files), tmp_path / "one", workers=1)
+    encode.run(job_of(texts, gpt2_files), tmp_path / "one", workers=1)
     many = dataclasses.replace(job_of(texts, gpt2_files), piece_bytes=7_001)
-    tokenise.run(many, tmp_path / "many", 3, lambda done, total: seen.append((done, total)))
+    encode.run(many, tmp_path / "many", 3, lambda done, total: seen.append((done, total)))
     for name in ("train.bin", "val.bin"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
     assert seen[-1] == (many.n_bytes, many.n_bytes)
@@ -82,14 +81,14 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from cl_bench.cli import prepare as prepare_command
-from cl_bench.data import encode as tokenise
+from cl_bench.data import encode
 from cl_bench.config import DataConfig
 if __name__ == "__main__":
     folder, out, files = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    tokenise._SYNC_S = 0.0
+    encode._SYNC_S = 0.0
     config = DataConfig(source="text", path=str(folder), tokenizer="gpt2", **files)
-    job = tokenise.Job(prepare_command.stretches_of(config, [str(folder)]), config, piece_bytes=4000)
-    tokenise.run(job, out, 2)
+    job = encode.EncodingJob(prepare_command.stretches_of(config, [str(folder)]), config, piece_bytes=4000)
+    encode.run(job, out, 2)
 """
 
 
@@ -120,7 +119,7 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
             break
         assert process.returncode == -signal.SIGKILL
     assert kills >= 3
-    tokenise.run(job_of(texts, gpt2_files), tmp_path / "whole", workers=1)
+    encode.run(job_of(texts, gpt2_files), tmp_path / "whole", workers=1)
     for name in ("train.bin", "val.bin"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     notes = [json.loads((tmp_path / f / "meta.json").read_text()) for f in ("out", "whole")]
@@ -135,67 +134,67 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
 def test_interrupted_goes_on_and_does_not_begin_anew(
     texts: Path, gpt2_files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenise, "_SYNC_S", 0.0)
+    monkeypatch.setattr(encode, "_SYNC_S", 0.0)
     job = job_of(texts, gpt2_files)
-    encode, done = chunking.encode, []
+    encode_piece, done = chunking.encode, []
 
     def counted(piece: chunking.Stretch, *rest: Any) -> chunking.Encoded:
         if len(done) == 9:
             raise KeyboardInterrupt
         done.append(piece)
-        return encode(piece, *rest)
+        return encode_piece(piece, *rest)
 
     monkeypatch.setattr(chunking, "encode", counted)
     with pytest.raises(KeyboardInterrupt):
-        tokenise.run(job, tmp_path / "out", workers=1)
+        encode.run(job, tmp_path / "out", workers=1)
     with (tmp_path / ".out.part" / "train.bin").open("ab") as file:
         file.write(b"written after the journal")
-    monkeypatch.setattr(chunking, "encode", lambda piece, *rest: done.append(piece) or encode(piece, *rest))
-    tokenise.run(job, tmp_path / "out", workers=1)
+    monkeypatch.setattr(chunking, "encode", lambda piece, *rest: done.append(piece) or encode_piece(piece, *rest))
+    encode.run(job, tmp_path / "out", workers=1)
     assert done == [piece for piece, _ in job.pieces()]  # each piece once
-    monkeypatch.setattr(chunking, "encode", encode)
-    tokenise.run(job, tmp_path / "whole", workers=1)
+    monkeypatch.setattr(chunking, "encode", encode_piece)
+    encode.run(job, tmp_path / "whole", workers=1)
     assert (tmp_path / "out" / "train.bin").read_bytes() == (tmp_path / "whole" / "train.bin").read_bytes()
     before = (tmp_path / "out" / "train.bin").stat().st_mtime_ns
-    tokenise.run(job, tmp_path / "out", workers=1)  # there already
+    encode.run(job, tmp_path / "out", workers=1)  # there already
     assert (tmp_path / "out" / "train.bin").stat().st_mtime_ns == before
 
 
 def test_what_is_there_of_something_else_is_left_alone(texts: Path, gpt2_files: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    tokenise.run(job_of(texts, gpt2_files), tmp_path / "out", workers=1)  # an empty folder is no obstacle
+    encode.run(job_of(texts, gpt2_files), tmp_path / "out", workers=1)  # an empty folder is no obstacle
     with pytest.raises(ConfigError, match="out: holds other tokens; delete it, or choose another folder"):
-        tokenise.run(job_of(texts, gpt2_files, validation_fraction=0.2), tmp_path / "out", workers=1)
+        encode.run(job_of(texts, gpt2_files, validation_fraction=0.2), tmp_path / "out", workers=1)
     (tmp_path / "mine.txt").write_text("not to be deleted")
-    with pytest.raises(ConfigError, match=r"mine\.txt: is there already, and holds no tokens; choose another folder"):
-        tokenise.run(job_of(texts, gpt2_files), tmp_path / "mine.txt", workers=1)
+    with pytest.raises(ConfigError, match=r"mine\.txt: exists, and holds no tokens; choose another folder"):
+        encode.run(job_of(texts, gpt2_files), tmp_path / "mine.txt", workers=1)
     (tmp_path / ".new.part").mkdir()
     (tmp_path / ".new.part" / "journal.json").write_text('{"job": "another"}')
-    with pytest.raises(ConfigError, match=r"is half of something else; delete it \(`rm -r "):
-        tokenise.run(job_of(texts, gpt2_files), tmp_path / "new", workers=1)
+    with pytest.raises(ConfigError, match=r"is a partial result of another job; delete it \(`rm -r "):
+        encode.run(job_of(texts, gpt2_files), tmp_path / "new", workers=1)
 
 
 def test_a_full_disk_is_named_and_nothing_is_lost(
     texts: Path, gpt2_files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, sync = job_of(texts, gpt2_files), tokenise._sync
+    job, sync = job_of(texts, gpt2_files), encode._sync
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tokenise, "_sync", full)
-    with pytest.raises(UserError, match=r"\.out\.part: cannot be written \(No space left on device\); make room"):
-        tokenise.run(job, tmp_path / "out", workers=1)
-    monkeypatch.setattr(tokenise, "_sync", sync)
-    tokenise.run(job, tmp_path / "out", workers=1)
-    tokenise.run(job, tmp_path / "whole", workers=1)
+    monkeypatch.setattr(encode, "_sync", full)
+    with pytest.raises(UserError, match=r"\.out\.part: cannot be written \(No space left on device\); free some space"):
+        encode.run(job, tmp_path / "out", workers=1)
+    monkeypatch.setattr(encode, "_sync", sync)
+    encode.run(job, tmp_path / "out", workers=1)
+    encode.run(job, tmp_path / "whole", workers=1)
     assert (tmp_path / "out" / "train.bin").read_bytes() == (tmp_path / "whole" / "train.bin").read_bytes()
 
 
 def test_a_part_that_stays_empty_is_named(gpt2_files: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     with pytest.raises(ConfigError, match="no validation text among 2 documents with a held-out share of 1e-06"):
-        tokenise.run(job_of(tmp_path, gpt2_files, validation_fraction=1e-6), tmp_path / "out", workers=1)
+        encode.run(job_of(tmp_path, gpt2_files, validation_fraction=1e-6), tmp_path / "out", workers=1)
     assert not (tmp_path / ".out.part").exists()
 
 
@@ -215,10 +214,10 @@ def test_text_of_a_run_in_gpt2s_encoding(texts: Path, gpt2_files: dict[str, str]
     sources.check_length(sources.mixture(planned, tmp_path), dataset.n_validation - 1)
     with pytest.raises(ConfigError, match=f"the validation part of .* holds {dataset.n_validation} tokens"):
         sources.check_length(sources.mixture(planned, tmp_path), dataset.n_validation)
-    folder = cache.prepared(planned, tmp_path)
+    folder = cache.ensure(planned, tmp_path)
     whole_file = (folder / "train.bin").read_bytes()
     (folder / "train.bin").write_bytes(whole_file[:-2])
-    assert (cache.prepared(planned, tmp_path) / "train.bin").read_bytes() == whole_file  # cut short: made again
+    assert (cache.ensure(planned, tmp_path) / "train.bin").read_bytes() == whole_file  # cut short: made again
 
 
 def test_the_command(

@@ -21,20 +21,21 @@ PAPER_TOKENS = 157_286_400_000
 PLAN_AND_START = """
 import json, resource, sys, time
 from cl_bench import config
-from cl_bench.data import batches as data, sources as corpus
+from cl_bench.data import batches, sources
 def megabytes(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 began, memory = time.monotonic(), megabytes()
 source = config.DataConfig(source="nanogpt", path=sys.argv[1])
-files = corpus.inspect(source)
-corpus.check_length(files, 1024)
+files = sources.inspect(source)
+sources.check_length(files, 1024)
 planned = config.DataConfig(source="nanogpt", path=sys.argv[1], fingerprint=files.fingerprint)
-mixture = corpus.mixture(planned, "unused")
-batches = data.Batches(mixture, 1024, seed=1234)
-first = batches.micro_batch(0, 512)
-last = batches.micro_batch(153_600_000 - 512, 512)
-validation = data.validation_blocks(mixture, 1024, 64)
-print(json.dumps({"seconds": time.monotonic() - began, "megabytes": megabytes() - memory, "blocks": batches.blocks[0].n,
-                  "shapes": [first.shape, last.shape, validation.shape], "words": files.in_words(),
+mixture = sources.mixture(planned, "unused")
+training = batches.Batches(mixture, 1024, seed=1234)
+first = training.micro_batch(0, 512)
+last = training.micro_batch(153_600_000 - 512, 512)
+validation = batches.validation_blocks(mixture, 1024, 64)
+print(json.dumps({"seconds": time.monotonic() - began, "megabytes": megabytes() - memory,
+                  "blocks": training.blocks[0].n, "words": files.in_words(),
+                  "shapes": [first.shape, last.shape, validation.shape],
                   "heavy": sorted({"torch", "deepspeed"} & set(sys.modules))}))
 """
 

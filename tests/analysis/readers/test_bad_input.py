@@ -25,15 +25,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"consumed_tokens": [0.1, 0.2, 0.3, 0.4]}, "line 2: 'consumed_tokens' holds 0.1; give whole tokens, not millions"),
     ({"consumed_tokens": [0, 1, 2, 10**18]}, "line 5: 'consumed_tokens' holds 1e+18; give a number below 2^53"),
     ({"consumed_tokens": [-1, 1, 2, 3]}, "line 2: 'consumed_tokens' holds -1; it counts from 0"),
-    ({"train_seconds": [0, None, 2, 3]}, "line 3: column 'train_seconds' is empty or nan; remove or mend the row"),
-    ({"val_loss": [5.0, -3.0, 2.0, 1.0]}, "line 3: 'val_loss' holds -3; a loss in nats a token is at least 0"),
+    ({"train_seconds": [0, None, 2, 3]}, "line 3: column 'train_seconds' is empty or nan; remove or correct the row"),
+    ({"val_loss": [5.0, -3.0, 2.0, 1.0]}, "line 3: 'val_loss' holds -3; a loss in nats per token is at least 0"),
     (
         {"val_ppl": [math.exp(5.0), 50.0, math.exp(3.0), math.exp(2.0)]},
         "line 3: 'val_loss' holds 4, perplexity 54.598, and 'val_ppl' 50; give the column that is right",
     ),
-    ({"loss": ["x"] * 4}, "line 2: column 'loss' holds 'x'; remove or mend the row"),
+    ({"loss": ["x"] * 4}, "line 2: column 'loss' holds 'x'; remove or correct the row"),
     ({"loss": [-1.0] * 4}, "line 2: 'loss' holds -1; it is at least 0"),
-    ({"step": [0, 1, 2, 1e20]}, "line 5: 'step' holds 1e+20; it ends at 2^31 - 1"),
+    ({"step": [0, 1, 2, 1e20]}, "line 5: 'step' holds 1e+20; its maximum is 2^31 - 1"),
     ({"global_batch_size": 1e30}, "run 'b': global_batch_size is '1e+30'; it must be a whole number of at least 1 and"),
     ({"seed": 1e20}, "run 'b': seed is '1e+20'; it must be a whole number of at least 0 and below 2^53"),
     ({"seed": math.nan}, "run 'b': seed is empty; it must be a whole number of at least 0"),
@@ -42,7 +42,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"token_budget": -5}, "run 'b': token_budget is '-5'; it must be"),
     ({"token_budget": "lots"}, "run 'b': token_budget is 'lots'; it must be"),
     ({"max_seqlen": -1}, "run 'b': max_seqlen is '-1'; it must be"),
-    ({"curriculum": " "}, "run 'b': curriculum is empty; name it, 'baseline' for the runs without"),
+    ({"curriculum": " "}, "run 'b': curriculum is empty; name it, 'baseline' for runs without one"),
 ]
 
 

@@ -166,7 +166,7 @@ def test_an_unfinished_double_gives_way(tmp_path: Path) -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"lr": None}, "no column 'lr'; it has run_id, curriculum"),
-    ({"val_loss": [5.0, math.nan, 3.0, 2.0]}, "line 3: column 'val_loss' is empty or nan; remove or mend the row"),
+    ({"val_loss": [5.0, math.nan, 3.0, 2.0]}, "line 3: column 'val_loss' is empty or nan; remove or correct the row"),
     ({"val_loss": [5.0, "?", 3.0, 2.0]}, "line 3: column 'val_loss' holds '?'"),
     ({"val_loss": [50000.0, 900.0, 80.0, 20.0]}, "'val_loss' looks like a perplexity (the curve begins at 50000"),
     ({"consumed_tokens": [0, 2000, 1000, 3000]}, "line 4: 'consumed_tokens' goes backwards"),
@@ -229,11 +229,11 @@ def test_a_name_near_the_missing_one_is_offered(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no curves named; give one of outputs/sweeps/NAME, --table"),
-        (["x", "--table", "y.csv"], "folder and table are both given"),
+        ([], "no curves are named; give one of outputs/sweeps/NAME, --table"),
+        (["x", "--table", "y.csv"], "outputs/sweeps/NAME and --table are both given"),
         (["x", "--map", "lr=x"], "--map: goes with --table, --wandb-dir, --wandb only"),
         (["--table", "none.csv"], "none.csv: no such file"),
-        (["--table", "none.csv", "--map", "loss_value=x"], "'loss_value' is none of our columns"),
+        (["--table", "none.csv", "--map", "loss_value=x"], "'loss_value' is not one of our columns"),
         (["--table", "none.csv", "--map", "lr"], "--map lr: give ours=theirs"),
         (["--wandb", "a/b", "--filter", "[1]"], "--filter [1]: not an object"),
         (["--wandb", "a/b", "--filter", "{"], "--filter {: not JSON"),

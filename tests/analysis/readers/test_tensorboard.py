@@ -111,7 +111,7 @@ def test_without_megatrons_timers_seconds_are_the_events_own(events: Path, monke
     ("table", "said"),
     [
         ("name,seed\nbase,1\n", "no column 'run'; it has name, seed"),
-        ("run,sed\nbase,1\n", "column 'sed' says nothing of a run; did you mean 'seed'?"),
+        ("run,sed\nbase,1\n", "column 'sed' is not a fact of a run; did you mean 'seed'?"),
         ("run,seed\nbasis,1\n", "run 'basis' has no event files; did you mean 'base'?"),
     ],
 )
@@ -135,7 +135,7 @@ def test_what_the_events_do_not_say_is_asked_for(
 
     monkeypatch.setattr(tb_events, "read", mute)
     assert main(["report", "--tensorboard", str(events)]) == 2
-    assert "the events of run 'base' do not say its curriculum; give it in a table" in capsys.readouterr().err
+    assert "the events of run 'base' lack its curriculum; give it in a table" in capsys.readouterr().err
     told = events / "runs.csv"
     told.write_text("run,curriculum,seed\nbase,baseline,1\nwarmup,linear,1\n")
     runs = load_tensorboard(events, told)  # batch and learning rate are among the scalars, the restart too

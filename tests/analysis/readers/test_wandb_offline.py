@@ -114,7 +114,7 @@ def test_an_attempt_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     wandb_file(tmp_path / "copy", "w1", later, more)
     runs = load_wandb_dir(tmp_path)
     assert runs.train["step"].tolist() == list(range(1, 9))
-    assert runs.notes == (f"{run.run_id}: attempt 1 is there twice (w1 and w1); the older one is left out.",)
+    assert runs.notes == (f"{run.run_id}: attempt 1 was logged twice (w1 and w1); the older one is left out.",)
 
 
 def test_a_runs_sweeps_are_those_whose_manifests_name_it(tmp_path: Path) -> None:
