@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
-from cl_bench.cli import evals, main
+from cl_bench.cli import main
 from cl_bench.data import batches, sources
 from cl_bench.evals import weights
 from cl_bench.runs import records, zeroshot_record
