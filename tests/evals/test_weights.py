@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
-from cl_bench.cli import evals, main
+from cl_bench.cli import main
 from cl_bench.data import batches, sources
 from cl_bench.evals import weights
-from cl_bench.runs import records
+from cl_bench.runs import records, zeroshot_record
 from cl_bench.runs.paths import RunDir
 from cl_bench.training import worker
 from tests.training.test_engine import TOLERANCE, train
@@ -70,7 +70,7 @@ def test_eval_and_export_of_partitioned_weights(
     ppl = []
     for run in (stages[0], stages[3]):
         assert main.main(["eval", str(run.root), "--task", "wikitext103", "--data", str(text), "--stride", "64"]) == 0
-        ppl.append(evals.read(run)["wikitext103"][0]["loss"])
+        ppl.append(zeroshot_record.entries(run)["wikitext103"][0]["loss"])
     assert ppl[0] == pytest.approx(ppl[1], rel=1e-4)
     assert main.main(["export", str(stages[3].root), str(tmp_path / "hf")]) == 0
     captured = capfd.readouterr()
