@@ -18,6 +18,7 @@ from analysis.paper.measure import Group
 from analysis.readers import load_runs
 from analysis.schema import Runs
 from analysis.stats.stability import stability
+from cl_bench import schedules
 from cl_bench.config import RunConfig
 from cl_bench.errors import UserError
 from cl_bench.runs.paths import SweepDir, write_atomic
@@ -98,7 +99,7 @@ def _measured(runs: Runs, one: _Placed, placed: list[_Placed], stable: Any) -> d
     found["configuration"] = {
         "batch": one.config.global_batch_size,
         "lr": one.config.optim.lr,
-        "shape": one.config.shape,
+        "shape": schedules.describe(one.config),
         "precision": one.config.deepspeed.precision,
         "parameters": one.config.model.n_parameters(),
         "token_budget": one.config.token_budget,

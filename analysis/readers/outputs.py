@@ -18,6 +18,7 @@ from analysis.readers import checks
 from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Runs, perplexity
 from analysis.words import printable
+from cl_bench import schedules
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.runs import identity, records, status
@@ -185,7 +186,7 @@ def _tell_apart(table: pd.DataFrame, configs: list[RunConfig]) -> None:
     names = {str(key[0]) for key in mixed.index[mixed]}
     for row, config, text in zip(table.index, configs, resolved, strict=True):
         if table.at[row, "curriculum"] in names:
-            what = config.shape
+            what = schedules.describe(config)
             if config.curriculum.schedule == "custom":  # the label is the function's name, whatever it returned
                 what += f" {hashlib.sha256(text.encode()).hexdigest()[:6]}"
             table.at[row, "curriculum"] = f"{config.method} ({what})"
@@ -206,7 +207,7 @@ def _row(run: Known) -> dict[str, Any]:
         "cell": cell,
         "role": "baseline" if config.is_baseline else "curriculum",
         "curriculum": curriculum,
-        "shape": entry.get("shape", config.shape),
+        "shape": entry.get("shape", schedules.describe(config)),
         "variant": variant,
         "setting": identity.setting(config),
         "model": config.model.name,

@@ -18,10 +18,10 @@ from analysis.paper.words import ppl, saving_words
 from analysis.stats.savings import savings
 from analysis.stats.stability import stability
 from analysis.verdict.headline import verdict
+from cl_bench import schedules
 from cl_bench.cli import main as cli
 from cl_bench.runs import status
 from cl_bench.runs.paths import RunDir, SweepDir
-from cl_bench.schedules import seqlen
 from tests.analysis.folders import make_run, make_sweep
 from tests.analysis.published_runs import CELLS, SMALL_117M, gpt2, gpt3, linear, made, named_sweep, two_stage
 from tests.conftest import resolved
@@ -89,7 +89,7 @@ def test_published_end_steps_follow_from_the_published_values(experiment: Any) -
             continue
         config = resolved(**settings[cell.name])
         assert differences(config, experiment, cell) == []
-        assert cell.end_step in (None, seqlen.extent(config).steps)
+        assert cell.end_step in (None, schedules.extent(config).steps)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
