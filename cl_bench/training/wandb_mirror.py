@@ -19,6 +19,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from cl_bench import schedules
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import to_dict
 from cl_bench.runs import identity
@@ -101,7 +102,7 @@ def columns(config: RunConfig, run: RunDir, attempt: Mapping[str, Any]) -> dict[
     return {
         "run_id": run.run_id,
         "curriculum": config.method,
-        "shape": config.shape,
+        "shape": schedules.describe(config),
         "model": config.model.name,
         "global_batch_size": config.global_batch_size,
         "lr": config.optim.lr,
