@@ -6,12 +6,14 @@ without a framework: batches sliced from a memory-mapped file, forward, backward
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from common import heading, result
 
@@ -20,8 +22,11 @@ from cl_bench.config.schema import schema, to_dict
 from cl_bench.data import sources
 from cl_bench.runs import identity, paths
 from cl_bench.runs.paths import RunDir
-from cl_bench.schedules import learning_rate
-from cl_bench.training import engine, loop
+from cl_bench.schedules import LRSchedule
+from cl_bench.training import engine, loop, telemetry
+from cl_bench.training.model import GPT2, parameter_groups
+from cl_bench.training.process import Rank, StopRequest
+from cl_bench.training.rendezvous import Rendezvous
 
 BLOCKS, STEPS = 12, 15
 
@@ -44,35 +49,29 @@ def demo_config() -> RunConfig:
     return identity.resolve(config, vocab_size=text.vocab_size, fingerprint=text.fingerprint)
 
 
-def make_trainer(config: RunConfig, outputs: str) -> loop.Trainer:
+def make_trainer(config: RunConfig, outputs: str, resources: contextlib.ExitStack) -> loop.Trainer:
     """A trainer as a job makes it, in this process."""
     run = RunDir(outputs, identity.run_id(config))
     paths.write_atomic(run.config, yaml.safe_dump(to_dict(config)))
-    device = engine.choose_accelerator("cpu")
-    engine.init_distributed(0, 1, 0, Path(outputs) / "store", device)
-    trainer = loop.Trainer(config, run, loop.Rank(), loop.StopRequest())
-    trainer._begin()
-    return trainer
+    rank = Rank(device=engine.choose_accelerator("cpu"))
+    engine.init_distributed(rank, Rendezvous(0, 1, Path(outputs) / "rendezvous").wait_for_all())
+    return loop.Trainer(config, run, rank, StopRequest(), resources)
 
 
 class PlainLoop:
     """The peer."""
 
     def __init__(self, config: RunConfig, tokens: Path) -> None:
-        import torch
-
-        from cl_bench.training.model import GPT2, parameter_groups
-
-        self.torch, self.config, self.step = torch, config, 0
+        self.config, self.step = config, 0
         self.tokens = np.memmap(tokens, dtype=np.uint8, mode="r")
         self.model = GPT2(config.model)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, 0.01), lr=2e-3, fused=True)
-        self.lr = learning_rate.of(config)
+        self.lr = LRSchedule.from_config(config)
         self.random = np.random.default_rng(0)
 
     def train(self, steps: int) -> None:
         """`steps` updates."""
-        torch, length, batch = self.torch, self.config.seqlen, self.config.global_batch_size
+        length, batch = self.config.seqlen, self.config.global_batch_size
         for _ in range(steps):
             starts = self.random.integers(0, len(self.tokens) - length - 1, batch)
             blocks = np.stack([self.tokens[s : s + length + 1] for s in starts]).astype(np.int64)
@@ -91,34 +90,32 @@ def main() -> None:
     """Measure and print."""
     logging.disable(logging.INFO)
     heading("training at the demo's size (133K parameters, batch 16 x 256)")
-    with tempfile.TemporaryDirectory() as outputs:
+    with tempfile.TemporaryDirectory() as outputs, contextlib.ExitStack() as resources:
         config = demo_config()
-        trainer = make_trainer(config, outputs)
+        trainer = make_trainer(config, outputs, resources)
         plain = PlainLoop(config, paths.data_cache(outputs) / str(config.data.fingerprint) / "train.bin")
-        telemetry = [0.0]
+        telemetry_s = [0.0]
 
         def ours(steps: int) -> None:
             for _ in range(steps):
-                row, _ = trainer._step()
+                state = trainer.state
+                row, _ = trainer.step(trainer.shapes.at(state.step + 1, state.consumed_samples, state.consumed_tokens))
                 started = time.perf_counter()
-                trainer._write("train", row)
-                trainer._report(row)
-                telemetry[0] += time.perf_counter() - started
+                trainer.recorder.train(row)
+                telemetry_s[0] += time.perf_counter() - started
 
-        from cl_bench.training import telemetry as measures
-
-        variance = measures.adam_variance
+        variance = telemetry.adam_variance
 
         def timed_variance(*arguments: object) -> dict[str, float]:
             started = time.perf_counter()
             values = variance(*arguments)  # type: ignore[arg-type]
-            telemetry[0] += time.perf_counter() - started
+            telemetry_s[0] += time.perf_counter() - started
             return values
 
-        measures.adam_variance = timed_variance  # type: ignore[assignment]
+        telemetry.adam_variance = timed_variance  # type: ignore[assignment]
         ours(STEPS)
         plain.train(STEPS)
-        telemetry[0] = 0.0
+        telemetry_s[0] = 0.0
         seconds = {"ours": 0.0, "plain": 0.0}
         for block in range(BLOCKS):
             order = (("ours", ours), ("plain", plain.train))
@@ -129,11 +126,10 @@ def main() -> None:
         tokens = BLOCKS * STEPS * config.global_batch_size * config.seqlen
         print(f"  cl_bench {tokens / seconds['ours']:,.0f} tokens/s, plain PyTorch {tokens / seconds['plain']:,.0f}")
         ratio = seconds["plain"] / seconds["ours"]
-        share = telemetry[0] / seconds["ours"]
+        share = telemetry_s[0] / seconds["ours"]
         result("throughput as a ratio of the plain loop's", f"{ratio:.3f}", ">= 0.95", ratio >= 0.95)
         result("telemetry's share of a step", f"{share:.2%}", "<= 1%", share <= 0.01)
-        assert trainer.mirror
-        trainer.mirror.finish()
+        trainer.recorder.finish("PREEMPTED", "", trainer.state)
 
 
 if __name__ == "__main__":

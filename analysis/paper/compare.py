@@ -20,6 +20,7 @@ from analysis.paper.paper import Paper, PublishedCell, Scale, Unpublished
 from analysis.readers import load_runs
 from analysis.schema import Runs
 from analysis.stats.stability import stability
+from cl_bench import schedules
 from cl_bench.config import RunConfig
 from cl_bench.errors import UserError
 from cl_bench.runs.paths import SweepDir, write_atomic
@@ -85,7 +86,7 @@ def _measured(runs: Runs, one: _Placed, placed: list[_Placed], ratios: pd.DataFr
     settings = Configuration(
         batch=config.global_batch_size,
         lr=config.optim.lr,
-        shape=config.shape,
+        shape=schedules.describe(config),
         precision=config.deepspeed.precision,
         parameters=config.model.n_parameters(),
         token_budget=config.token_budget,

@@ -19,6 +19,7 @@ from analysis.readers.reader import Option, Reader
 from analysis.readers.tidy import default_cell
 from analysis.schema import RUN_COLUMNS, TRAIN_COLUMNS, NoRunsError, Row, Runs, perplexity
 from analysis.words import printable
+from cl_bench import schedules
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.runs import identity, records, status
@@ -185,7 +186,7 @@ def _name_by_differences(table: pd.DataFrame, configs: list[RunConfig]) -> None:
     names = {str(key[0]) for key in mixed.index[mixed]}
     for row, config, text in zip(table.index, configs, resolved, strict=True):
         if table.at[row, "curriculum"] in names:
-            shape = config.shape
+            shape = schedules.describe(config)
             if config.curriculum.schedule == "custom":  # the label is the function's name, whatever it returned
                 shape += f" {hashlib.sha256(text.encode()).hexdigest()[:6]}"
             table.at[row, "curriculum"] = f"{config.method} ({shape})"
@@ -206,7 +207,7 @@ def _row(run: OwnRun) -> Row:
         "cell": cell,
         "role": "baseline" if config.is_baseline else "curriculum",
         "curriculum": curriculum,
-        "shape": config.shape if entry.shape is None else entry.shape,
+        "shape": schedules.describe(config) if entry.shape is None else entry.shape,
         "variant": entry.variant,
         "setting": identity.setting(config),
         "model": config.model.name,

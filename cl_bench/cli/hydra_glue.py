@@ -23,13 +23,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cl_bench import config
+from cl_bench import config, schedules
 from cl_bench.config import tune as tune_config
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.launch import display, local, prepare
 from cl_bench.launch.prepare import RunsFailed
 from cl_bench.launch.slurm import launcher as slurm
-from cl_bench.schedules import seqlen
 from cl_bench.tune import run as tune
 
 _LAUNCH_KEYS = [f.name for f in dataclasses.fields(config.LaunchConfig)]
@@ -140,7 +139,7 @@ def split(composed: dict[str, Any]) -> tuple[config.RunConfig, config.LaunchConf
     composed = {k: v for k, v in composed.items() if k not in ("hydra", "sweeps")}
     settings = {k: composed.pop(k) for k in _LAUNCH_KEYS if k in composed}
     run = config.from_dict(composed)
-    seqlen.check_batch_warmup(run)  # here, and not of a plan: a probe of `cl-bench tune` is the beginning of a run
+    schedules.check(run)  # here, and not of a plan: a probe of `cl-bench tune` is the beginning of a run
     return run, config.launch_from_dict(settings)
 
 

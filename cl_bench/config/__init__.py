@@ -1,6 +1,6 @@
 """Configuration of runs and launches: dataclasses validated at construction, defaults and units in their fields."""
 
-from cl_bench.config.curriculum import BatchWarmupConfig, CurriculumConfig, Schedule
+from cl_bench.config.curriculum import BatchWarmupConfig, CurriculumConfig
 from cl_bench.config.data import DataConfig
 from cl_bench.config.launch import LaunchConfig, SweepConfig, launch_from_dict
 from cl_bench.config.resources import ResourcesConfig
@@ -20,7 +20,6 @@ __all__ = [
     "ModelConfig",
     "ResourcesConfig",
     "RunConfig",
-    "Schedule",
     "SweepConfig",
     "from_dict",
     "launch_from_dict",

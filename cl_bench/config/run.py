@@ -15,7 +15,7 @@ import annotated_types as at
 from pydantic.dataclasses import dataclass
 
 from cl_bench.config import schema
-from cl_bench.config.curriculum import RISING, BatchWarmupConfig, CurriculumConfig
+from cl_bench.config.curriculum import BatchWarmupConfig, CurriculumConfig
 from cl_bench.config.data import DataConfig
 from cl_bench.config.resources import ResourcesConfig
 from cl_bench.config.schema import STRICT, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
@@ -61,7 +61,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimConfig:
-    """AdamW with a linear warmup and a cosine decay, over tokens as a rule. Formula: cl_bench/schedule.py."""
+    """AdamW with a linear warmup and a cosine decay, by default over tokens (schedules/learning_rate.py)."""
 
     lr: PositiveFloat
     """Peak learning rate."""
@@ -218,27 +218,10 @@ class RunConfig:
                 f"max_seqlen = {seqlen} is longer than the model's positions (model.n_positions = "
                 f"{self.model.n_positions}); shorten it or raise model.n_positions"
             )
-        for field, lengths in self._lengths().items():
-            if lengths and max(lengths) > seqlen:
-                raise ValueError(
-                    f"{field} = {max(lengths)} is longer than max_seqlen = {seqlen}; a curriculum ends at the full "
-                    "length at the latest"
-                )
-        cur = self.curriculum
-        if cur.schedule == "baseline" and self.max_difficulty < seqlen:
+        if self.max_difficulty > seqlen:
             raise ValueError(
-                f"curriculum.max_difficulty = {cur.max_difficulty}: the baseline trains at the full length "
-                f"(max_seqlen = {seqlen}); shorten max_seqlen instead"
-            )
-        if cur.schedule in RISING and cur.min_difficulty > self.max_difficulty:
-            raise ValueError(
-                f"curriculum.min_difficulty = {cur.min_difficulty} is above curriculum.max_difficulty = "
-                f"{self.max_difficulty}; a curriculum grows from the smaller to the larger"
-            )
-        if cur.schedule == "adaptive" and cur.signal == "adam_var_max" and not self.telemetry.adam_variance_interval:
-            raise ValueError(
-                "curriculum.signal = adam_var_max is never measured with telemetry.adam_variance_interval = 0, and the "
-                "length would never grow; raise the interval, e.g. to 10, or set curriculum.signal=val_loss"
+                f"curriculum.max_difficulty = {self.max_difficulty} is longer than max_seqlen = {seqlen}; a curriculum "
+                "ends at the full length at the latest"
             )
         ranks = self.resources.ranks
         if self.global_batch_size % ranks:
@@ -276,37 +259,17 @@ class RunConfig:
                     + "; choose a multiple, or other resources"
                 )
 
-    def _lengths(self) -> dict[str, tuple[int, ...]]:
-        cur = self.curriculum
-        lengths: dict[str, tuple[int, ...]] = {
-            "curriculum.max_difficulty": (cur.max_difficulty,) if cur.max_difficulty else ()
-        }
-        if cur.schedule in RISING:
-            lengths["curriculum.min_difficulty"] = (cur.min_difficulty,)
-        if cur.schedule == "fixed_discrete":
-            lengths["curriculum.difficulty"] = tuple(d for d in cur.difficulty if d)
-        return lengths
-
     @property
     def is_baseline(self) -> bool:
         """Whether other methods are compared with this run: full length and full batch from the first step."""
-        return self.curriculum.schedule == "baseline" and self.batch_warmup.start is None
+        return self.curriculum.is_baseline and self.batch_warmup.start is None
 
     @property
     def method(self) -> str:
         """What is compared: the curriculum's name, batch_warmup, or both."""
         if self.batch_warmup.start is None:
             return self.curriculum.name
-        return "batch_warmup" if self.curriculum.schedule == "baseline" else f"{self.curriculum.name}+batch_warmup"
-
-    @property
-    def shape(self) -> str:
-        """The method in words: how length and batch grow."""
-        warmup = self.batch_warmup
-        if warmup.start is None:
-            return self.curriculum.label()
-        grows = f"batch {warmup.start}→{self.global_batch_size} over {warmup.duration:,.0f} {warmup.duration_unit}"
-        return grows if self.curriculum.schedule == "baseline" else f"{self.curriculum.label()}, {grows}"
+        return "batch_warmup" if self.curriculum.is_baseline else f"{self.curriculum.name}+batch_warmup"
 
     @property
     def seqlen(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from cl_bench.config.schema import ConfigError
 from cl_bench.data.mixture import MixtureSampler
 from cl_bench.data.spans import Mixture, Span
+from cl_bench.schedules import StepShape
 
 IGNORED = -100
 """Label of padding: PyTorch's default ignore_index of cross_entropy."""
@@ -135,6 +136,11 @@ def _gather(blocks: Sequence[Blocks], dataset: np.ndarray, indices: Sequence[np.
 def _dataset_seed(seed: int, dataset: int) -> int:
     """A seed per dataset of a mixture; the first has the run's own."""
     return (seed + (dataset << 32)) % 2**64
+
+
+def cut(tokens: np.ndarray, shape: StepShape) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels (rows, padded length) of a step's shape out of full blocks (n, full + 1)."""
+    return pad(*to_length(tokens, shape.seqlen, shape.mode), shape.padded_seqlen)
 
 
 def pad(inputs: np.ndarray, labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from cl_bench.launch.observe import Observed
 from cl_bench.launch.plan import Plan, Planned
 from cl_bench.runs.identity import short_float
 from cl_bench.runs.status import Status
-from cl_bench.schedules.seqlen import Extent
+from cl_bench.schedules import Extent
 
 console = Console(highlight=False, markup=False)
 _MOST_ROWS = 40

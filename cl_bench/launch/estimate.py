@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from cl_bench import schedules
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.runs import status
 from cl_bench.runs.paths import all_runs, read_yaml
-from cl_bench.schedules import seqlen
 
 # Sustained TFLOP/s of a rank when nothing was measured: the tiny model on two CPU cores; GPT-2 in half precision on a
 # data-centre GPU that nobody has tuned for it.
@@ -14,13 +14,13 @@ _ASSUMED = {"CPU": 0.07, "GPU": 40.0}
 _RUNS_TO_MEASURE = 20
 
 
-def training_flops(config: RunConfig, extent: seqlen.Extent) -> float:
+def training_flops(config: RunConfig, extent: schedules.Extent) -> float:
     """FLOPs of a whole run: 6 N + 12 L C T a token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
     model = config.model
     total = 0.0
     for length, sequences in extent.sequences:
         per_token = 6 * model.n_parameters() + 12 * model.n_layers * model.hidden_size * length
-        total += per_token * seqlen.tokens_per_step(config, length, sequences)
+        total += per_token * schedules.tokens_per_step(config, length, sequences)
     return total
 
 
@@ -38,7 +38,7 @@ class Rates:
                     config = from_dict(read_yaml(run.config))
                 except (UserError, OSError):
                     continue  # a run of an older version prices nothing, but is no obstacle
-                flops = training_flops(config, seqlen.extent(config))
+                flops = training_flops(config, schedules.extent(config))
                 self._measured[_kind(config)].append(flops / done.train_seconds / 1e12 / config.resources.ranks)
 
     def hours(self, config: RunConfig, flops: float) -> float:

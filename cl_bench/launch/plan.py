@@ -18,6 +18,7 @@ from typing import Literal
 
 import yaml
 
+from cl_bench import schedules
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
 from cl_bench.data import cache, sources
@@ -27,7 +28,6 @@ from cl_bench.launch import estimate, memory, observe
 from cl_bench.runs import identity, status
 from cl_bench.runs.identity import short_float
 from cl_bench.runs.paths import RunDir, SweepDir, manifest_runs, write_atomic
-from cl_bench.schedules import learning_rate, seqlen
 
 State = Literal["new", "done", "diverged", "running", "queued", "failed", "interrupted"]
 Role = Literal["baseline", "curriculum"]
@@ -47,7 +47,7 @@ class Planned:
     variant: str
     """What else differs within the grid, e.g. 'model.name=gpt2_345m'; usually empty."""
     state: State
-    extent: seqlen.Extent
+    extent: schedules.Extent
     parameters: int
     flops: float
     hours: float
@@ -136,7 +136,7 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
             text = corpora.get(config.data)
             sources.check_length(text, config.seqlen)
         full = identity.resolve(config, vocab_size=text.vocab_size, fingerprint=text.fingerprint)
-        learning_rate.of(full)
+        schedules.LRSchedule.from_config(full)
         ids.append(identity.run_id(full))
         resolved.setdefault(ids[-1], (config, full))
     names = identity.curriculum_names([asked.curriculum for asked, _ in resolved.values()])
@@ -145,14 +145,14 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     found = states_of([RunDir(launch.outputs, run_id) for run_id in resolved])
     runs = []
     for (run_id, (asked, full)), variant, state in zip(resolved.items(), variants, found, strict=True):
-        extent = seqlen.extent(full)
+        extent = schedules.extent(full)
         flops = estimate.training_flops(full, extent)
         runs.append(
             Planned(
                 config=full,
                 run_id=run_id,
                 curriculum=asked.method.replace(asked.curriculum.name, names[asked.curriculum], 1),
-                shape=asked.shape,
+                shape=schedules.describe(asked),
                 variant=variant,
                 state=state,
                 extent=extent,

@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from cl_bench import schedules
 from cl_bench.config import CurriculumConfig, RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
-from cl_bench.schedules import learning_rate, seqlen
 
 # Settings that do not change the experiment: queue, paths, tracking. Section -> keys; () means all.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
@@ -35,9 +35,7 @@ def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfi
             f"model.vocab_size = {config.model.vocab_size} is smaller than the data's vocabulary of {vocab_size}; "
             "raise it or set it to null"
         )
-    curriculum = seqlen.in_steps(config)
-    if curriculum.schedule == "custom":
-        curriculum = dataclasses.replace(curriculum, fingerprint=seqlen.custom_fingerprint(config))
+    curriculum = dataclasses.replace(schedules.resolve(config), fingerprint=schedules.fingerprint(config))
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, vocab_size=config.model.vocab_size or vocab_size),
@@ -48,7 +46,7 @@ def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfi
         optim=dataclasses.replace(
             config.optim,
             decay_tokens=config.optim.decay_tokens or config.token_budget,
-            decay_steps=learning_rate.decay_steps(config),
+            decay_steps=schedules.decay_steps(config),
         ),
     )
 

@@ -14,29 +14,29 @@ from cl_bench.config import RunConfig
 
 @dataclasses.dataclass(frozen=True)
 class BatchSize:
-    """Sequences of a step. Build one with `of(config)`."""
+    """Sequences per step."""
 
     full: int
     start: int = 0
     increment: int = 1
     duration: float = 0.0
-    """Length of the warmup in `unit`; 0: none."""
+    """Length of the warmup in `unit`; 0: no warmup."""
     unit: Literal["samples", "tokens", "steps"] = "samples"
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> BatchSize:
+        """The batch size of a run."""
+        warmup, full = config.batch_warmup, config.global_batch_size
+        if warmup.start is None:
+            return cls(full)
+        return cls(full, warmup.start, warmup.increment, float(warmup.duration or 0), warmup.duration_unit)
 
     def at(self, step: int, consumed_samples: int, consumed_tokens: int) -> int:
         """Batch of step `step` (from 1), which starts with so many samples and tokens already consumed."""
+        if not self.duration:
+            return self.full
         position = {"samples": consumed_samples, "tokens": consumed_tokens, "steps": step - 1}[self.unit]
-        if not self.duration or position > self.duration:
+        if position > self.duration:
             return self.full
         part = self.duration / ((self.full - self.start) // self.increment)
         return min(self.full, self.start + int(position / part) * self.increment)
-
-
-def of(config: RunConfig) -> BatchSize:
-    """The batch size of a run."""
-    warmup = config.batch_warmup
-    if warmup.start is None:
-        return BatchSize(config.global_batch_size)
-    return BatchSize(
-        config.global_batch_size, warmup.start, warmup.increment, float(warmup.duration or 0), warmup.duration_unit
-    )

@@ -12,7 +12,7 @@ import math
 
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import ConfigError
-from cl_bench.schedules import seqlen
+from cl_bench.schedules import length, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,31 @@ class LRSchedule:
     decay_steps: int | None = None
     """When set, the cosine runs over steps, from the warmup's last to this one."""
 
+    @classmethod
+    def from_config(cls, config: RunConfig) -> LRSchedule:
+        """The schedule of a run. Raises ConfigError if the warmup ends after the decay."""
+        optim = config.optim
+        decay = optim.decay_tokens or config.token_budget
+        if optim.warmup_steps:
+            if not length.find(config.curriculum.schedule).is_fixed:
+                raise ConfigError(
+                    f"optim.warmup_steps = {optim.warmup_steps}: how many tokens an {config.curriculum.schedule} "
+                    "curriculum's steps hold is not known beforehand; set optim.warmup_steps=null optim.warmup_tokens=N"
+                )
+            warmup = walk.tokens_after(config, optim.warmup_steps)
+            name = f"optim.warmup_steps = {optim.warmup_steps}"
+        else:
+            warmup = optim.warmup_tokens or 0
+            name = f"optim.warmup_tokens = {warmup}"
+        if warmup >= decay:
+            raise ConfigError(
+                f"{name} ends at {warmup} tokens, not before the decay's end at {decay}; shorten the warmup"
+            )
+        steps = decay_steps(config)
+        if steps is not None and steps <= (optim.warmup_steps or 0):
+            raise ConfigError(f"optim.decay_steps = {steps} ends before {name}; lengthen it")
+        return cls(optim.lr, optim.min_lr, decay, warmup, optim.warmup_steps or None, steps)
+
     def at(self, step: int, consumed_tokens: int) -> float:
         """Learning rate of step `step` (from 1), which starts with `consumed_tokens` already consumed."""
         if self.warmup_steps is not None:
@@ -44,29 +69,6 @@ class LRSchedule:
         else:
             progress = max(0, consumed_tokens - self.warmup_tokens) / (self.decay_tokens - self.warmup_tokens)
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def of(config: RunConfig) -> LRSchedule:
-    """The schedule of a run. Raises ConfigError when the warmup ends after the decay."""
-    optim = config.optim
-    decay = optim.decay_tokens or config.token_budget
-    if optim.warmup_steps and config.curriculum.schedule == "adaptive":
-        raise ConfigError(
-            f"optim.warmup_steps = {optim.warmup_steps}: how many tokens an adaptive curriculum's steps hold is not "
-            "known beforehand; set optim.warmup_steps=null optim.warmup_tokens=N"
-        )
-    if optim.warmup_steps:
-        warmup = seqlen.tokens_after(config, optim.warmup_steps)
-        name = f"optim.warmup_steps = {optim.warmup_steps}"
-    else:
-        warmup = optim.warmup_tokens or 0
-        name = f"optim.warmup_tokens = {warmup}"
-    if warmup >= decay:
-        raise ConfigError(f"{name} ends at {warmup} tokens, not before the decay's end at {decay}; shorten the warmup")
-    steps = decay_steps(config)
-    if steps is not None and steps <= (optim.warmup_steps or 0):
-        raise ConfigError(f"optim.decay_steps = {steps} ends before {name}; lengthen it")
-    return LRSchedule(optim.lr, optim.min_lr, decay, warmup, optim.warmup_steps or None, steps)
 
 
 def decay_steps(config: RunConfig) -> int | None:

@@ -1,4 +1,4 @@
-"""Saving and restoring a run: DeepSpeed's shards, and one small dataclass with everything else."""
+"""Saves of a run: DeepSpeed's shards, and one small dataclass with everything else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 
 import torch.distributed as dist
 
+from cl_bench.config import RunConfig
 from cl_bench.errors import UserError
 from cl_bench.runs.paths import RunDir, write_atomic
-from cl_bench.schedules.adaptive import Pace
+from cl_bench.training.engine import Engine
+from cl_bench.training.process import Rank
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ _LATEST = "latest"
 
 @dataclasses.dataclass
 class TrainState:
-    """All that the loop remembers between steps, besides weights and Adam's state.
+    """What the loop remembers between steps, besides weights and Adam's state.
 
     No random state: initial weights, data order and dropout are functions of (seed, step, rank).
     """
@@ -32,56 +34,75 @@ class TrainState:
     consumed_tokens: int = 0
     consumed_samples: int = 0
     train_seconds: float = 0.0
+    loss: float = math.nan
+    """Of the last step."""
     min_loss: float = math.inf
     steps_above: int = 0
-    pace: Pace = dataclasses.field(default_factory=Pace)
-    """Where an adaptive schedule stands."""
+    """Consecutive steps above the loss ratio that counts as divergence."""
+    schedule: dict[str, int | float | None] = dataclasses.field(default_factory=dict)
+    """State of the sequence-length schedule; empty for a fixed one."""
+
+    @classmethod
+    def from_saved(cls, saved: dict[str, Any]) -> TrainState:
+        """The state in a save of this version or of 0.1, which called the schedule's state `pace`."""
+        schedule = saved.get("schedule") or saved.get("pace") or {}
+        names = {field.name for field in dataclasses.fields(cls)} - {"schedule"}
+        return cls(**{name: value for name, value in saved.items() if name in names}, schedule=schedule)
 
 
-def save(engine: Any, state: TrainState, run: RunDir, rank: int, keep: int) -> None:
-    """Save on all ranks together. `latest` moves on only when every shard is on disk; then old saves are removed."""
-    tag = f"step_{state.step:09d}"
-    engine.save_checkpoint(
-        str(run.checkpoints), tag=tag, client_state={"state": dataclasses.asdict(state)}, save_latest=False
-    )
-    dist.barrier()
-    if rank == 0:
-        _flush_to_disk(run.checkpoints / tag)
-        write_atomic(run.checkpoints / _LATEST, tag)
-        saves = sorted(run.checkpoints.glob("step_*"))
-        whole = [s for s in saves if s.name <= tag]  # beyond this step lies only what a killed save left half done
-        for old in [s for s in saves if s not in whole[-keep:]]:
-            shutil.rmtree(old, ignore_errors=True)
-    dist.barrier()
+class Checkpointer:
+    """Saves one run at intervals, and restores it."""
+
+    def __init__(self, config: RunConfig, run: RunDir, engine: Engine, rank: Rank) -> None:
+        self._interval = config.checkpoint.interval_steps
+        self._keep = config.checkpoint.keep
+        self._run, self._engine, self._rank = run, engine, rank
+
+    def is_due(self, step: int) -> bool:
+        """Whether the run is saved after step `step`."""
+        return bool(self._interval) and step % self._interval == 0
+
+    def save(self, state: TrainState) -> None:
+        """Save on all ranks together. `latest` moves on once every shard is on disk; then old saves are removed."""
+        folder = self._run.checkpoints
+        tag = f"step_{state.step:09d}"
+        self._engine.save(folder, tag, dataclasses.asdict(state))
+        dist.barrier()
+        if self._rank.rank == 0:
+            _flush_to_disk(folder / tag)
+            write_atomic(folder / _LATEST, tag)
+            # Saves beyond this step are what a killed attempt left half done.
+            whole = [save.name for save in sorted(folder.glob("step_*")) if save.name <= tag][-self._keep :]
+            for save in folder.glob("step_*"):
+                if save.name not in whole:
+                    shutil.rmtree(save, ignore_errors=True)
+        dist.barrier()
+
+    def restore(self) -> TrainState:
+        """Load the newest whole save into the engine, or start anew.
+
+        Raises UserError if it was saved by another number of ranks and ZeRO partitioned it.
+        """
+        folder, world_size = newest(self._run), self._rank.world_size
+        if folder is None:
+            return TrainState()
+        if not folder.is_dir():
+            log.warning("%s is gone: training starts anew", folder)
+            return TrainState()
+        partitions = len(list(folder.glob("*_optim_states.pt")))
+        if partitions not in (0, world_size):
+            raise UserError(
+                f"{folder}: saved by {partitions} ranks, whose optimizer states {world_size} cannot take over; go on "
+                f"with resources for {partitions} (nodes x gpus_per_node or tasks_per_node), or delete {folder.parent} "
+                "to start anew"
+            )
+        return TrainState.from_saved(self._engine.load(folder.parent, folder.name))
 
 
 def newest(run: RunDir) -> Path | None:
     """The folder of the newest whole save (it may have been deleted since); None before the first."""
     latest = run.checkpoints / _LATEST
     return run.checkpoints / latest.read_text().strip() if latest.exists() else None
-
-
-def restore(engine: Any, run: RunDir, world_size: int) -> TrainState:
-    """Load the newest whole save into the engine, or start anew.
-
-    Raises UserError when it was saved by another number of ranks and ZeRO partitioned it.
-    """
-    folder = newest(run)
-    if folder is None:
-        return TrainState()
-    if not folder.is_dir():
-        log.warning("%s is gone: training starts anew", folder)
-        return TrainState()
-    partitions = len(list(folder.glob("*_optim_states.pt")))
-    if partitions not in (0, world_size):
-        raise UserError(
-            f"{folder}: saved by {partitions} ranks, whose optimizer states {world_size} cannot take over; go on with "
-            f"resources for {partitions} (nodes x gpus_per_node or tasks_per_node), or delete {run.checkpoints} to "
-            "start anew"
-        )
-    _, client_state = engine.load_checkpoint(str(run.checkpoints), tag=folder.name)
-    saved = client_state["state"]
-    return TrainState(**{**saved, "pace": Pace(**saved["pace"])})
 
 
 def _flush_to_disk(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a rank runs on, by the name that its maker gives it."""
+"""Vendor names of the hardware that a rank runs on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 def name(device: str) -> str:
     """'NVIDIA H100 80GB HBM3' for a GPU; for a CPU its model and the threads of this rank: 'AMD EPYC 7B13, 2 threads'.
 
-    `device` is what PyTorch calls it: 'cpu', 'cuda:0'.
+    `device` is PyTorch's name: 'cpu', 'cuda:0'.
     """
     if device != "cpu":
         return str(torch.cuda.get_device_name(device))
@@ -22,7 +22,7 @@ def name(device: str) -> str:
 
 
 def cpu_model() -> str:
-    """The CPU's model; where the system does not tell it, as on most ARM machines, its architecture."""
+    """The CPU's model; if the system does not report it, as on most ARM machines, its architecture."""
     try:
         lines = _CPUINFO.read_text(errors="replace").splitlines()
     except OSError:

@@ -27,6 +27,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
         batch, length, width = x.shape
         # (B, T, 3C) -> 3 x (B, H, T, C/H)
         q, k, v = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads).permute(2, 0, 3, 1, 4)
@@ -46,6 +47,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(4 * config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
         x = self.down(F.gelu(self.up(x), approximate="tanh"))
         return F.dropout(x, self.dropout, self.training)
 
@@ -61,6 +63,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
         x = x + self.attention(self.ln_1(x))
         mixed: Tensor = x + self.mlp(self.ln_2(x))
         return mixed
@@ -96,7 +99,7 @@ class GPT2(nn.Module):
                 nn.init.zeros_(parameter)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What the head reads, (B, T, C), of token ids (B, T)."""
+        """Input of the head, (B, T, C), for token ids (B, T)."""
         positions = torch.arange(inputs.shape[1], device=inputs.device)
         x = self.tokens(inputs) + self.positions(positions)  # (B, T, C)
         x = F.dropout(x, self.config.dropout, self.training)

@@ -1,8 +1,8 @@
-"""How the ranks of a run find one another, on one machine or on many.
+"""Rendezvous of the ranks of a run, on one machine or on many.
 
-Rank 0 opens a key-value store on a port that its system chooses, so that no two jobs of a node can collide, and says
-where in a file of the run's folder. There every rank says that it is ready, or why not, before anything that would wait
-for a missing one for half an hour.
+Rank 0 opens a key-value store on a port that its system chooses, so that no two jobs of a node can collide, and writes
+its address into a file in the run's folder. Every rank reports to the store that it is ready, or why it is not, before
+anything that would wait half an hour for a missing one.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _POLL_S = 0.05
 _GRACE_S = 1.0
 
 
-class Meeting:
-    """The ranks of one attempt, met at `path`: a file that does not exist yet."""
+class Rendezvous:
+    """The ranks of one attempt, which find each other through the file `path`, which does not exist yet."""
 
     def __init__(self, rank: int, world_size: int, path: Path, *, one_machine: bool = True) -> None:
         self.rank, self.world_size, self.path = rank, world_size, path
         self.one_machine = one_machine
-        self.answered = False
+        self._has_answered = False
         self.store: Any = None
 
     def wait_for_all(self) -> Any:
-        """Say that this rank is ready and wait for the others; returns the store they share.
+        """Report that this rank is ready and wait for the others; returns the store they share.
 
         Raises RuntimeError naming a rank that failed or does not come within five minutes.
         """
         import torch.distributed as dist
 
         if self.world_size == 1:
-            self.answered = True
+            self._has_answered = True
             self.store = dist.HashStore()  # type: ignore[attr-defined]
             return self.store
-        self._answer(_READY)
+        self._report(_READY)
         for rank in range(self.world_size):
             try:
                 text = self.store.get(f"rank {rank}").decode()
@@ -59,27 +59,27 @@ class Meeting:
         return self.store
 
     def fail(self, reason: str) -> None:
-        """Tell the others, unless they have met already, why this rank cannot start."""
-        if self.answered or self.world_size == 1:
+        """Tell the others why this rank cannot start, unless all have already reported."""
+        if self._has_answered or self.world_size == 1:
             return
-        # Without the others, or without torch, there is nobody to tell or no way to.
+        # Without the others or without torch, nobody can be told.
         with contextlib.suppress(RuntimeError, OSError, ImportError):
             if self.rank == 0 and self.store is None:
-                self.answered = True
+                self._has_answered = True
                 write_atomic(self.path, json.dumps({"error": reason}), durable=False)
             else:
-                self._answer(reason)
+                self._report(reason)
 
-    def _answer(self, text: str) -> None:
-        self.answered = True
+    def _report(self, text: str) -> None:
+        self._has_answered = True
         if self.store is None:
             self.store = self._open() if self.rank == 0 else self._join()
         self.store.set(f"rank {self.rank}", text)
 
     def _open(self) -> Any:
         store = _store("127.0.0.1", 0, server=True)
-        where = {"hosts": ["127.0.0.1"] if self.one_machine else _my_names(), "port": store.port}
-        write_atomic(self.path, json.dumps(where), durable=False)
+        address = {"hosts": ["127.0.0.1"] if self.one_machine else _my_names(), "port": store.port}
+        write_atomic(self.path, json.dumps(address), durable=False)
         return store
 
     def _join(self) -> Any:
@@ -88,20 +88,20 @@ class Meeting:
             with contextlib.suppress(OSError, ValueError):
                 # Listing the folder makes NFS look again instead of remembering that there was no such file.
                 any(self.path.parent.iterdir())
-                where = json.loads(self.path.read_text())
+                address = json.loads(self.path.read_text())
                 break
             if time.monotonic() > deadline:
                 raise RuntimeError(f"rank 0 did not start within {_PATIENCE_S:g} s")
             time.sleep(_POLL_S)
-        if "error" in where:
-            raise RuntimeError(f"rank 0 could not start: {where['error']}")
-        for host in where["hosts"]:
+        if "error" in address:
+            raise RuntimeError(f"rank 0 could not start: {address['error']}")
+        for host in address["hosts"]:
             with contextlib.suppress(OSError):
-                socket.create_connection((host, where["port"]), timeout=10).close()
-                return _store(host, where["port"], server=False)
+                socket.create_connection((host, address["port"]), timeout=10).close()
+                return _store(host, address["port"], server=False)
         raise RuntimeError(
-            f"rank 0 waits at port {where['port']} of {', '.join(where['hosts'])}, and none of these can be reached "
-            f"from {socket.gethostname()}; do the nodes know each other by name?"
+            f"rank 0 waits at port {address['port']} of {', '.join(address['hosts'])}, and none of these can be "
+            f"reached from {socket.gethostname()}; do the nodes know each other by name?"
         )
 
 
@@ -116,6 +116,6 @@ def _my_names() -> list[str]:
     """Names and addresses under which other nodes may know this one, the likeliest first."""
     names = [os.environ.get("SLURMD_NODENAME", ""), socket.gethostname(), socket.getfqdn()]
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # nothing is sent: asks which of this machine's addresses faces outwards
+        probe.connect(("192.0.2.1", 9))  # sends nothing: finds which of this machine's addresses faces outwards
         names.append(probe.getsockname()[0])
     return list(dict.fromkeys(filter(None, names)))

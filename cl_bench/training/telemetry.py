@@ -1,15 +1,16 @@
-"""What is measured at a step besides its loss: loss ratio, gradient norm, Adam's second moment, divergence."""
+"""Measurements of a step besides its loss: loss ratio, divergence, Adam's second moment."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from cl_bench.config import DivergenceConfig
-from cl_bench.training import engine as ds_config
+from cl_bench.config import DivergenceConfig, RunConfig
+from cl_bench.training.engine import Engine
+from cl_bench.training.process import Rank
 
 ADAM_VARIANCE = ("adam_var_l1", "adam_var_max", "adam_var_sqrt_l1", "adam_var_sqrt_max")
 
@@ -33,25 +34,32 @@ def divergence(config: DivergenceConfig, loss: float, above: int) -> str | None:
     return None
 
 
-def clip_gradients(engine: Any, limit: float) -> float:
-    """Global L2 norm of the gradients, scaled down to `limit` in place (0: not scaled)."""
-    norm = torch.nn.utils.clip_grad_norm_(engine.module.parameters(), limit or math.inf)
-    return float(norm)
+class Telemetry:
+    """Measures Adam's second moment every telemetry.adam_variance_interval steps."""
+
+    def __init__(self, config: RunConfig, engine: Engine, rank: Rank) -> None:
+        self._interval = config.telemetry.adam_variance_interval
+        self._engine = engine
+        self._is_partitioned = config.deepspeed.zero_stage > 0 and rank.world_size > 1
+
+    def adam_variance_if_due(self, step: int) -> dict[str, int | float | None]:
+        """The measurement of step `step`; empty if it is not due, or before the first update (fp16 overflow)."""
+        if not self._interval or step % self._interval:
+            return {}
+        moments = self._engine.adam_second_moments()
+        return {**adam_variance(moments, self._is_partitioned)} if moments else {}
 
 
-def adam_variance(engine: Any, world_size: int, partitioned: bool) -> dict[str, float]:
+def adam_variance(moments: list[Tensor], is_partitioned: bool) -> dict[str, float]:
     """L1 norm and maximum of Adam's second-moment state and of its square root, over all partitions.
 
     The entries are non-negative, so the L1 norm is their sum; padding of a partition is zero and does not count.
     """
-    moments = [s["exp_avg_sq"] for s in ds_config.base_optimizer(engine).state.values() if "exp_avg_sq" in s]
-    if not moments:  # the first step was skipped (fp16 overflow)
-        return {}
     plain = torch.stack(torch._foreach_norm(moments, 1)).sum()
     rooted = torch.stack([m.sqrt().sum() for m in moments]).sum()  # one copy of one tensor at a time
     sums = torch.stack([plain, rooted])
     largest = torch.stack(torch._foreach_norm(moments, math.inf)).max()
-    if partitioned and world_size > 1:
+    if is_partitioned:
         dist.all_reduce(sums, op=dist.ReduceOp.SUM)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     total, total_sqrt, top = float(sums[0]), float(sums[1]), float(largest)

@@ -3,11 +3,11 @@
 A daemon thread owns wandb; the trainer only puts rows on a queue. If the service cannot be reached the mirror goes
 offline, if that fails it is off; a full queue drops rows and counts them. The local record stays complete.
 
-How runs lie there (the reader in analysis/readers/wandb_runs.py and people's dashboards count on it): one W&B run an
-attempt, because offline attempts cannot be joined into one; its group is the cell, so that a dashboard draws a cell's
-seeds as one line with a band; its job type is the method; its config holds, flat, what people filter by, `run_id`
-and what the attempt's record begins with, and under `config` the whole resolved configuration. Metrics are drawn over
-consumed_tokens. The summary's `state` is how the attempt ended.
+Layout, which analysis/readers/wandb_runs.py and people's dashboards rely on: one W&B run per attempt, because offline
+attempts cannot be joined into one. Its group is the cell, so that a dashboard draws a cell's seeds as one line with a
+band; its job type is the method. Its config holds, flat, the columns to filter by, `run_id` and the first row of the
+attempt's record, and under `config` the whole resolved configuration. Metrics are drawn over consumed_tokens. The
+summary's `state` is how the attempt ended.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from cl_bench import schedules
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import to_dict
 from cl_bench.runs import identity
@@ -35,21 +36,21 @@ _TAG_CHARACTERS = 64  # W&B refuses longer ones
 
 
 class Mirror:
-    """Sends rows to W&B from a thread of its own."""
+    """Sends rows to W&B from its own thread."""
 
     def __init__(self, config: RunConfig, run: RunDir, attempt: Mapping[str, Any]) -> None:
-        """`attempt` is the row that the attempt's record begins with, with its number and the run's planned_steps."""
+        """`attempt` is the first row of the attempt's record, with its number and the run's planned_steps."""
         self.dropped = 0
         self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE_ROWS)
         self._state: State = "RUNNING"
         self._thread = threading.Thread(target=self._work, args=(config, run, attempt), name="wandb", daemon=True)
-        self._on = config.tracking.mode != "none"
-        if self._on:
+        self._is_on = config.tracking.mode != "none"
+        if self._is_on:
             self._thread.start()
 
     def log(self, row: dict[str, Any]) -> None:
         """Queue one row; never blocks."""
-        if not self._on:
+        if not self._is_on:
             return
         try:
             self._rows.put_nowait(row)
@@ -58,7 +59,7 @@ class Mirror:
 
     def finish(self, state: State) -> None:
         """Flush for a bounded time; `state` is how the attempt ended."""
-        if not self._on:
+        if not self._is_on:
             return
         self._state = state
         with contextlib.suppress(queue.Full):
@@ -81,7 +82,7 @@ class Mirror:
                 with contextlib.suppress(Exception):
                     import wandb
 
-                    wandb.teardown()  # else the run id counts as in use for the next mode
+                    wandb.teardown()  # otherwise the run id counts as in use for the next mode
         while (row := self._rows.get()) is not None:
             if wandb_run is None:
                 continue
@@ -97,11 +98,11 @@ class Mirror:
 
 
 def columns(config: RunConfig, run: RunDir, attempt: Mapping[str, Any]) -> dict[str, Any]:
-    """A W&B run's config: what people filter the grid by, which attempt of which run it is, and all the rest."""
+    """A W&B run's config: columns to filter the grid by, the attempt, and the whole configuration."""
     return {
         "run_id": run.run_id,
         "curriculum": config.method,
-        "shape": config.shape,
+        "shape": schedules.describe(config),
         "model": config.model.name,
         "global_batch_size": config.global_batch_size,
         "lr": config.optim.lr,
@@ -118,12 +119,12 @@ def columns(config: RunConfig, run: RunDir, attempt: Mapping[str, Any]) -> dict[
 
 
 def cell(config: RunConfig) -> str:
-    """Name of the run's cell: the sweep's, else method, batch and learning rate."""
+    """Name of the run's cell: the one that the sweep gives it, or method, batch and learning rate."""
     return config.cell or f"{config.method} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
 
 
 def group(config: RunConfig) -> str:
-    """The cell among those of other models, texts or budgets, which may share the project and the name."""
+    """The cell's W&B group, distinct from equal cells of other models, texts or budgets in the project."""
     return f"{f'{config.model.name} {cell(config)}'[:_GROUP_CHARACTERS]} {identity.setting(config)}"
 
 

@@ -1,6 +1,6 @@
-"""The process around the training loop.
+"""The job around the training loop: lock, rendezvous, process group, and the status that says how it went.
 
-A job is given the run's folder and reads nothing but its config.yaml; what it leaves there is the result.
+A job is given the run's folder and reads only its config.yaml; it leaves its results there.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.runs import identity, lock, status
 from cl_bench.runs.paths import RunDir, read_yaml
 from cl_bench.runs.status import FINISHED
-from cl_bench.training import loop
-from cl_bench.training.rendezvous import Meeting
+from cl_bench.training.process import Rank, StopRequest
+from cl_bench.training.rendezvous import Rendezvous
+
+# torch loads inside functions: a launch imports this module, and never trains in its own process.
 
 log = logging.getLogger("cl_bench")
 
 _ERROR_LINES = 12
 _HANDOVER_S = 120.0
-"""How long a run that Slurm starts again waits for its predecessor to let go: as long as NFS may take to notice that a
+"""How long a run that Slurm starts again waits for its predecessor's lock: as long as NFS may take to notice that a
 machine is gone (its lease is 90 s)."""
 EXIT_FAILED = 1
-EXIT_NOT_LET_GO = 75
+EXIT_LOCK_HELD = 75
 """The job's own predecessor still holds the run (sysexits' EX_TEMPFAIL: try again)."""
 
 
-def task(root: str, meeting: str, threads: int | None) -> None:
-    """What submitit runs on this machine: train the run in folder `root` as this task's rank, then end the process."""
+def task(root: str, meeting_point: str, threads: int | None) -> None:
+    """Train the run in folder `root` as this task's rank, then end the process: what submitit runs on this machine."""
     place = submitit.JobEnvironment()
-    rank = loop.Rank(place.global_rank, place.num_tasks, place.local_rank)
-    with loop.StopRequest() as stop:
-        code = run_job(root, rank, meeting, stop, threads)
+    rank = Rank(place.global_rank, place.num_tasks, place.local_rank)
+    with StopRequest() as stop:
+        code = run_job(root, rank, meeting_point, stop, threads)
     leave(code)
 
 
 def load_config(run: RunDir) -> RunConfig:
-    """The run's configuration as it was written at submission. Raises ConfigError when it was edited since."""
+    """The run's configuration as it was written at submission. Raises ConfigError if it was edited since."""
     config = from_dict(read_yaml(run.config))
     if identity.run_id(config) != run.run_id:
         raise ConfigError(
@@ -55,7 +57,7 @@ def load_config(run: RunDir) -> RunConfig:
     return config
 
 
-def _prepare(config: RunConfig, place: loop.Rank) -> loop.Rank:
+def _prepare(config: RunConfig, place: Rank) -> Rank:
     """Choose this process's device and threads."""
     import torch
 
@@ -63,7 +65,7 @@ def _prepare(config: RunConfig, place: loop.Rank) -> loop.Rank:
 
     wanted = config.resources.accelerator
     if place.job and wanted == "auto":
-        # A GPU that was asked for and does not show must not turn into weeks on a CPU.
+        # A missing GPU must not turn into weeks on a CPU.
         wanted = "cuda" if config.resources.gpus_per_node else "cpu"
     device = engine.choose_accelerator(wanted)
     torch.set_num_threads(config.resources.threads or max(1, (os.cpu_count() or 1) // place.world_size))
@@ -75,35 +77,26 @@ def _prepare(config: RunConfig, place: loop.Rank) -> loop.Rank:
     return dataclasses.replace(place, device=device)
 
 
-def _told_by_rank_0(may_train: bool, rank: loop.Rank) -> bool:
-    """Whether rank 0 may train the run: it alone holds the lock, and no rank must wait for one that has left."""
-    import torch
-
-    answer = torch.tensor([int(may_train)], device=rank.device)
-    torch.distributed.broadcast(answer, src=0)
-    return bool(answer.item())
-
-
-def run_job(root: str, place: loop.Rank, meeting: str, stop: loop.StopRequest, threads: int | None = None) -> int:
+def run_job(root: str, place: Rank, meeting_point: str, stop: StopRequest, threads: int | None = None) -> int:
     """Train the run whose folder is `root` as one of its ranks. Returns the exit code; the status file says the rest.
 
-    `meeting` is a file that does not exist yet, through which the ranks of this attempt find each other. `threads` is
-    used where the configuration leaves resources.threads open.
+    The ranks of this attempt find each other through the file `meeting_point`, which does not exist yet. `threads` is
+    used if the configuration leaves resources.threads open.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
     run = RunDir.at(root)
-    ranks = Meeting(place.rank, place.world_size, Path(meeting), one_machine=place.nodes == 1)
+    ranks = Rendezvous(place.rank, place.world_size, Path(meeting_point), one_machine=place.nodes == 1)
     writes_status = False
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as resources:
         try:
             may_train = True
             if place.rank == 0:
-                may_train = held.enter_context(_lock(run, place)) and status.read(run).state not in FINISHED
-                # Rank 0 holds the lock; another rank may write the run's status once rank 0 has told it to train.
+                may_train = resources.enter_context(_lock(run, place)) and status.read(run).state not in FINISHED
+                # Rank 0 holds the lock; another rank may write the run's status once rank 0 has let it train.
                 writes_status = may_train
             if not may_train and place.world_size == 1:
                 return _not_needed(run, place)
-            from cl_bench.training import engine
+            from cl_bench.training import collectives, engine, loop
 
             config = load_config(run)
             if config.resources.threads is None:
@@ -111,14 +104,12 @@ def run_job(root: str, place: loop.Rank, meeting: str, stop: loop.StopRequest, t
             if may_train:
                 _check_restarts(config, place)
             rank = _prepare(config, place)
-            store = ranks.wait_for_all()
-            engine.init_distributed(
-                rank.rank, rank.world_size, rank.local_rank, store, rank.device, one_machine=rank.nodes == 1
-            )
-            if not _told_by_rank_0(may_train, rank):
+            engine.init_distributed(rank, ranks.wait_for_all())
+            # Rank 0 alone holds the lock, and no rank must wait for one that has left.
+            if not collectives.broadcast_flag(may_train, rank):
                 return _not_needed(run, place)
             writes_status = True
-            loop.Trainer(config, run, rank, stop).train()
+            loop.Trainer(config, run, rank, stop, resources).train()
         except UserError as error:
             log.error("%s", error)
             ranks.fail(str(error))
@@ -135,15 +126,15 @@ def run_job(root: str, place: loop.Rank, meeting: str, stop: loop.StopRequest, t
     return 0
 
 
-def _lock(run: RunDir, place: loop.Rank) -> contextlib.AbstractContextManager[bool]:
+def _lock(run: RunDir, place: Rank) -> contextlib.AbstractContextManager[bool]:
     """The run's lock. A job that Slurm has started again asks its predecessor to leave, and waits for it."""
     if place.job:
         lock.claim(run, place.job, place.restarts)
     return lock.only_trainer(run, _HANDOVER_S if place.restarts else 0.0)
 
 
-def _check_restarts(config: RunConfig, place: loop.Rank) -> None:
-    """Raise UserError when Slurm has started the job more often than it may."""
+def _check_restarts(config: RunConfig, place: Rank) -> None:
+    """Raise UserError if Slurm has started the job more often than it may."""
     most = config.resources.max_restarts
     if place.restarts > most:
         raise UserError(
@@ -152,18 +143,19 @@ def _check_restarts(config: RunConfig, place: loop.Rank) -> None:
         )
 
 
-def _write_failed(run: RunDir, place: loop.Rank, error: str) -> None:
+def _write_failed(run: RunDir, place: Rank, error: str) -> None:
     """Write why the run failed, with whose attempt it was."""
-    known = status.read(run)
-    status.write(run, known, state="FAILED", error=error, job=place.job, restarts=place.restarts, node=place.node)
+    status.write(
+        run, status.read(run), state="FAILED", error=error, job=place.job, restarts=place.restarts, node=place.node
+    )
 
 
-def _not_needed(run: RunDir, place: loop.Rank) -> int:
-    """Why this process does not train, in the log; the exit code says whether the job should come back for it."""
-    known = status.read(run)
-    if known.state not in FINISHED and place.restarts and known.job == place.job:
-        log.info("%s: an earlier start of this job has not let go of it yet", run.run_id)
-        return EXIT_NOT_LET_GO
+def _not_needed(run: RunDir, place: Rank) -> int:
+    """Log why this process does not train; the exit code tells whether the job should come back for it."""
+    current = status.read(run)
+    if current.state not in FINISHED and place.restarts and current.job == place.job:
+        log.info("%s: an earlier start of this job still holds it", run.run_id)
+        return EXIT_LOCK_HELD
     log.info("%s is finished, or another process is training it; leaving it alone", run.run_id)
     return 0
 

@@ -6,10 +6,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from cl_bench import schedules
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.config.tune import DEFAULT_STARTS, TuneConfig
-from cl_bench.schedules import learning_rate, seqlen
 
 _TUNABLE = ("fixed_linear", "fixed_root")
 _DEFAULT_VALUES = 20
@@ -73,7 +73,7 @@ def _check_size(run: RunConfig, asked: TuneConfig, found: Space) -> None:
             f"{run.token_budget:,}; lower it, or shorten the LR warmup (optim.warmup_tokens, warmup_steps)"
         )
     first = dataclasses.replace(whole(longest), token_budget=max(1, beginning(longest)))
-    steps = seqlen.extent(first).steps
+    steps = schedules.extent(first).steps
     if steps <= asked.skip:
         raise ConfigError(
             f"tune.skip = {asked.skip}: the LR warmup has {steps} steps with start {found.starts[-1]} and T "
@@ -99,7 +99,7 @@ def whole(run: RunConfig) -> RunConfig:
     optim = dataclasses.replace(
         run.optim,
         decay_tokens=run.optim.decay_tokens or run.token_budget,
-        decay_steps=learning_rate.decay_steps(run),
+        decay_steps=schedules.decay_steps(run),
     )
     return dataclasses.replace(run, optim=optim)
 
@@ -128,7 +128,7 @@ def _warmup_tokens(tried: RunConfig, times: float) -> int:
     """Tokens consumed when the LR warmup has passed so many times."""
     optim = tried.optim
     if optim.warmup_steps:
-        return seqlen.tokens_after(tried, math.ceil(times * optim.warmup_steps))
+        return schedules.tokens_after(tried, math.ceil(times * optim.warmup_steps))
     if optim.warmup_tokens:
         return math.ceil(times * optim.warmup_tokens)
     raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_bench import config
+from cl_bench import config, schedules
 from cl_bench.runs import identity
 from cl_bench.runs.paths import RunDir, SweepDir, read_yaml, write_atomic
 from tests.analysis.folders import BASELINE, make_run
@@ -102,7 +102,7 @@ def named_sweep(outputs: Path, runs: Sequence[tuple[str, RunDir]], name: str = "
             "run_id": run.run_id,
             "cell": cell,
             "curriculum": full.method.replace(full.curriculum.name, names[full.curriculum], 1),
-            "shape": full.shape,
+            "shape": schedules.describe(full),
             "variant": variant,
         }
         for (cell, run), full, variant in zip(runs, configs, identity.variants(configs), strict=True)

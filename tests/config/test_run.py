@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from cl_bench import config
+from cl_bench import config, schedules
 from cl_bench.config.schema import ConfigError, schema, to_dict
 from cl_bench.runs import identity
 from tests.conftest import LINEAR, resolved, run_config, small
@@ -45,7 +45,10 @@ from tests.conftest import LINEAR, resolved, run_config, small
             {"curriculum": {"name": "d", "schedule": "fixed_discrete", "difficulty": [8, 64], "max_step": []}},
             "needs n >= 2 lengths in curriculum.difficulty and n - 1 ends",
         ),
-        ({"curriculum": {"name": "x", "schedule": "linear"}}, "curriculum.schedule = 'linear': must be 'baseline'"),
+        (
+            {"curriculum": {"name": "x", "schedule": "linear"}},
+            "'linear': unknown schedule; did you mean 'fixed_linear'? valid: adaptive, baseline",
+        ),
         ({"model": {"n_heads": 3}}, "model.n_heads = 3 does not divide model.hidden_size = 32"),
         ({"deepspeed": {"zero_stage": 4}}, "deepspeed.zero_stage = 4: must be 0, 1, 2 or 3"),
         ({"seed": -1}, "seed = -1"),
@@ -54,7 +57,7 @@ from tests.conftest import LINEAR, resolved, run_config, small
 )
 def test_a_mistake_is_named_with_its_value(changes: dict, said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        run_config(**changes)
+        schedules.check(run_config(**changes))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -150,5 +153,4 @@ def test_short_float() -> None:
     ],
 )
 def test_a_curriculum_in_words(duration: float, unit: str, said: str) -> None:
-    cur = run_config(curriculum=LINEAR | {"duration": duration, "duration_unit": unit}).curriculum
-    assert cur.label() == said
+    assert schedules.describe(run_config(curriculum=LINEAR | {"duration": duration, "duration_unit": unit})) == said

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cl_bench import schedules
 from cl_bench.launch import display, memory
 from cl_bench.launch.plan import Planned
 from cl_bench.runs.status import Status
-from cl_bench.schedules import seqlen
-from cl_bench.schedules.seqlen import Extent
+from cl_bench.schedules import Extent
 from tests.conftest import LINEAR, resolved
 
 
@@ -22,7 +22,7 @@ def planned() -> Planned:
         shape="8→full over 40%",
         variant="",
         state="new",
-        extent=seqlen.extent(config),
+        extent=schedules.extent(config),
         parameters=1,
         flops=1.0,
         hours=1.0,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cl_bench import schedules
 from cl_bench.config import LaunchConfig, RunConfig, SweepConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.launch import estimate, plan
 from cl_bench.runs import status
 from cl_bench.runs.lock import only_trainer
 from cl_bench.runs.paths import RunDir, SweepDir, read_yaml
-from cl_bench.schedules import seqlen
 from tests.conftest import LINEAR, run_config
 
 
@@ -51,14 +51,15 @@ def test_a_grid_is_resolved_named_and_priced(text: Path, launch: LaunchConfig) -
 
 def test_flops_follow_the_length() -> None:
     curriculum = run_config(curriculum=LINEAR)
-    full, extent = run_config(), seqlen.extent(curriculum)
+    full, extent = run_config(), schedules.extent(curriculum)
     by_hand = sum((6 * 35_712 + 12 * 2 * 32 * d) * d * 8 * n for d, n in extent.lengths)
     resolved_model = {"vocab_size": 256}
     assert estimate.training_flops(run_config(curriculum=LINEAR, model=resolved_model), extent) == by_hand
     a_token = by_hand / extent.tokens
     assert (
         a_token
-        < estimate.training_flops(run_config(model=resolved_model), seqlen.extent(full)) / seqlen.extent(full).tokens
+        < estimate.training_flops(run_config(model=resolved_model), schedules.extent(full))
+        / schedules.extent(full).tokens
     )
 
 

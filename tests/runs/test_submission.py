@@ -167,7 +167,7 @@ def test_what_a_run_was_launched_with(tmp_path: Path) -> None:
 def meet(path: Path, failing: dict[int, str], size: int = 3) -> list[str]:
     """What each rank gets to know; a failing one says its reason instead of coming."""
     said = [""] * size
-    meetings = [rendezvous.Meeting(rank, size, path) for rank in range(size)]  # rank 0's holds the store
+    meetings = [rendezvous.Rendezvous(rank, size, path) for rank in range(size)]  # rank 0's holds the store
 
     def come(rank: int) -> None:
         meeting = meetings[rank]
@@ -200,7 +200,7 @@ def test_a_rank_that_cannot_come_tells_the_others(tmp_path: Path, broken: int) -
 
 
 def test_one_rank_meets_nobody(tmp_path: Path) -> None:
-    meeting = rendezvous.Meeting(0, 1, tmp_path / "meeting")
+    meeting = rendezvous.Rendezvous(0, 1, tmp_path / "meeting")
     meeting.fail("nobody hears")
     assert meeting.wait_for_all() is not None
     assert not list(tmp_path.iterdir())

@@ -7,8 +7,7 @@ import math
 import pytest
 
 from cl_bench.config.schema import ConfigError
-from cl_bench.schedules import learning_rate
-from cl_bench.schedules.learning_rate import LRSchedule
+from cl_bench.schedules import LRSchedule
 from tests.conftest import LINEAR, run_config
 
 
@@ -34,13 +33,26 @@ def test_end_of_a_warmup_in_steps_is_counted_in_the_tokens_of_the_curriculum() -
     # 8 -> 64 over 10 steps: lengths 8, 16, 24, 24 of 8 sequences are 72 x 8 = 576 tokens
     curriculum = LINEAR | {"duration": 10, "duration_unit": "steps"}
     config = run_config(curriculum=curriculum, optim={"warmup_steps": 4, "warmup_tokens": None})
-    assert learning_rate.of(config).warmup_tokens == 576
+    assert LRSchedule.from_config(config).warmup_tokens == 576
     baseline = run_config(optim={"warmup_steps": 4, "warmup_tokens": None})
-    assert learning_rate.of(baseline).warmup_tokens == 4 * 8 * 64
+    assert LRSchedule.from_config(baseline).warmup_tokens == 4 * 8 * 64
 
 
 def test_a_warmup_beyond_the_decay_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"optim.warmup_steps = 100 ends at 51200 tokens"):
-        learning_rate.of(run_config(optim={"warmup_steps": 100, "warmup_tokens": None}))
+        LRSchedule.from_config(run_config(optim={"warmup_steps": 100, "warmup_tokens": None}))
     with pytest.raises(ConfigError, match=r"optim.warmup_tokens = 20000 ends at 20000 tokens"):
-        learning_rate.of(run_config(optim={"warmup_tokens": 20_000}))
+        LRSchedule.from_config(run_config(optim={"warmup_tokens": 20_000}))
+
+
+def test_decay_by_steps_is_over_when_the_baseline_is() -> None:
+    optim = {"lr": 1e-3, "min_lr": 1e-4, "warmup_tokens": None, "warmup_steps": 8, "decay": "steps"}
+    lr = LRSchedule.from_config(run_config(optim=optim, curriculum=LINEAR))
+    assert lr.decay_steps == 40  # 20,000 tokens in steps of 8 x 64
+    assert lr.at(8, 0) == pytest.approx(1e-3)
+    assert lr.at(9, 0) == pytest.approx(1e-3)
+    assert lr.at(25, 0) == pytest.approx(1e-4 + 9e-4 * 0.5)  # half way from step 8 to 40
+    assert lr.at(41, 0) == pytest.approx(1e-4)
+    assert lr.at(60, 0) == pytest.approx(1e-4)  # the curriculum's steps go on at the minimum
+    with pytest.raises(ConfigError, match="decay_steps = 8 ends before"):
+        LRSchedule.from_config(run_config(optim=optim | {"decay_steps": 8}))

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from cl_bench import schedules
 from cl_bench.config import from_dict
 from cl_bench.config.schema import ConfigError
 from cl_bench.runs import identity
-from cl_bench.schedules import seqlen
-from cl_bench.schedules.seqlen import Pacing
+from cl_bench.schedules.builtin.custom import Custom
+from cl_bench.schedules.builtin.fixed_discrete import FixedDiscrete
+from cl_bench.schedules.builtin.fixed_root import FixedLinear, FixedRoot
 from tests.conftest import LINEAR, run_config, small
 
 
@@ -39,8 +41,8 @@ def test_root_equals_deepspeed_over_a_grid() -> None:
             continue
         settings = {"total_curriculum_step": total, "difficulty_step": multiple, "root_degree": degree}
         theirs = deepspeed_lengths("fixed_root", low, high, settings, total + 20)
-        ours = Pacing("fixed_root", low, high, multiple, total, degree)
-        assert [ours.seqlen(s) for s in range(1, total + 21)] == theirs, settings
+        ours = FixedRoot(low, high, multiple, total, degree)
+        assert [ours.at(s, 0) for s in range(1, total + 21)] == theirs, settings
         compared += 1
     assert compared > 500
 
@@ -50,8 +52,8 @@ def test_linear_equals_deepspeed() -> None:
         theirs = deepspeed_lengths(
             "fixed_linear", low, high, {"total_curriculum_step": total, "difficulty_step": multiple}, total + 10
         )
-        ours = Pacing("fixed_linear", low, high, multiple, total)
-        assert [ours.seqlen(s) for s in range(1, total + 11)] == theirs
+        ours = FixedLinear(low, high, multiple, total)
+        assert [ours.at(s, 0) for s in range(1, total + 11)] == theirs
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,8 @@ def test_discrete_equals_deepspeed(difficulty: tuple[int, ...], max_step: tuple[
     # DeepSpeed stays at the maximum once it is reached, whatever comes later: 64, 128, 32 never falls back.
     settings = {"difficulty": list(difficulty), "max_step": list(max_step)}
     theirs = deepspeed_lengths("fixed_discrete", difficulty[0], max(difficulty), settings, 20)
-    ours = Pacing("fixed_discrete", difficulty[0], max(difficulty), difficulty=difficulty, max_step=max_step)
-    assert [ours.seqlen(s) for s in range(1, 21)] == theirs
+    ours = FixedDiscrete(max(difficulty), difficulty, max_step)
+    assert [ours.at(s, 0) for s in range(1, 21)] == theirs
 
 
 def sawtooth(step: int, width: int = 10) -> int:
@@ -77,44 +79,45 @@ def test_custom_equals_deepspeed_in_any_order_of_steps() -> None:
     scheduler = CurriculumScheduler({"min_difficulty": 8, "max_difficulty": 64, "schedule_type": "custom"})
     scheduler.set_custom_get_difficulty(sawtooth)
     theirs = [scheduler.update_difficulty(s) for s in range(1, 151)]
-    ours = Pacing("custom", 8, 64, function="tests.schedules.test_seqlen.sawtooth")
-    assert [ours.seqlen(s) for s in range(1, 151)] == theirs
-    seqlen._first_maximum.cache_clear()
-    assert ours.seqlen(150) == theirs[149]  # asked first for the end, as a resumed run does
-    assert ours.seqlen(3) == theirs[2]
+    ours = Custom(64, "sawtooth", sawtooth)
+    assert [ours.at(s, 0) for s in range(1, 151)] == theirs
+    ours = Custom(64, "sawtooth", sawtooth)
+    assert ours.at(150, 0) == theirs[149]  # asked first for the end, as a resumed run does
+    assert ours.at(3, 0) == theirs[2]
 
 
 def test_hand_computed_linear() -> None:
     # d = floor(t/10 x (64 - 8) + 8) down to a multiple of 8: t=1: 13.6 -> 8; t=2: 19.2 -> 16; t=5: 36 -> 32; t=10: 64.
-    ours = Pacing("fixed_linear", 8, 64, 8, 10)
-    assert [ours.seqlen(t) for t in (1, 2, 5, 9, 10, 11)] == [8, 16, 32, 56, 64, 64]
+    ours = FixedLinear(8, 64, 8, 10)
+    assert [ours.at(t, 0) for t in (1, 2, 5, 9, 10, 11)] == [8, 16, 32, 56, 64, 64]
 
 
 def test_first_length_is_a_multiple_at_or_above_the_minimum() -> None:
-    assert Pacing("fixed_linear", 12, 64, 8, 100).seqlen(1) == 16
+    assert FixedLinear(12, 64, 8, 100).at(1, 0) == 16
 
 
 def test_durations() -> None:
     # 20,000 / (8 x 64) -> 40 baseline steps
-    assert seqlen.of(run_config(curriculum=LINEAR)).total_curriculum_step == 16
+    assert schedules.build(run_config(curriculum=LINEAR)).total_curriculum_step == 16
     assert (
-        seqlen.of(run_config(curriculum=LINEAR | {"duration": 9, "duration_unit": "steps"})).total_curriculum_step == 9
+        schedules.build(run_config(curriculum=LINEAR | {"duration": 9, "duration_unit": "steps"})).total_curriculum_step
+        == 9
     )
     # tokens / (batch x mean length): 5,760 / (8 x (8 + 64)/2) = 20
     tokens = LINEAR | {"duration": 5760, "duration_unit": "tokens"}
-    assert seqlen.of(run_config(curriculum=tokens)).total_curriculum_step == 20
+    assert schedules.build(run_config(curriculum=tokens)).total_curriculum_step == 20
     # square root: mean length 8 + 56 x 2/3 = 45.33; 5,760 / (8 x 45.33) = 15.88
     root = tokens | {"schedule": "fixed_root", "root_degree": 2}
-    assert seqlen.of(run_config(curriculum=root)).total_curriculum_step == 15
+    assert schedules.build(run_config(curriculum=root)).total_curriculum_step == 15
     # reshape consumes full batches: 5,760 / (8 x 64) = 11.25
-    assert seqlen.of(run_config(curriculum=tokens | {"mode": "reshape"})).total_curriculum_step == 11
+    assert schedules.build(run_config(curriculum=tokens | {"mode": "reshape"})).total_curriculum_step == 11
 
 
 def test_discrete_durations_in_every_unit() -> None:
     stages = {"name": "d", "schedule": "fixed_discrete", "difficulty": [16, 32, 64]}
 
     def ends(max_step: list[float], unit: str) -> tuple[int, ...]:
-        return seqlen.of(run_config(curriculum=stages | {"max_step": max_step, "duration_unit": unit})).max_step
+        return schedules.build(run_config(curriculum=stages | {"max_step": max_step, "duration_unit": unit})).max_step
 
     assert ends([4, 9], "steps") == (4, 9)
     assert ends([0.1, 0.5], "baseline_fraction") == (4, 20)
@@ -126,7 +129,7 @@ def test_discrete_durations_in_every_unit() -> None:
 
 def test_a_curriculum_shorter_than_a_step_is_refused() -> None:
     with pytest.raises(ConfigError, match="is less than one step"):
-        seqlen.of(run_config(curriculum=LINEAR | {"duration": 0.001}))
+        schedules.build(run_config(curriculum=LINEAR | {"duration": 0.001}))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_a_curriculum_shorter_than_a_step_is_refused() -> None:
 )
 def test_a_bad_custom_function_is_named(function: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        seqlen.extent(run_config(curriculum={"name": "c", "schedule": "custom", "function": function}))
+        schedules.extent(run_config(curriculum={"name": "c", "schedule": "custom", "function": function}))
 
 
 def too_long(step: int) -> int:
@@ -151,14 +154,14 @@ def too_long(step: int) -> int:
 
 def brute_force(config: Any) -> tuple[int, int, dict[int, int]]:
     """Steps, tokens and lengths of a run, one step after another."""
-    pace = seqlen.of(config)
+    pace = schedules.build(config)
     step = tokens = 0
     used: dict[int, int] = {}
     while tokens < config.token_budget:
         step += 1
-        length = pace.seqlen(step)
+        length = pace.at(step, tokens)
         used[length] = used.get(length, 0) + 1
-        tokens += seqlen.tokens_per_step(config, length, config.global_batch_size)
+        tokens += schedules.tokens_per_step(config, length, config.global_batch_size)
     return step, tokens, used
 
 
@@ -168,7 +171,7 @@ def test_extent_equals_counting(mode: str, budget: int) -> None:
     for curriculum in (LINEAR, {"name": "b", "schedule": "baseline"}, LINEAR | {"duration": 3.0}):
         duration = {} if curriculum["schedule"] == "baseline" else {"duration": 16, "duration_unit": "steps"}
         config = run_config(curriculum=curriculum | duration | {"mode": mode}, token_budget=budget)
-        extent = seqlen.extent(config)
+        extent = schedules.extent(config)
         assert (extent.steps, extent.tokens, dict(extent.lengths)) == brute_force(config)
 
 
@@ -181,7 +184,7 @@ def published(model: str, length: int, batch: int, budget: int, curriculum: dict
             curriculum=curriculum,
         )
     )
-    return seqlen.extent(config).steps
+    return schedules.extent(config).steps
 
 
 def steps_curriculum(start: int, total: int) -> dict[str, Any]:
@@ -221,9 +224,6 @@ def test_an_edited_custom_function_is_another_experiment(tmp_path: Path, monkeyp
         importlib.invalidate_caches()
         sys.modules.pop("edited", None)
         sys.dont_write_bytecode = True
-        seqlen._load.cache_clear()
-        seqlen._first_maximum.cache_clear()
-        seqlen._extent.cache_clear()
         full = identity.resolve(run_config(curriculum=curriculum), vocab_size=256, fingerprint="0")
         ids.add(identity.run_id(full))
     sys.dont_write_bytecode = False
@@ -231,9 +231,9 @@ def test_an_edited_custom_function_is_another_experiment(tmp_path: Path, monkeyp
 
 
 def test_a_tiny_degree_does_not_overflow() -> None:
-    assert Pacing("fixed_root", 8, 64, 8, 10, 0.002).seqlen(100) == 64
+    assert FixedRoot(8, 64, 8, 10, 0.002).at(100, 0) == 64
 
 
 def test_identity_holds_the_steps() -> None:
     full = identity.resolve(run_config(curriculum=LINEAR), vocab_size=256, fingerprint="0")
-    assert seqlen.of(full) == seqlen.of(run_config(curriculum=LINEAR))
+    assert schedules.build(full) == schedules.build(run_config(curriculum=LINEAR))

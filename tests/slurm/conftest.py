@@ -32,14 +32,14 @@ RUN: dict[str, Any] = {
 _SLOWED = """
 import os, time
 if os.environ.get("SLURM_JOB_ID"):
-    from cl_bench.training import loop as train
-    step = train.Trainer._step
-    def slowed(self):
+    from cl_bench.schedules import StepShapes  # decided once per step, and imported without torch
+    at = StepShapes.at
+    def slowed(self, step, *consumed):
         time.sleep(float(os.environ.get("TEST_STEP_S", 0)))
-        if os.environ.get("TEST_FAILING_SEED") == str(self.config.seed) and self.state.step == 5:
+        if os.environ.get("TEST_FAILING_SEED") == str(self.config.seed) and step == 6:
             raise ValueError("a bad GPU")
-        return step(self)
-    train.Trainer._step = slowed
+        return at(self, step, *consumed)
+    StepShapes.at = slowed
 """
 
 

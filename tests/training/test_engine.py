@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cl_bench import config
+from cl_bench import config, schedules
 from cl_bench.config import LaunchConfig, SweepConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.launch import local, plan
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir
-from cl_bench.schedules import seqlen
 from cl_bench.training import hardware, worker
 from tests.conftest import LINEAR, small
 
@@ -68,7 +67,7 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory, text: Path) -> RunDir:
 
 def test_a_run_does_what_was_planned(one_rank: RunDir, text: Path) -> None:
     cfg = config.from_dict(small(data={"path": str(text)}, curriculum=LINEAR))
-    extent = seqlen.extent(cfg)
+    extent = schedules.extent(cfg)
     record = records.read(one_rank)
     assert len(record.train) == extent.steps == record.train["step"].iloc[-1]
     assert record.train["consumed_tokens"].iloc[-1] == extent.tokens

@@ -53,7 +53,7 @@ def test_deepspeed_takes_what_we_write(
         zero_stage=stage, precision=precision, offload_optimizer=offload, offload_parameters=offload and stage == 3
     )
     assert run.resources.ranks == 128
-    checked = deepspeed_config.DeepSpeedConfig(engine.build(run, 128), mpu=Ranks(128))
+    checked = deepspeed_config.DeepSpeedConfig(engine.deepspeed_config(run, 128), mpu=Ranks(128))
     assert checked.train_batch_size == 4096
     assert checked.train_micro_batch_size_per_gpu == 4
     assert checked.gradient_accumulation_steps == 8

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cl_bench import schedules
 from cl_bench.config import from_dict
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir
-from cl_bench.schedules import seqlen
 from tests.conftest import LINEAR, small
 from tests.training.test_engine import TOLERANCE, assert_identical, assert_same_curves, train
 
@@ -71,7 +71,7 @@ def test_a_batch_warmup_does_what_was_planned(tmp_path: Path, text: Path) -> Non
     one, two = train(tmp_path, text, {}, {"resources": {"tasks_per_node": 2}, "seed": 2}, batch_warmup=RAMP)
     record = records.read(one).train
     config = from_dict(small(data={"path": str(text)}, curriculum=LINEAR, batch_warmup=RAMP))
-    extent = seqlen.extent(config)
+    extent = schedules.extent(config)
     assert (len(record), record["consumed_tokens"].iloc[-1]) == (extent.steps, extent.tokens)
     assert record["global_batch_size"].iloc[[0, 9, 10]].tolist() == [2, 2, 4]
     assert record["global_batch_size"].iloc[-1] == 8

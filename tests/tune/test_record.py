@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.page import tune as tune_page
-from cl_bench import config
+from cl_bench import config, schedules
 from cl_bench.cli import main, sweep
 from cl_bench.config.schema import ConfigError
 from cl_bench.config.tune import TuneConfig
@@ -29,7 +29,6 @@ from cl_bench.launch import display, plan
 from cl_bench.launch.prepare import RunsFailed
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir, TuneDir
-from cl_bench.schedules import learning_rate, seqlen
 from cl_bench.tune import probe
 from cl_bench.tune import run as tune
 from tests.conftest import LINEAR, run_config
@@ -62,16 +61,16 @@ def test_a_probe_is_the_beginning_of_the_whole_run(
     whole = probe.candidate(run, ASKED, start, duration)
     short = probe.probe(run, ASKED, start, duration)
     assert short.token_budget < whole.token_budget
-    lr, short_lr = learning_rate.of(whole), learning_rate.of(short)
-    steps = seqlen.extent(short).steps
+    lr, short_lr = schedules.LRSchedule.from_config(whole), schedules.LRSchedule.from_config(short)
+    steps = schedules.extent(short).steps
     for step in range(1, steps + 1):
-        before = seqlen.tokens_after(whole, step - 1)
-        assert seqlen.tokens_after(short, step) == seqlen.tokens_after(whole, step)
+        before = schedules.tokens_after(whole, step - 1)
+        assert schedules.tokens_after(short, step) == schedules.tokens_after(whole, step)
         assert short_lr.at(step, before) == lr.at(step, before)
     if "warmup_steps" in optim:
         assert steps == 21
     else:
-        assert seqlen.tokens_after(short, steps - 1) < 4500 <= seqlen.tokens_after(short, steps)
+        assert schedules.tokens_after(short, steps - 1) < 4500 <= schedules.tokens_after(short, steps)
 
 
 def test_evaluations_of_a_probe() -> None:
@@ -231,10 +230,10 @@ def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypat
     with (tmp_path / "outputs/sweeps/t/plan.csv").open() as file:
         rows = {row["cell"]: row for row in csv.DictReader(file)}
     run = run_config(data={"path": str(text)})
-    tuned = seqlen.extent(probe.candidate(run, ASKED, 8, 40))
+    tuned = schedules.extent(probe.candidate(run, ASKED, 8, 40))
     assert {cell: int(row["steps"]) for cell, row in rows.items()} == {"baseline": 40, "t": tuned.steps}
     preset = yaml.safe_load(folder.preset.read_text())
-    assert seqlen.extent(run_config(data={"path": str(text)}, curriculum=preset)) == tuned
+    assert schedules.extent(run_config(data={"path": str(text)}, curriculum=preset)) == tuned
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

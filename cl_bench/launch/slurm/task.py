@@ -16,7 +16,7 @@ from cl_bench.runs import lock, status
 from cl_bench.runs.paths import RunDir
 from cl_bench.runs.status import FINISHED
 from cl_bench.training import worker
-from cl_bench.training.loop import Rank, StopRequest
+from cl_bench.training.process import Rank, StopRequest
 
 _POLL_S = 0.2
 _SCONTROL_TIMEOUT_S = 60
@@ -83,7 +83,7 @@ def train_one(root: str, here: Rank) -> int:
     with StopRequest() as stop:
         code = _train(run, here, stop)
         noticed = signal.SIGUSR2 in stop.signals and _left_unfinished(run, here)
-        if here.rank == 0 and (noticed or code == worker.EXIT_NOT_LET_GO):
+        if here.rank == 0 and (noticed or code == worker.EXIT_LOCK_HELD):
             _requeue([run], here)
     return code
 

@@ -16,10 +16,10 @@ from analysis.paper.facts import CLAIMS, EXPERIMENTS, GPT2_117M, GPT2_1558M, GPT
 from analysis.paper.match import differences, match
 from analysis.paper.tables import ppl, saving_words
 from analysis.stats.intervals import Estimate
+from cl_bench import schedules
 from cl_bench.cli import main as cli
 from cl_bench.runs import status
 from cl_bench.runs.paths import RunDir, SweepDir
-from cl_bench.schedules import seqlen
 from tests.analysis.folders import make_run, make_sweep
 from tests.analysis.published_runs import CELLS, SMALL_117M, gpt2, gpt3, linear, made, named_sweep, two_stage
 from tests.analysis.tables import verdict
@@ -92,7 +92,7 @@ def test_published_end_steps_follow_from_the_published_values(experiment: Any) -
             continue
         config = resolved(**settings[cell.name])
         assert differences(config, experiment, cell) == []
-        assert cell.end_step in (None, seqlen.extent(config).steps)
+        assert cell.end_step in (None, schedules.extent(config).steps)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
