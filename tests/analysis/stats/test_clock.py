@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,14 +36,14 @@ def run_rows(run_id: str, lengths: Sequence[int], slow: float = 1.0, batch: int 
     return pd.DataFrame({"run_id": run_id, **columns, "seqlen": seqlen, "attempt": 0})
 
 
-def make_runs(made: Sequence[tuple[str, str, int, pd.DataFrame]], **facts: object) -> Runs:
-    """Runs from (run_id, curriculum, seed, rows); `facts` are columns of all of them."""
+def make_runs(made: Sequence[tuple[str, str, int, pd.DataFrame]], **facts: list[Any]) -> Runs:
+    """Runs from (run_id, curriculum, seed, rows); `facts` are columns, one value per run."""
     table = pd.DataFrame(columns=list(RUN_COLUMNS)).reindex(range(len(made)))
     table["run_id"] = [m[0] for m in made]
     table["curriculum"] = [m[1] for m in made]
     table["role"] = ["baseline" if m[1] == "baseline" else "curriculum" for m in made]
     table["seed"] = [m[2] for m in made]
-    table = table.assign(**{"setting": "", "hardware": "cpu", "world_size": 1, "precision": "fp32", **facts})
+    table = table.assign(setting="", hardware="cpu", world_size=1, precision="fp32").assign(**facts)
     table["train_seconds"] = [float(m[3]["train_seconds"].iloc[-1]) for m in made]
     empty = pd.DataFrame()
     return Runs("made", "", Path("made"), table, pd.concat([m[3] for m in made], ignore_index=True), empty, empty)
@@ -78,7 +79,8 @@ def test_one_slow_run_is_named_and_costs_no_seconds() -> None:
     runs = busy_baselines((1.0, 1.5, 1.0))
     made = clock_of(runs)
     (odd,) = made.odd_runs()
-    assert (odd.run_id, odd.ratio) == ("b2", pytest.approx(1.5, abs=1e-6))
+    assert odd.run_id == "b2"
+    assert odd.ratio == pytest.approx(1.5, abs=1e-6)
     assert float(made.seconds_at("b2", 10 * FULL * BATCH)) == pytest.approx(10 * step_seconds(FULL))
     assert any("b2 (50% slower)" in note for note in clock.notes(made, runs.runs))
 
@@ -101,8 +103,9 @@ def test_seconds_are_linear_within_a_step_and_go_on_at_the_last_pace() -> None:
 def test_rows_of_several_steps_count_where_their_length_is_one() -> None:
     rows = run_rows("c", [64] * 20 + [FULL] * 30).iloc[4::5]  # every fifth step
     made = clock_of(make_runs([("c", "linear", 1, rows)]))
-    lengths = {shape.seqlen: (shape.batch, seconds) for shape, seconds in made.step_seconds().items()}
-    assert lengths == {64: (BATCH, pytest.approx(0.164)), FULL: (BATCH, pytest.approx(0.356))}
+    assert {shape.batch for shape in made.step_seconds()} == {BATCH}
+    by_length = {shape.seqlen: seconds for shape, seconds in made.step_seconds().items()}
+    assert by_length == pytest.approx({64: 0.164, FULL: 0.356})
     # The stretch from 64 to 256 and the first one have their own seconds: 4 x 5 x 0.164 + 30 + 30 x 0.356.
     assert float(made.seconds_at("c", rows["consumed_tokens"].iloc[-1])) == pytest.approx(30 + 20 * 0.164 + 30 * 0.356)
 
@@ -166,8 +169,6 @@ def test_two_way_ignores_one_slow_shape_of_one_run() -> None:
 
 def test_runs_without_training_steps_keep_their_seconds() -> None:
     runs = make_runs([("b", "baseline", 1, run_rows("b", [FULL] * 9)), ("c", "linear", 1, run_rows("c", [FULL] * 9))])
-    made = clock_of(
-        Runs("made", "", Path("made"), runs.runs, runs.train.query("run_id == 'b'"), runs.evals, runs.train)
-    )
+    made = clock_of(dataclasses.replace(runs, train=runs.train.query("run_id == 'b'")))
     assert made.refusal("c", "b") == clock.NO_STEPS
     assert any("1 of 2 runs record no training steps" in note for note in clock.notes(made, runs.runs))
