@@ -1,4 +1,4 @@
-"""What Slurm says about jobs: squeue while it remembers them, sacct afterwards where accounting is on."""
+"""State of jobs in Slurm: from squeue while it remembers them, then from sacct if accounting is on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ _OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL
 _OVER |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "SUSPENDED"}
 
+# How jobs end that do not end by themselves, and what would help.
+_ENDS = {
+    "OUT_OF_MEMORY": "it took more memory than it was given; raise resources.mem",
+    "TIMEOUT": "its time limit came before it could save; raise resources.notice_s or time_min",
+    "NODE_FAIL": "its node failed",
+    "CANCELLED": "it was cancelled",
+    "PREEMPTED": "another job took its place",
+}
 # Reasons for which a pending job never starts as it stands: a pattern, what it means, and what to change.
 _NEVER = (
     ("PartitionNodeLimit", "asks for more nodes, or more on each, than the partition has", "resources.nodes"),
@@ -46,8 +54,8 @@ _PLAIN = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """One job, or one element of an array."""
+class SlurmJob:
+    """One job, or one element of an array, as Slurm lists it."""
 
     state: str
     """Slurm's word, e.g. PENDING, RUNNING, NODE_FAIL."""
@@ -55,26 +63,33 @@ class Job:
     nodes: str = ""
 
     @property
-    def waits(self) -> bool:
-        """Whether it is to start, for the first time or again."""
+    def is_waiting(self) -> bool:
+        """Whether it has yet to start, for the first time or again."""
         return self.state in _WAITING
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether it has ended for good."""
         return self.state in _OVER
 
     @property
-    def never(self) -> bool:
-        """Whether it waits for something that does not come."""
-        return self.waits and (_never(self.reason) is not None or _plain(self.reason) in _HELD)
+    def is_cancelled(self) -> bool:
+        """Whether it ended because somebody cancelled it."""
+        return self.state == "CANCELLED"
 
     @property
-    def why(self) -> str:
-        """The reason it waits, in words: what it means and what would help."""
+    def never_starts(self) -> bool:
+        """Whether it waits for something that will not happen."""
+        return self.is_waiting and (_obstacle(self.reason) is not None or _plain(self.reason) in _HELD)
+
+    @property
+    def reason_text(self) -> str:
+        """Why it waits, or how it ended, and what would help."""
+        if self.is_over:
+            return _ENDS.get(self.state, f"Slurm says {self.state}")
         reason = _plain(self.reason)
-        if found := _never(reason):
-            return f"{reason}: will never start: {found[0]}; cancel it and change {found[1]}"
+        if obstacle := _obstacle(reason):
+            return f"{reason}: will never start: {obstacle[0]}; cancel it and change {obstacle[1]}"
         if reason in _HELD:
             return f"{reason}: {_HELD[reason]}"
         return ": ".join(filter(None, [reason, _PLAIN.get(reason, "")])) if reason != "None" else ""
@@ -87,7 +102,7 @@ def _plain(reason: str) -> str:
     return text if " " in first else first
 
 
-def _never(reason: str) -> tuple[str, str] | None:
+def _obstacle(reason: str) -> tuple[str, str] | None:
     return next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, _plain(reason))), None)
 
 
@@ -107,14 +122,14 @@ def ask(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 class Queue:
-    """Slurm's view of the jobs with the given ids, asked once."""
+    """Slurm's view of the jobs with the given ids at one moment."""
 
     def __init__(self, job_ids: Iterable[str]) -> None:
         self.problem = ""
-        """Why Slurm could not be asked; then nothing is known of any job."""
-        self._jobs: dict[str, Job] = {}
-        self._arrays: dict[str, Job] = {}
-        """What is said of an array as a whole: elements that were cancelled before they began are not listed."""
+        """Why Slurm could not be asked; no job is known then."""
+        self._jobs: dict[str, SlurmJob] = {}
+        self._arrays: dict[str, SlurmJob] = {}
+        """Arrays as a whole: elements that were cancelled before they began are not listed one by one."""
         wanted = set(job_ids)
         if not wanted:
             return
@@ -130,15 +145,15 @@ class Queue:
             return
         for line in out.stdout.splitlines():
             job_id, _, rest = line.partition("|")
-            job = Job(*rest.split("|", 2))
+            job = SlurmJob(*rest.split("|", 2))
             if job_id in wanted:
                 self._jobs[job_id] = job
-            elif job.over and "_[" not in job_id and "_" not in job_id:
+            elif job.is_over and "_[" not in job_id and "_" not in job_id:
                 self._arrays[job_id] = job
-        self._ask_accounting(wanted - {j for j, job in self._jobs.items() if not job.over})
+        self._ask_accounting(wanted - {j for j, job in self._jobs.items() if not job.is_over})
 
     def _ask_accounting(self, job_ids: set[str]) -> None:
-        """How jobs ended that squeue has forgotten, where accounting is on."""
+        """Ask sacct how jobs ended that squeue has forgotten; without accounting it does not know."""
         forgotten = job_ids - self._jobs.keys()
         if not forgotten:
             return
@@ -152,10 +167,10 @@ class Queue:
             # 'CANCELLED by 1000'. Accounting lags: what it still calls running squeue would know.
             word = state.split()[0] if state else ""
             if word in _OVER and job_id in forgotten:
-                self._jobs[job_id] = Job(word, "", nodes)
+                self._jobs[job_id] = SlurmJob(word, "", nodes)
             elif word in _OVER and "_" not in job_id.replace("_[", ""):
-                self._arrays[job_id.partition("_")[0]] = Job(word, "", nodes)
+                self._arrays[job_id.partition("_")[0]] = SlurmJob(word, "", nodes)
 
-    def get(self, job_id: str) -> Job | None:
-        """What Slurm knows of a job; None when it has forgotten it, or could not be asked (`problem`)."""
+    def get(self, job_id: str) -> SlurmJob | None:
+        """A job's state; None if Slurm has forgotten the job, or could not be asked (`problem`)."""
         return self._jobs.get(job_id) or self._arrays.get(job_id.partition("_")[0])
