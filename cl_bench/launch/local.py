@@ -105,7 +105,7 @@ def _check_run(run: RunConfig, gpus: int) -> None:
         return
     if resources.gpus_per_node > gpus:
         raise ConfigError(
-            f"resources.gpus_per_node = {resources.gpus_per_node}: this machine has {gpus}; lower it, or use "
+            f"resources.gpus_per_node = {resources.gpus_per_node}: this machine shows {gpus}; lower it, or use "
             f"{_clusters()}"
         )
     if gpus and resources.ranks_per_node > gpus:
@@ -114,9 +114,9 @@ def _check_run(run: RunConfig, gpus: int) -> None:
             "lower it, or set resources.accelerator=cpu"
         )
     if not gpus and resources.accelerator == "cuda":
-        raise ConfigError("resources.accelerator = cuda: this machine has no GPU; use auto or cpu")
+        raise ConfigError("resources.accelerator = cuda: this machine shows no GPU; use auto or cpu")
     if not gpus and run.deepspeed.precision == "fp16":
-        raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine has none; use bf16 or fp32")
+        raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine shows none; use bf16 or fp32")
 
 
 def _clusters() -> str:
