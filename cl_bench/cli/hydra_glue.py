@@ -65,13 +65,13 @@ class GridSweeper(Sweeper):
             return jobs
         grid = []
         for job in jobs:
-            given = {o.partition("=")[0].lstrip("+~"): o for o in job}
-            chosen = given.pop("cell", "cell=").partition("=")[2]
-            if chosen and chosen not in self.cells:
-                raise UserError(f"cell = {chosen}: no such cell in this sweep; {did_you_mean(chosen, self.cells)}")
-            for name in [chosen] if chosen else self.cells:
-                own = [o for o in self.cells[name] if o.partition("=")[0].lstrip("+~") not in given]
-                grid.append([f"cell={name}", *own, *given.values()])
+            overrides = {o.partition("=")[0].lstrip("+~"): o for o in job}
+            cell = overrides.pop("cell", "cell=").partition("=")[2]
+            if cell and cell not in self.cells:
+                raise UserError(f"cell = {cell}: no such cell in this sweep; {did_you_mean(cell, self.cells)}")
+            for name in [cell] if cell else self.cells:
+                rest = [o for o in self.cells[name] if o.partition("=")[0].lstrip("+~") not in overrides]
+                grid.append([f"cell={name}", *rest, *overrides.values()])
         # Cell by cell, as the sweep's file has them.
         order = list(self.cells)
         return sorted(grid, key=lambda job: order.index(job[0].partition("=")[2]))

@@ -91,17 +91,17 @@ def show_status(runs: Sequence[RunDir], *, watch: bool, as_json: bool) -> None:
 
 def as_dict(seen: Observed) -> dict[str, Any]:
     """One run's state for programs."""
-    known = seen.status
+    latest = seen.status
     return {
         "run": seen.run.run_id,
-        **{k: v for k, v in dataclasses.asdict(known).items() if k != "updated"},
-        "eta_seconds": display.seconds_left(known),
-        "job": seen.job_id or known.job,
+        **{k: v for k, v in dataclasses.asdict(latest).items() if k != "updated"},
+        "eta_seconds": display.seconds_left(latest),
+        "job": seen.job_id or latest.job,
         "queue": seen.job.state if seen.job else None,
         "never_starts": bool(seen.job and seen.job.never_starts),
         "why": seen.why,
         "unsure": seen.unsure,
-        "updated": known.updated,
+        "updated": latest.updated,
     }
 
 

@@ -6,6 +6,7 @@ A backend is a module NAME of cl_bench.launch, or a package with a module NAME/l
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class Observed:
     job: QueuedJob | None = None
     """Its job in the backend's queue, if the backend has one."""
     why: str = ""
-    """Why it waits, or what is known of its end."""
+    """Why it waits, or how it ended."""
     unsure: str = ""
     """Why the queue could not be asked; the state is then that of the status file."""
     in_launch: bool = False
@@ -89,8 +90,8 @@ class Observed:
 
     def stands(self, state: State, why: str = "", *, in_launch: bool = False) -> Observed:
         """The same run in another state."""
-        known = self.status if self.status.state == state else dataclasses.replace(self.status, state=state)
-        return dataclasses.replace(self, status=known, why=why, in_launch=in_launch)
+        latest = self.status if self.status.state == state else dataclasses.replace(self.status, state=state)
+        return dataclasses.replace(self, status=latest, why=why, in_launch=in_launch)
 
 
 class Backend(Protocol):
@@ -133,7 +134,7 @@ class Backend(Protocol):
 
 def get(name: str) -> Backend:
     """The backend of that name. Raises UserError, with the valid names, for an unknown one."""
-    module = _modules().get(name)
+    module = _modules(tuple(launch.__path__)).get(name)
     backend: Backend | None = getattr(importlib.import_module(module), "BACKEND", None) if module else None
     if backend is not None:
         return backend
@@ -142,12 +143,14 @@ def get(name: str) -> Backend:
 
 def names() -> list[str]:
     """Names of all backends."""
-    return [name for name, module in _modules().items() if hasattr(importlib.import_module(module), "BACKEND")]
+    modules = _modules(tuple(launch.__path__))
+    return [name for name, module in modules.items() if hasattr(importlib.import_module(module), "BACKEND")]
 
 
-def _modules() -> dict[str, str]:
-    """Where each name's backend would be."""
+@functools.cache
+def _modules(path: tuple[str, ...]) -> dict[str, str]:
+    """By name, the module where its backend would be."""
     return {
         entry.name: f"{launch.__name__}.{entry.name}" + (".launcher" if entry.ispkg else "")
-        for entry in pkgutil.iter_modules(launch.__path__)
+        for entry in pkgutil.iter_modules(path)
     }

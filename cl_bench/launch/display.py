@@ -197,11 +197,11 @@ def print_verdict(verdict: dict[str, Any]) -> None:
         console.print(Text(caveat))
 
 
-def seconds_left(known: Status) -> float | None:
+def seconds_left(latest: Status) -> float | None:
     """Seconds until the token budget is consumed, at the rate of the last step; None for a run not in training."""
-    if known.state != "RUNNING" or not known.tokens_per_second:
+    if latest.state != "RUNNING" or not latest.tokens_per_second:
         return None
-    return max(0.0, (known.token_budget - known.consumed_tokens) / known.tokens_per_second)
+    return max(0.0, (latest.token_budget - latest.consumed_tokens) / latest.tokens_per_second)
 
 
 _ORDER = ("RUNNING", "PENDING", "FAILED", "LOST", "PREEMPTED", "DIVERGED", "DONE")

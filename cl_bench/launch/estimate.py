@@ -36,14 +36,14 @@ class Rates:
         self._used: dict[str, str] = {}
         finished = sorted(all_runs(outputs), key=lambda r: r.config.stat().st_mtime, reverse=True)
         for run in finished[:_RUNS_TO_MEASURE]:
-            known = status.read(run)
-            if known.state == "DONE" and known.train_seconds > 0:
+            latest = status.read(run)
+            if latest.state == "DONE" and latest.train_seconds > 0:
                 try:
                     config = from_dict(read_yaml(run.config))
                 except (UserError, OSError):
                     continue  # a run of an older version: of no use here, and no obstacle
                 flops = training_flops(config, seqlen.extent(config))
-                self._measured[_kind(config)].append(flops / known.train_seconds / 1e12 / config.resources.ranks)
+                self._measured[_kind(config)].append(flops / latest.train_seconds / 1e12 / config.resources.ranks)
 
     def hours(self, config: RunConfig, flops: float) -> float:
         """Hours of training on all of the run's ranks."""

@@ -78,14 +78,14 @@ class LocalBackend:
 
 def _with_launch(seen: Observed) -> Observed:
     """State of a run given whether its launch still lives."""
-    record, known = seen.submission, seen.status
+    record, latest = seen.submission, seen.status
     if seen.held or record is None:
         return seen
-    if record.launch_lives and not record.cancelled and known.updated < record.submitted:
+    if record.launch_lives and not record.cancelled and latest.updated < record.submitted:
         return seen.stands("PENDING", f"waits in process {record.job_id}", in_launch=True)
-    if known.state == "RUNNING":
+    if latest.state == "RUNNING":
         return seen.stands("LOST", observe.NO_TRAINER)
-    if known.state != "PENDING":
+    if latest.state != "PENDING":
         return seen
     if record.cancelled:
         return seen.stands("PENDING", "cancelled before it began; `cl-bench retry` starts it")
@@ -198,7 +198,7 @@ class LocalQueue:
         while self.waiting and len(self.running) < self.plan.launch.jobs:
             number, planned = self.waiting.pop(0)
             run = RunDir(self.outputs, planned.run_id)
-            if (known := submission.read(run)) is not None and known.cancelled:
+            if (record := submission.read(run)) is not None and record.cancelled:
                 display.console.print(f"{planned.run_id} was cancelled", soft_wrap=True)
                 continue
             # Since the plan was made, another launch may have taken it.
@@ -258,8 +258,8 @@ class LocalQueue:
             return
         self._cancels_checked = time.monotonic()
         for running in self.running:
-            known = submission.read(running.run)
-            if known is not None and known.cancelled and not running.cancelled:
+            record = submission.read(running.run)
+            if record is not None and record.cancelled and not running.cancelled:
                 running.cancelled = True
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(running.job.job_id), signal.SIGTERM)

@@ -19,28 +19,28 @@ def observe(runs: Sequence[RunDir]) -> list[Observed]:
     """Each run as it stands now; a queue is asked once about all of its unfinished runs."""
     submissions = [submission.read(run) if status.read(run).state not in FINISHED else None for run in runs]
     by_launcher: dict[str, list[Submission]] = {}
-    for submitted in filter(None, submissions):
-        by_launcher.setdefault(submitted.launcher, []).append(submitted)
+    for record in filter(None, submissions):
+        by_launcher.setdefault(record.launcher, []).append(record)
     answers = {launcher: backend.get(launcher).observe(members) for launcher, members in by_launcher.items()}
     return [
-        _observe(run, submitted, answers[submitted.launcher] if submitted else _never_submitted)
-        for run, submitted in zip(runs, submissions, strict=True)
+        _observe(run, record, answers[record.launcher] if record else _without_submission)
+        for run, record in zip(runs, submissions, strict=True)
     ]
 
 
-def _observe(run: RunDir, submitted: Submission | None, answer: Callable[[Observed], Observed]) -> Observed:
+def _observe(run: RunDir, record: Submission | None, answer: Callable[[Observed], Observed]) -> Observed:
     """What the run's files show, read after the queue was asked: a job may end in between, but not un-end."""
-    known = status.read(run)
-    held = known.state not in FINISHED and lock.is_held(run)
+    latest = status.read(run)
+    held = latest.state not in FINISHED and lock.is_held(run)
     if not held:
-        known = status.read(run)  # it may have ended since
-    seen = Observed(run, known, submitted, held)
-    if known.state in FINISHED:
+        latest = status.read(run)  # it may have ended since
+    seen = Observed(run, latest, record, held)
+    if latest.state in FINISHED:
         return seen
     return answer(seen.stands("RUNNING") if held else seen)
 
 
-def _never_submitted(seen: Observed) -> Observed:
+def _without_submission(seen: Observed) -> Observed:
     return seen.stands("LOST", NO_TRAINER) if seen.status.state == "RUNNING" and not seen.held else seen
 
 
@@ -49,34 +49,34 @@ def with_job(seen: Observed, job: QueuedJob | None, *, queue: str, problem: str 
 
     `problem`: why the queue could not be asked.
     """
-    sub, known = seen.submission, seen.status
-    assert sub is not None
+    record, latest = seen.submission, seen.status
+    assert record is not None
     if problem and not seen.held:
         return dataclasses.replace(seen, unsure=problem)
     seen = dataclasses.replace(seen, job=job)
-    began = known.job == sub.job_id
+    began = latest.job == record.job_id
     if seen.held:
         return seen
     if job is not None and not job.is_over:
-        return _in_live_job(seen, sub, job, began)
-    if began and known.state != "RUNNING":
+        return _in_live_job(seen, record, job, began)
+    if began and latest.state != "RUNNING":
         return seen
-    if not began and (sub.cancelled or (job is not None and job.is_cancelled)):
-        return seen.stands(known.state, "cancelled before it began; `cl-bench retry` queues it again")
+    if not began and (record.cancelled or (job is not None and job.is_cancelled)):
+        return seen.stands(latest.state, "cancelled before it began; `cl-bench retry` queues it again")
     why = job.reason_text if job else f"{queue} no longer knows its job"
     if not began:
-        why += "; it never began" + (": see its log" if sub.batch_log.exists() else "")
+        why += "; it never began" + (": see its log" if record.batch_log.exists() else "")
     return seen.stands("LOST", why)
 
 
-def _in_live_job(seen: Observed, sub: Submission, job: QueuedJob, began: bool) -> Observed:
+def _in_live_job(seen: Observed, record: Submission, job: QueuedJob, began: bool) -> Observed:
     """A run that nobody holds, while its job waits or runs."""
-    shared = sub.runs_in_job > 1
+    shared = record.runs_in_job > 1
     if began and seen.status.state == "FAILED" and shared:
         return seen  # its job goes on with the others, and does not come back to it
     if job.is_waiting:
         again = f"restart {seen.status.restarts + 1}; " if began else ""
         return seen.stands("PENDING", again + job.reason_text)
     if shared and not began:
-        return seen.stands("PENDING", f"waits for its turn in job {sub.job_id}")
+        return seen.stands("PENDING", f"waits for its turn in job {record.job_id}")
     return seen.stands("RUNNING", "" if began else "starting")

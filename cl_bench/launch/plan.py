@@ -57,9 +57,8 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     """Resolve, check and price every run of a grid. Raises ConfigError before anything is written."""
     resolved: dict[str, tuple[RunConfig, RunConfig]] = {}
     ids = []
-    for given in configs:
-        # A job may start in another directory, and a resumed one later.
-        config = dataclasses.replace(given, data=given.data.absolute())
+    # A job may start in another directory, and a resumed one later.
+    for config in (dataclasses.replace(c, data=c.data.absolute()) for c in configs):
         text: sources.Corpus | sources.AssumedData
         if config.data.not_given:
             if not launch.dry_run:

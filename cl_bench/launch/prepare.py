@@ -118,7 +118,7 @@ def freeze_code(planned: Plan, *, snapshot: bool) -> dict[str, str]:
 def final_losses(planned: Plan) -> list[float | None]:
     """Final validation loss of every job of the grid, in grid order; None for a run that is not finished."""
     statuses = [status.read(RunDir(planned.launch.outputs, run_id)) for run_id in planned.run_ids]
-    return [known.val_loss if known.state in status.FINISHED else None for known in statuses]
+    return [latest.val_loss if latest.state in status.FINISHED else None for latest in statuses]
 
 
 def progress(verb: str) -> text.Progress:

@@ -59,14 +59,14 @@ def tune(run: RunConfig, settings: LaunchConfig, tuning: TuneConfig, train: Trai
     outcome = tune_search.search(space.starts, space.durations, prober, tuning.checks)
     outcome = dataclasses.replace(outcome, words=tuple(describe(outcome, space)))
     prober.search.write(outcome)
-    folder, chosen = prober.search.folder, None
+    folder, best = prober.search.folder, None
     if outcome.duration is not None:
-        chosen = tune_probe.candidate(run, tuning, outcome.start, outcome.duration)
-        record.write_presets(folder, chosen, outcome.words)
+        best = tune_probe.candidate(run, tuning, outcome.start, outcome.duration)
+        record.write_presets(folder, best, outcome.words)
     else:
         folder.preset.unlink(missing_ok=True)
         folder.sweep.unlink(missing_ok=True)
-    _print_outcome(prober.search, outcome, chosen)
+    _print_outcome(prober.search, outcome, best)
     _print(f"page    {write_page(folder)}")
     return outcome.duration is not None
 
@@ -127,8 +127,8 @@ class _Prober:
         run = RunDir(self.settings.outputs, planned.run_id)
         if status.read(run).state not in status.FINISHED:
             self.train([config], self.settings, is_sweep=False, corpora=self.corpora, terse=True)
-        known = status.read(run)
-        if known.state not in status.FINISHED:
+        latest = status.read(run)
+        if latest.state not in status.FINISHED:
             raise RunsFailed(f"{planned.run_id}: this probe is not over; `cl-bench status` says why, then tune again")
         evals = records.read(run).evals
         beginning = tune_probe.beginning(config)
@@ -137,7 +137,7 @@ class _Prober:
             evals["val_ppl"].tolist(),
             tuning=self.tuning,
             beginning=beginning,
-            diverged=known.state == "DIVERGED",
+            diverged=latest.state == "DIVERGED",
         )
         probe = Probe(
             purpose=purpose,
@@ -145,11 +145,11 @@ class _Prober:
             duration=duration,
             run_id=planned.run_id,
             beginning_tokens=beginning,
-            tokens=known.consumed_tokens,
-            train_seconds=known.train_seconds,
+            tokens=latest.consumed_tokens,
+            train_seconds=latest.train_seconds,
             eval_seconds=float(evals["eval_seconds"].sum()),
             flops=estimate.training_flops(planned.config, planned.extent)
-            * known.consumed_tokens
+            * latest.consumed_tokens
             / planned.extent.tokens,
             **dataclasses.asdict(judgement),
             words=judgement.describe(),
@@ -206,13 +206,13 @@ def describe_cost(cost: Cost) -> str:
     )
 
 
-def _print_outcome(search: Search, outcome: Outcome, chosen: RunConfig | None) -> None:
+def _print_outcome(search: Search, outcome: Outcome, best: RunConfig | None) -> None:
     for sentence in outcome.words:
         _print(sentence)
     _print(f"cost    {describe_cost(search.cost)}")
-    if chosen is not None:
+    if best is not None:
         folder = search.folder
         preset, sweep = shlex.quote(str(folder.preset)), shlex.quote(str(folder.sweep))
         _print(f"preset  {preset}   (copy it to conf/curriculum/, then curriculum={folder.name})")
         _print(f"sweep   {sweep}   (copy it to sweeps/, then python -m cl_bench.sweep -m sweeps={folder.name})")
-        _print(f"or      {' '.join(record.overrides(chosen))}")
+        _print(f"or      {' '.join(record.overrides(best))}")

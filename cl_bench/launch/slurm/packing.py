@@ -55,14 +55,14 @@ def parameters(job: JobRequest) -> dict[str, Any]:
         # Slurm checks time limits every 30 s or so and gives notice up to a minute early: in a short job the notice
         # would come before the first step.
         notice = max(_LEAST_NOTICE_S, min(notice, resources.time_min * 60 // 4))
-    more: dict[str, Any] = {"requeue": True}
+    extra: dict[str, Any] = {"requeue": True}
     if resources.mem:
-        more["mem"] = _times(resources.mem, shares)
+        extra["mem"] = _times(resources.mem, shares)
     if resources.gpu_type and resources.gpus_per_node:
-        more["gpus-per-node"] = f"{resources.gpu_type}:{resources.gpus_per_node * shares}"
-    given = {name.lstrip("-").replace("_", "-"): value for name, value in resources.sbatch.items()}
-    more |= {name: value for name, value in given.items() if value is not None and value is not False}
-    together = ["--kill-on-bad-exit=1"] if len(job.runs) == 1 else ["--kill-on-bad-exit=0", "--wait=0"]
+        extra["gpus-per-node"] = f"{resources.gpu_type}:{resources.gpus_per_node * shares}"
+    options = {name.lstrip("-").replace("_", "-"): value for name, value in resources.sbatch.items()}
+    extra |= {name: value for name, value in options.items() if value is not None and value is not False}
+    srun_args = ["--kill-on-bad-exit=1"] if len(job.runs) == 1 else ["--kill-on-bad-exit=0", "--wait=0"]
     return {
         "nodes": resources.nodes,
         "ntasks_per_node": tasks,
@@ -76,8 +76,8 @@ def parameters(job: JobRequest) -> dict[str, Any]:
         "signal_delay_s": notice,
         "setup": list(resources.setup),
         "teardown": _teardown(resources.max_restarts),
-        "srun_args": together,
-        "additional_parameters": more,
+        "srun_args": srun_args,
+        "additional_parameters": extra,
         "stderr_to_stdout": True,
         "wckey": None,
     }

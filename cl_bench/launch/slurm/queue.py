@@ -130,10 +130,10 @@ class Queue:
         self._jobs: dict[str, SlurmJob] = {}
         self._arrays: dict[str, SlurmJob] = {}
         """Arrays as a whole: elements that were cancelled before they began are not listed one by one."""
-        wanted = set(job_ids)
-        if not wanted:
+        ids = set(job_ids)
+        if not ids:
             return
-        arrays = sorted({j.partition("_")[0] for j in wanted})
+        arrays = sorted({j.partition("_")[0] for j in ids})
         try:
             out = ask("squeue", "-h", "-r", "-t", "all", "-j", ",".join(arrays), "-o", "%i|%T|%r|%N")
         except UserError as error:
@@ -146,11 +146,11 @@ class Queue:
         for line in out.stdout.splitlines():
             job_id, _, rest = line.partition("|")
             job = SlurmJob(*rest.split("|", 2))
-            if job_id in wanted:
+            if job_id in ids:
                 self._jobs[job_id] = job
             elif job.is_over and "_[" not in job_id and "_" not in job_id:
                 self._arrays[job_id] = job
-        self._ask_accounting(wanted - {j for j, job in self._jobs.items() if not job.is_over})
+        self._ask_accounting(ids - {j for j, job in self._jobs.items() if not job.is_over})
 
     def _ask_accounting(self, job_ids: set[str]) -> None:
         """Ask sacct how jobs ended that squeue has forgotten; without accounting it does not know."""
