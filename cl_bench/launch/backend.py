@@ -21,32 +21,22 @@ from cl_bench.runs.status import State, Status
 from cl_bench.runs.submission import Submission
 
 
-class QueuedJob(Protocol):
+@dataclasses.dataclass(frozen=True)
+class QueuedJob:
     """A queue's view of one job."""
 
-    @property
-    def state(self) -> str:
-        """The queue's own word, e.g. PENDING."""
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it has yet to start, for the first time or again."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended for good."""
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it ended because somebody cancelled it."""
-
-    @property
-    def never_starts(self) -> bool:
-        """Whether it waits for something that will not happen."""
-
-    @property
-    def reason_text(self) -> str:
-        """Why it waits, or how it ended, and what would help."""
+    state: str
+    """The queue's own word, e.g. PENDING."""
+    is_waiting: bool = False
+    """Whether it has yet to start, for the first time or again."""
+    is_over: bool = False
+    """Whether it has ended for good; neither waiting nor over: it runs."""
+    is_cancelled: bool = False
+    """Whether it ended because somebody cancelled it."""
+    never_starts: bool = False
+    """Whether it waits for something that will not happen."""
+    reason: str = ""
+    """Why it waits, or how it ended, and what would help."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ def with_job(seen: Observed, job: QueuedJob | None, *, queue: str, problem: str 
         return seen
     if not began and (record.cancelled or (job is not None and job.is_cancelled)):
         return seen.stands(latest.state, "cancelled before it began; `cl-bench retry` queues it again")
-    why = job.reason_text if job else f"{queue} no longer knows its job"
+    why = job.reason if job else f"{queue} no longer knows its job"
     if not began:
         why += "; it never began" + (": see its log" if record.batch_log.exists() else "")
     return seen.stands("LOST", why)
@@ -76,7 +76,7 @@ def _in_live_job(seen: Observed, record: Submission, job: QueuedJob, began: bool
         return seen  # its job goes on with the others, and does not come back to it
     if job.is_waiting:
         again = f"restart {seen.status.restarts + 1}; " if began else ""
-        return seen.stands("PENDING", again + job.reason_text)
+        return seen.stands("PENDING", again + job.reason)
     if shared and not began:
         return seen.stands("PENDING", f"waits for its turn in job {record.job_id}")
     return seen.stands("RUNNING", "" if began else "starting")

@@ -22,19 +22,11 @@ _MODULE = """
 import dataclasses, pathlib, time
 from cl_bench.config.schema import to_dict
 from cl_bench.launch import observe
+from cl_bench.launch.backend import QueuedJob
 from cl_bench.runs import submission
 from cl_bench.runs.paths import RunDir
 
 QUEUE = pathlib.Path({queue!r})
-
-@dataclasses.dataclass
-class Job:
-    state: str = "HELD"
-    is_waiting: bool = True
-    is_over: bool = False
-    is_cancelled: bool = False
-    never_starts: bool = False
-    reason_text: str = "patience"
 
 class ToyBackend:
     label, detached = "Toy", True
@@ -49,7 +41,8 @@ class ToyBackend:
             submission.write(RunDir(plan.launch.outputs, run.run_id), record)
 
     def observe(self, submissions):
-        jobs = {{s.job_id: Job() for s in submissions if (QUEUE / s.job_id).exists()}}
+        job = QueuedJob("HELD", is_waiting=True, reason="patience")
+        jobs = {{s.job_id: job for s in submissions if (QUEUE / s.job_id).exists()}}
         return lambda seen: observe.with_job(seen, jobs.get(seen.job_id), queue=self.label)
 
     def cancel(self, runs):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
 from collections.abc import Iterable
 
 from cl_bench.errors import UserError
+from cl_bench.launch.backend import QueuedJob
 
 _TIMEOUT_S = 120
 _OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
@@ -53,46 +53,20 @@ _PLAIN = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class SlurmJob:
-    """One job, or one element of an array, as Slurm lists it."""
-
-    state: str
-    """Slurm's word, e.g. PENDING, RUNNING, NODE_FAIL."""
-    reason: str = ""
-    nodes: str = ""
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it has yet to start, for the first time or again."""
-        return self.state in _WAITING
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended for good."""
-        return self.state in _OVER
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it ended because somebody cancelled it."""
-        return self.state == "CANCELLED"
-
-    @property
-    def never_starts(self) -> bool:
-        """Whether it waits for something that will not happen."""
-        return self.is_waiting and (_obstacle(self.reason) is not None or _plain(self.reason) in _HELD)
-
-    @property
-    def reason_text(self) -> str:
-        """Why it waits, or how it ended, and what would help."""
-        if self.is_over:
-            return _ENDS.get(self.state, f"Slurm says {self.state}")
-        reason = _plain(self.reason)
-        if obstacle := _obstacle(reason):
-            return f"{reason}: will never start: {obstacle[0]}; cancel it and change {obstacle[1]}"
-        if reason in _HELD:
-            return f"{reason}: {_HELD[reason]}"
-        return ": ".join(filter(None, [reason, _PLAIN.get(reason, "")])) if reason != "None" else ""
+def parse_job(state: str, reason: str = "") -> QueuedJob:
+    """A job with Slurm's word for its state, and for the reason why it waits."""
+    reason = _plain(reason)
+    waits, over = state in _WAITING, state in _OVER
+    obstacle = next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, reason)), None)
+    if over:
+        text = _ENDS.get(state, f"Slurm says {state}")
+    elif obstacle:
+        text = f"{reason}: will never start: {obstacle[0]}; cancel it and change {obstacle[1]}"
+    else:
+        meaning = _HELD.get(reason) or _PLAIN.get(reason, "")
+        text = "" if reason == "None" else ": ".join(filter(None, [reason, meaning]))
+    never_starts = waits and (obstacle is not None or reason in _HELD)
+    return QueuedJob(state, waits, over, state == "CANCELLED", never_starts, text)
 
 
 def _plain(reason: str) -> str:
@@ -102,14 +76,10 @@ def _plain(reason: str) -> str:
     return text if " " in first else first
 
 
-def _obstacle(reason: str) -> tuple[str, str] | None:
-    return next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, _plain(reason))), None)
-
-
 def ask(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run one of Slurm's commands, whatever it returns. Raises UserError when it is not there or does not answer.
+    """Run one of Slurm's commands, whatever it returns. Raises UserError if it is missing or does not answer.
 
-    The user's own filters (SQUEUE_PARTITION, SCANCEL_USER, …) are left out: they would hide jobs.
+    The user's own filters (SQUEUE_PARTITION, SCANCEL_USER, …) are removed from its environment: they would hide jobs.
     """
     hiding = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SLURM_")
     environment = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(hiding)}
@@ -127,8 +97,8 @@ class Queue:
     def __init__(self, job_ids: Iterable[str]) -> None:
         self.problem = ""
         """Why Slurm could not be asked; no job is known then."""
-        self._jobs: dict[str, SlurmJob] = {}
-        self._arrays: dict[str, SlurmJob] = {}
+        self._jobs: dict[str, QueuedJob] = {}
+        self._arrays: dict[str, QueuedJob] = {}
         """Arrays as a whole: elements that were cancelled before they began are not listed one by one."""
         ids = set(job_ids)
         if not ids:
@@ -139,13 +109,13 @@ class Queue:
         except UserError as error:
             self.problem = str(error)
             return
-        # Slurm says so of a single job that it has forgotten; of several it leaves out the forgotten.
+        # The error for a single forgotten job; of several jobs squeue just leaves out the forgotten ones.
         if out.returncode and "Invalid job id" not in out.stderr:
             self.problem = (out.stderr.strip().splitlines() or [f"squeue ended with {out.returncode}"])[-1]
             return
         for line in out.stdout.splitlines():
             job_id, _, rest = line.partition("|")
-            job = SlurmJob(*rest.split("|", 2))
+            job = parse_job(*rest.split("|", 2)[:2])
             if job_id in ids:
                 self._jobs[job_id] = job
             elif job.is_over and "_[" not in job_id and "_" not in job_id:
@@ -163,14 +133,14 @@ class Queue:
         except UserError:
             return
         for line in out.stdout.splitlines() if out.returncode == 0 else ():
-            job_id, state, nodes = line.split("|", 2)
-            # 'CANCELLED by 1000'. Accounting lags: what it still calls running squeue would know.
+            job_id, state, _ = line.split("|", 2)
+            # 'CANCELLED by 1000'. Accounting lags: what it still calls running, squeue would list.
             word = state.split()[0] if state else ""
             if word in _OVER and job_id in forgotten:
-                self._jobs[job_id] = SlurmJob(word, "", nodes)
+                self._jobs[job_id] = parse_job(word)
             elif word in _OVER and "_" not in job_id.replace("_[", ""):
-                self._arrays[job_id.partition("_")[0]] = SlurmJob(word, "", nodes)
+                self._arrays[job_id.partition("_")[0]] = parse_job(word)
 
-    def get(self, job_id: str) -> SlurmJob | None:
+    def get(self, job_id: str) -> QueuedJob | None:
         """A job's state; None if Slurm has forgotten the job, or could not be asked (`problem`)."""
         return self._jobs.get(job_id) or self._arrays.get(job_id.partition("_")[0])
