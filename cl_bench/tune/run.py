@@ -45,7 +45,7 @@ WritePage = Callable[[TuneDir], Path]
 
 
 def tune(run: RunConfig, settings: LaunchConfig, tuning: TuneConfig, train: Train, write_page: WritePage) -> bool:
-    """Search, record and print the outcome; returns whether a curriculum was outcome. A dry run ends after the plan.
+    """Search, record and print the outcome; returns whether a curriculum was found. A dry run ends after the plan.
 
     Raises UserError before anything trains, RunsFailed if a probe does not finish.
     """
