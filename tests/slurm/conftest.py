@@ -12,8 +12,7 @@ import pytest
 
 from cl_bench import config
 from cl_bench.config import LaunchConfig, SweepConfig
-from cl_bench.launch import local, observe, plan
-from cl_bench.launch.slurm import launcher
+from cl_bench.launch import observe, plan, prepare
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir
 from tests.conftest import LINEAR, small
@@ -96,7 +95,7 @@ def _merged(text: Path, changes: dict[str, Any]) -> dict[str, Any]:
 def submit(outputs: Path, configs: list[config.RunConfig], **settings: Any) -> list[RunDir]:
     """Queue the runs; their folders."""
     launch = LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs), **settings)
-    launcher.submit_grid(configs, launch)
+    prepare.launch("slurm", configs, launch)
     return folders(outputs, configs)
 
 
@@ -111,7 +110,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, text: Path) -> RunDir:
     """RUN, trained on this machine without any Slurm."""
     outputs = tmp_path_factory.mktemp("undisturbed")
     configs = grid(text)
-    local.train_grid(configs, LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs)))
+    prepare.launch("local", configs, LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs)))
     return folders(outputs, configs)[0]
 
 

@@ -130,7 +130,7 @@ class Trainer:
 
 def launched(outputs: Path, text: Path, train: Trainer, asked: TuneConfig = ASKED, **settings: Any) -> bool:
     run = run_config(data={"path": str(text)})
-    return tune.tune(run, config.LaunchConfig(outputs=str(outputs), **settings), asked, train)
+    return tune.tune(run, config.LaunchConfig(outputs=str(outputs), **settings), asked, train, tune_page.write)
 
 
 def test_a_search_and_what_it_leaves(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +190,7 @@ def test_an_earlier_search_is_not_overwritten(tmp_path: Path, text: Path) -> Non
     assert launched(tmp_path, text, other, dataclasses.replace(ASKED, name="u"))
     assert other.trained == []  # the same probes are the same runs
     TuneDir(tmp_path, "t").search.write_text("{}")
-    with pytest.raises(ConfigError, match="is damaged"):
+    with pytest.raises(UserError, match=r"not the record of a search .*; delete it and tune again"):
         launched(tmp_path, text, Trainer())
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     folder.root.mkdir(parents=True)
     for content in ("", "[]", '{"probes": [{}]}'):
         folder.search.write_text(content)
-        with pytest.raises(UserError, match="not the record of a search"):
+        with pytest.raises(UserError, match=r"not the record of a search"):
             tune_page.write(folder)
 
 
