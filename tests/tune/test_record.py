@@ -27,7 +27,7 @@ from cl_bench.config.tune import TuneConfig
 from cl_bench.errors import UserError
 from cl_bench.launch import display, plan
 from cl_bench.launch.prepare import RunsFailed
-from cl_bench.runs import records, status
+from cl_bench.runs import records, search_record, status
 from cl_bench.runs.paths import RunDir, TuneDir
 from cl_bench.tune import probe
 from cl_bench.tune import run as tune
@@ -241,11 +241,14 @@ def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypat
 
 def test_the_page_escapes_what_it_shows_and_loads_nothing(tmp_path: Path, text: Path) -> None:
     launched(tmp_path, text, Trainer())
-    search = json.loads(TuneDir(tmp_path, "t").search.read_text())
+    folder = TuneDir(tmp_path, "t")
+    plain = json.loads(folder.search.read_text())
     evil = "<script>alert(1)</script>"
-    search["outcome"]["words"] = [evil, evil]
-    search["probes"][0]["run_id"] = evil
-    search["probes"][0]["worst_ratio"] = None
+    plain["outcome"]["words"] = [evil, evil]
+    plain["probes"][0]["run_id"] = evil
+    plain["probes"][0]["worst_ratio"] = None
+    folder.search.write_text(json.dumps(plain))
+    search = search_record.read(folder)
     curve = {"step": range(3), "consumed_tokens": [0, 1000, 2000], "train_seconds": 0.0}
     evals = pd.DataFrame({"run_id": evil, **curve, "val_ppl": [256.0, math.nan, 30.0]})
     train = pd.DataFrame({"run_id": evil, "step": [0], "seqlen": [8]})
