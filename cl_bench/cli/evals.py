@@ -24,13 +24,6 @@ from cl_bench.training import worker
 _LARGEST_PPL = math.exp(20)
 """Megatron-LM's cap on a perplexity."""
 _RUN = click.argument("name", metavar="RUN", shell_complete=completion.names)
-_OUTPUTS = click.option(
-    "--outputs",
-    metavar="FOLDER",
-    type=click.Path(),
-    default="outputs",
-    help="folder of runs and sweeps (default: outputs)",
-)
 
 
 @click.command("eval")
@@ -49,7 +42,7 @@ _OUTPUTS = click.option(
 @click.option("--strict", is_flag=True, help="lambada: tokenise the last word apart from its passage")
 @click.option("--batch", type=int, metavar="N", help="windows or passages at a time (default: 16,384 tokens)")
 @click.option("--json", "as_json", is_flag=True, help="print the result as one JSON object")
-@_OUTPUTS
+@runs.outputs_option
 def evaluate(
     name: str,
     task: Literal["wikitext103", "lambada"],
@@ -110,7 +103,7 @@ def _progress(task: str) -> Iterator[Callable[[int, int], None]]:
 @click.command()
 @_RUN
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
-@_OUTPUTS
+@runs.outputs_option
 def export(name: str, folder: Path, outputs: str) -> None:
     """Write a run's newest save as a Hugging Face folder.
 

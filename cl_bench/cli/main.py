@@ -39,10 +39,10 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "tune": Entry("cl_bench.cli.train", "tune", "Find a curriculum's start length and T by short probes."),
     },
     "Watch": {
-        "status": Entry("cl_bench.cli.watch", "status", "Show the state and progress of runs."),
-        "logs": Entry("cl_bench.cli.watch", "logs", "Print the log of a run."),
-        "cancel": Entry("cl_bench.cli.watch", "cancel", "Stop runs; those in training save first."),
-        "retry": Entry("cl_bench.cli.watch", "retry", "Launch unfinished runs again from their last save."),
+        "status": Entry("cl_bench.cli.runs", "status", "Show the state and progress of runs."),
+        "logs": Entry("cl_bench.cli.runs", "logs", "Print the log of a run."),
+        "cancel": Entry("cl_bench.cli.runs", "cancel", "Stop runs; those in training save first."),
+        "retry": Entry("cl_bench.cli.runs", "retry", "Launch unfinished runs again from their last save."),
     },
     "Analyse": {
         "report": Entry("analysis.commands", "report", "Write the page, tables and verdict of a sweep."),

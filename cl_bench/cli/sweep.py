@@ -80,8 +80,9 @@ def _run(arguments: Sequence[str], act: Callable[[DictConfig, str], bool], *, tu
         return 0 if not single or act(*single[0]) else EXIT_RUNS_FAILED
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, tuning=tuning)) from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on from the last save") from None
+    except KeyboardInterrupt as interruption:
+        message = str(interruption) or "interrupted; the same command goes on from the last save"
+        raise KeyboardInterrupt(message) from None
 
 
 def _check_flags(arguments: Sequence[str]) -> None:
