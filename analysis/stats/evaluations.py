@@ -68,7 +68,7 @@ def unlike_arms(
                 results.append(Unlike(kind, cell, ratio, ids))
     compared = dict.fromkeys(i for _, pairs in cells for pair in pairs for i in pair)
     for run_id in compared:
-        results += _hardly_readable(run_id, cell_of(rows[run_id]), by_run.get(run_id), float(rows[run_id]["token_budget"]))
+        results += _hardly_readable(run_id, cell_of(rows[run_id]), by_run.get(run_id), finished=rows[run_id]["state"] == "DONE")
     return tuple(results)
 
 
@@ -78,13 +78,13 @@ def _ratio(values: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> flo
     return math.exp(float(np.mean(logs))) if logs else None
 
 
-def _hardly_readable(run_id: str, cell: Cell, curve: Curve | None, budget: float) -> Iterator[Unlike]:
+def _hardly_readable(run_id: str, cell: Cell, curve: Curve | None, *, finished: bool) -> Iterator[Unlike]:
     if curve is None:
         return
     part = usable(curve)
     if part is None:
         count = float((np.isfinite(curve.loss) & (curve.tokens > 0)).sum())
-        if curve.tokens[-1] >= budget * SHARE:  # a run that has only begun will have more
+        if finished:  # a run that has only begun will have more
             yield Unlike("too few evaluations", cell, count, (run_id,))
         return
     if len(part.tokens) >= FEWEST_FOR_NOISE:

@@ -217,12 +217,15 @@ def printed(
 
 
 def _end(run: Row, baseline: Row, clean: Mapping[str, Curve]) -> float:
-    """Tokens at which a pair is read: SHARE of the smaller budget or, where none is recorded, of the last evaluation."""
-    budgets = []
-    for row in (run, baseline):
-        budget, curve = float(row["token_budget"]), clean.get(str(row["run_id"]))
-        budgets.append(budget if budget > 0 or curve is None else float(curve.tokens[-1]))
-    return SHARE * min(budgets)
+    """Tokens at which a pair is read: SHARE of the smaller budget."""
+    return SHARE * min(budget(row, clean.get(str(row["run_id"]))) for row in (run, baseline))
+
+
+def budget(row: Row, curve: Curve | None) -> float:
+    """Tokens that a run is trained for: those of its last evaluation once it has finished, else its token budget."""
+    planned = float(row["token_budget"])
+    finished = row["state"] == "DONE" or not planned > 0
+    return float(curve.tokens[-1]) if finished and curve is not None else planned
 
 
 def _at(baseline_id: str, ours: Curve, theirs: Curve, target_loss: float, ranks: tuple[float, float]) -> Comparison:

@@ -20,6 +20,7 @@ from analysis.stats.pairs import (
     Comparison,
     Measure,
     Printed,
+    budget,
     compare,
     mean_ranks,
     printed,
@@ -261,7 +262,7 @@ def unpaired_cells(
         clean = clean_curves(needed)
         arms = [
             [
-                ArmRun(clean[i], by_run[i], float(row["token_budget"]), ranks[i], row["state"] == "DONE")
+                ArmRun(clean[i], by_run[i], budget(row, clean[i]), ranks[i], row["state"] == "DONE")
                 for row in arm
                 if (i := str(row["run_id"])) in clean and i not in failed
             ]
