@@ -31,8 +31,8 @@ def test_a_cells_estimates_by_hand(tmp_path: Path) -> None:
     assert cell.tokens.bound == pytest.approx(1 - math.sqrt(2 / 3 * 1))
     assert cell.lowest_common.point == pytest.approx(1 - math.sqrt(2 / 3 * 2))
     assert cell.lowest_common.span == (cell.lowest_common.low, cell.lowest_common.high)
-    # Printed and tested at 80% of the tokens, 2,400, which is a share of log(1.2) / log(1.5) of the way from 2,000 to 3,000
-    # on the log: seed 1's baseline is there at 3 - share, which its curriculum passes after 1,000 * 2**share tokens; seed
+    # Printed and tested at 80% of the tokens: 2,400, on the log a share of log(1.2) / log(1.5) of the way from 2,000 to
+    # 3,000. Seed 1's baseline is there at 3 - share, which its curriculum passes after 1,000 * 2**share tokens; seed
     # 2's curriculum is there at 4 - share / 2, which its baseline passes after 1,000 * 2**(share / 2).
     share = math.log(1.2) / math.log(1.5)
     ratios = 1000 * 2**share / 2400, 2400 / (1000 * 2 ** (share / 2))

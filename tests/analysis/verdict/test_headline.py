@@ -22,11 +22,13 @@ ROOT = {"name": "fixed_root", "schedule": "fixed_root", "min_difficulty": 8, "du
 
 
 def seeds_of(outputs: Path, needs: list[int], curriculum: dict[str, object], **config: object) -> list[RunDir]:
-    """Baselines that take 1,000 tokens to a loss of 2, and curricula that take `needs`."""
+    """Baselines that take 4,000 tokens to a loss of 2, and curricula that take 4 times `needs`: in the same proportion
+    to any other loss."""
     made = []
     for seed, tokens in enumerate(needs, 1):
-        made.append(make_run(outputs, [5, 2], tokens=[0, 1000], curriculum=BASELINE, seed=seed, **config))
-        made.append(make_run(outputs, [5, 2], tokens=[0, tokens], curriculum=curriculum, seed=seed, **config))
+        for n, method in ((1000, BASELINE), (tokens, curriculum)):
+            at = [0, n, 2 * n, 4 * n]
+            made.append(make_run(outputs, [5, 4, 3, 2], tokens=at, curriculum=method, seed=seed, **config))
     return made
 
 
