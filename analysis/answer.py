@@ -14,6 +14,8 @@ from analysis.cost.tuning import Charges
 from analysis.schema import Cell, Runs, cell_of, perplexity, rows_of
 from analysis.stats.best_vs_best import Best, best_against_best
 from analysis.stats.boundary import all_boundaries
+from analysis.stats.clean_time import clean_settings, with_clean_seconds
+from analysis.stats.clock import Clock, clock_of
 from analysis.stats.correlation import correlations
 from analysis.stats.crossings import Method, curves
 from analysis.stats.evaluations import Unlike, unlike_arms
@@ -21,7 +23,7 @@ from analysis.stats.outcome import Outcome, outcomes
 from analysis.stats.over_targets import over_targets
 from analysis.stats.pairs import best_baseline_point
 from analysis.stats.power import Power, sweep_power
-from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, unpaired_cells
+from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, unpaired_cells, with_clock
 from analysis.stats.stability import stability
 from cl_bench.errors import UserError
 
@@ -94,6 +96,11 @@ class Answer:
     unlike: tuple[Unlike, ...]
     """Evaluation noise, grids and budgets that differ between the arms of a cell, and runs that can hardly be read."""
 
+    clock: Clock
+    """Seconds per step of each shape, and how much slower or faster each run was."""
+    clean_settings: frozenset[str]
+    """Settings whose printed times are by the clock; the others' are as recorded."""
+
     @property
     def target_ppl(self) -> float | None:
         """The given target, else the final perplexity of the grid's best baseline, if there is one."""
@@ -127,10 +134,16 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
     """
     options = options or Options()
     outcome = outcomes(runs)
-    by_run = run_savings(runs, options.target_ppl, options.method, outcome)
-    cells = cell_savings(by_run, unpaired_cells(runs, by_run, options.target_ppl, outcome))
+    clock = clock_of(runs)
+    timed, settings = with_clean_seconds(runs, clock), clean_settings(runs, clock)
+    by_run = run_savings(runs, options.target_ppl, options.method, outcome, timed)
+    unpaired = unpaired_cells(timed, by_run, options.target_ppl, outcome)
+    cells = with_clock(cell_savings(by_run, unpaired), clock, settings)
     targets, common = over_targets(runs, cells, options.method)
     cells = tuple(dataclasses.replace(c, common_target=t) for c, t in zip(cells, common, strict=True))
+    best = best_against_best(timed, options.method, options.target_ppl, outcome)
+    recorded = best if timed is runs else best_against_best(runs, options.method, options.target_ppl, outcome)
+    best = [dataclasses.replace(b, recorded_time=r.printed_time) for b, r in zip(best, recorded, strict=True)]
     ratios = stability(runs)
     return Answer(
         runs,
@@ -138,7 +151,7 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         by_run,
         cells,
         best_baseline(runs),
-        tuple(best_against_best(runs, options.method, options.target_ppl, outcome)),
+        tuple(best),
         targets,
         ratios,
         all_boundaries(runs.runs, ratios),
@@ -147,6 +160,8 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         outcome,
         sweep_power([c.log_ratios for c in cells if tested(c)]),
         unlike_arms(runs.runs, _run_ids(cells), curves(runs.evals)),
+        clock,
+        settings,
     )
 
 
