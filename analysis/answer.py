@@ -21,8 +21,9 @@ from analysis.stats.outcome import Outcome, outcomes
 from analysis.stats.over_targets import over_targets
 from analysis.stats.pairs import best_baseline_point
 from analysis.stats.power import Power, sweep_power
-from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, unpaired_cells
+from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested
 from analysis.stats.stability import stability
+from analysis.stats.unpaired import unpaired_cells
 from cl_bench.errors import UserError
 
 
@@ -128,7 +129,7 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
     options = options or Options()
     outcome = outcomes(runs)
     by_run = run_savings(runs, options.target_ppl, options.method, outcome)
-    cells = cell_savings(by_run, unpaired_cells(runs, by_run, options.target_ppl, outcome))
+    cells = cell_savings(by_run, unpaired_cells(runs, options.target_ppl, outcome))
     targets, common = over_targets(runs, cells, options.method)
     cells = tuple(dataclasses.replace(c, common_target=t) for c, t in zip(cells, common, strict=True))
     ratios = stability(runs)
