@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,13 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Keep what shares a fixture worth sharing on one worker: all Slurm tests (one cluster), each file that trains."""
-    for item in items:
-        if "slurm" in item.path.parts:
-            item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-        elif any(item.get_closest_marker(name) for name in ("train", "browser", "docs")):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep what shares a costly fixture on one worker: all Slurm tests (one cluster), each file that trains."""
+    if "slurm" in item.path.parent.parts:
+        item.add_marker(pytest.mark.slurm)
+        item.add_marker(pytest.mark.xdist_group("slurm"))
+    elif any(item.get_closest_marker(name) for name in ("train", "browser", "docs")):
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def small(**changes: Any) -> dict[str, Any]:
