@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -100,10 +101,9 @@ def main(argv: list[str] | None = None, prog: str = "python -m analysis") -> int
     try:
         if args.command == "report":
             written = _report(args)
-            for words in (written.verdict["sentence"], written.verdict["best_sentence"]):
-                print(textwrap.fill(words, _WIDTH), end="\n" if words else "")
-            for caveat in written.verdict["caveats"]:
-                print(textwrap.fill(caveat, _WIDTH))
+            width = min(_WIDTH, shutil.get_terminal_size().columns)
+            for words in (*written.verdict["headline"], *written.verdict["caveats"]):
+                print(textwrap.fill(words, width))
             print(f"report  {written.path}")
         elif args.command == "figures":
             curves_read = source.read(args)

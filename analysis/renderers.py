@@ -18,7 +18,7 @@ from analysis.stats.intervals import Estimate
 from analysis.stats.savings import CellSaving, CommonTarget, RunSaving
 from analysis.verdict.boundary import boundary_sentence
 from analysis.verdict.caveats import caveats
-from analysis.verdict.sentence import best_sentence, sentence
+from analysis.verdict.sentence import best_sentence, headline_sentences, sentence, spikes_sentence
 from cl_bench.runs.paths import SweepDir
 
 _SAVING: dict[str, Callable[[RunSaving], Any]] = {
@@ -82,6 +82,7 @@ def savings_table(savings: Sequence[RunSaving]) -> pd.DataFrame:
 def verdict_json(answer: Answer) -> dict[str, Any]:
     """The content of verdict.json: values that JSON can hold."""
     return {
+        "headline": headline_sentences(answer),
         "sentence": sentence(answer),
         "best_sentence": best_sentence(answer.best),
         "caveats": caveats(answer),
@@ -92,6 +93,7 @@ def verdict_json(answer: Answer) -> dict[str, Any]:
         "best_against_best": [_best(b) for b in answer.best],
         "cells": cells_json(answer.cells),
         "stability_sentence": boundary_sentence(answer.frontier) if len(answer.runs.train) else "",
+        "spikes_sentence": spikes_sentence(answer),
         "frontier": boundary.plain_rows(answer.frontier),
         "cost": cost_json(answer.cost),
     }

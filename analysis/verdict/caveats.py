@@ -9,7 +9,9 @@ from analysis.answer import Answer
 from analysis.cost import comparability
 from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Runs
+from analysis.stats.intervals import SIGNIFICANCE
 from analysis.stats.savings import CellSaving
+from analysis.verdict.contrast import contrasts
 from analysis.words import percent
 
 DISAGREE = 0.05
@@ -20,6 +22,7 @@ def caveats(answer: Answer) -> list[str]:
     """One sentence or two per caveat."""
     flattering = len(answer.best) == 1 and answer.best[0].chosen and not answer.best[0].crossfitted
     return [
+        *_of_stability(answer),
         *_of_cells(answer.cells),
         *(["Best against best rests on the seed that chose the best: it flatters the choice."] if flattering else []),
         *_of_seeds(answer.cells),
@@ -27,6 +30,18 @@ def caveats(answer: Answer) -> list[str]:
         *answer.runs.notes,
         *comparability.warnings(answer.runs.runs, answer.run_savings),
         *cost_caveats(answer.cost),
+    ]
+
+
+def _of_stability(answer: Answer) -> list[str]:
+    """Which of the differences in stability too few runs leave undecided."""
+    unsure = {c.curriculum: c.p_value for c in contrasts(answer) if c.p_value is not None and c.p_value >= SIGNIFICANCE}
+    if not unsure:
+        return []
+    listed = ", ".join(f"{name} p {p:.2g}" for name, p in unsure.items())
+    return [
+        "The difference in stability is a count, not significant at 5% (McNemar's exact test over the seeds and cells "
+        f"that both were trained at: {listed})."
     ]
 
 

@@ -195,8 +195,9 @@ def result_line(number: int, total: int, run: Planned, state: Status) -> Text:
 
 
 def print_verdict(verdict: dict[str, Any]) -> None:
-    """The sentence and its caveats."""
-    console.print(Text(verdict["sentence"], style="bold"))
+    """The headline, one line per sentence, and its caveats."""
+    for sentence in verdict["headline"]:
+        console.print(Text(sentence, style="bold"))
     for caveat in verdict["caveats"]:
         console.print(Text(caveat))
 
