@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Cell
 from analysis.stats import boundary
 from analysis.stats.best_vs_best import Best
+from analysis.stats.evaluations import Unlike
 from analysis.stats.intervals import Estimate
+from analysis.stats.loss_difference import LossDifference
 from analysis.stats.savings import CellSaving, CommonTarget, RunSaving
 from analysis.verdict.boundary import boundary_sentence
 from analysis.verdict.caveats import caveats
@@ -58,8 +61,23 @@ _SAVING: dict[str, Callable[[RunSaving], Any]] = {
     "vs_best_time_saving": lambda s: s.best.plain_saving("time"),
     "waiting": lambda s: s.paired.waiting,
     "note": lambda s: s.paired.note,
+    "printed_target_ppl": lambda s: s.printed.at_target.target_ppl,
+    "printed_tokens": lambda s: s.printed.at_target.amounts("token")[0],
+    "printed_seconds": lambda s: s.printed.at_target.amounts("time")[0],
+    "printed_baseline_tokens": lambda s: s.printed.at_target.amounts("token")[1],
+    "printed_baseline_seconds": lambda s: s.printed.at_target.amounts("time")[1],
+    "printed_token_saving": lambda s: s.printed.at_target.pair("token").saving,
+    "printed_time_saving": lambda s: s.printed.at_target.pair("time").saving,
+    "loss_difference": lambda s: s.loss,
+    "loss_difference_at_seconds": lambda s: s.loss_at_seconds,
+    "unstable": lambda s: s.diverged,
+    "baseline_unstable": lambda s: s.baseline_diverged,
 }
-"""Columns of savings.csv; savings are shares, NaN if a run never reached the target."""
+"""Columns of savings.csv; savings are shares, NaN if a run never reached the target.
+
+Up to `note` at the paper's target, the final loss of the baseline in question, or at the given one; `printed_*` on
+cleaned curves at the printed target (analysis.stats.level).
+"""
 
 
 def csv_tables(answer: Answer, folder: SweepDir) -> dict[Path, pd.DataFrame]:
@@ -96,7 +114,13 @@ def verdict_json(answer: Answer) -> dict[str, Any]:
         "spikes_sentence": spikes_sentence(answer),
         "frontier": boundary.plain_rows(answer.frontier),
         "cost": cost_json(answer.cost),
+        "power": dataclasses.asdict(answer.power),
+        "unlike": [_unlike(u) for u in answer.unlike],
     }
+
+
+def _unlike(unlike: Unlike) -> dict[str, Any]:
+    return {**_cell(unlike.cell), "kind": unlike.kind, "ratio": unlike.ratio, "run_ids": list(unlike.run_ids)}
 
 
 def cells_json(cells: Sequence[CellSaving]) -> list[dict[str, Any]]:
@@ -116,13 +140,13 @@ def _cell_saving(saving: CellSaving) -> dict[str, Any]:
         "reached": saving.reached,
         "of": saving.seeds,
         "waiting": saving.waiting,
-        **_interval("token_saving", saving.tokens, bound=True),
-        **_interval("time_saving", saving.time, bound=True),
-        **_interval("rank_hour_saving", saving.rank_hours, bound=True),
-        "interval_method": saving.tokens.method,
-        "censored": saving.tokens.censored if saving.compared else "",
+        **_interval("token_saving", saving.printed, bound=True),
+        **_interval("time_saving", saving.printed_time, bound=True),
+        **_interval("rank_hour_saving", saving.printed_rank_hours, bound=True),
+        "interval_method": saving.printed.method,
+        "censored": saving.printed.censored if saving.printed.n else "",
         **_interval("both_saving", saving.lowest_common),
-        "token_p": saving.lowest_common.p_value,
+        "token_p": saving.test.p_value,
         "token_p_holm": saving.p_holm,
         "difference": saving.difference,
         **{f"token_saving_{m}": e.point for m, e in saving.tokens_by_method.items()},
@@ -131,6 +155,31 @@ def _cell_saving(saving: CellSaving) -> dict[str, Any]:
         "vs_best_time_saving": saving.vs_best_time.point,
         "deepest": None if saving.common_target is None else _common_target(saving.common_target),
         "note": saving.note,
+        "printed_target_ppl": saving.printed_ppl,
+        **_interval("final_token_saving", saving.final, bound=True),
+        **_interval("final_time_saving", saving.time, bound=True),
+        **_interval("final_rank_hour_saving", saving.rank_hours, bound=True),
+        "final_interval_method": saving.final.method,
+        "final_censored": saving.final.censored if saving.compared else "",
+        **_loss("loss_difference", saving.loss),
+        **_loss("loss_difference_at_seconds", saving.loss_at_seconds),
+        "unpaired": saving.unpaired is not None,
+        "unpaired_runs": None if saving.unpaired is None else list(saving.unpaired.runs),
+        "diverged": saving.diverged,
+        "baseline_diverged": saving.baseline_diverged,
+        "equivalence_p": saving.equivalence_p,
+        "equivalent": saving.equivalent,
+    }
+
+
+def _loss(name: str, difference: LossDifference) -> dict[str, float | None]:
+    """A difference of losses, in nats."""
+    return {
+        name: difference.mean,
+        f"{name}_low": difference.low,
+        f"{name}_high": difference.high,
+        f"{name}_p": difference.p_value,
+        f"{name}_p_holm": difference.p_holm,
     }
 
 
@@ -155,7 +204,12 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 def _best(best: Best) -> dict[str, Any]:
     keys = ("point", "low", "high", "p_value", "method", "bound", "censored", "arrived")
-    estimates = {"token_saving": best.tokens, "time_saving": best.time}
+    estimates = {
+        "token_saving": best.printed,
+        "time_saving": best.printed_time,
+        "final_token_saving": best.tokens,
+        "final_time_saving": best.time,
+    }
     return {
         "baseline": _cell(best.baseline),
         "curriculum": _cell(best.curriculum),
@@ -163,6 +217,12 @@ def _best(best: Best) -> dict[str, Any]:
             name: getattr(best, name)
             for name in ("picks", "seeds", "crossfitted", "target_ppl", "baseline_cells", "curriculum_cells")
         },
+        "printed_target_ppl": best.printed_ppl,
+        **_loss("loss_difference", best.loss),
+        **_loss("loss_difference_at_seconds", best.loss_at_seconds),
+        "diverged": best.diverged,
+        "baseline_diverged": best.baseline_diverged,
+        "left_out_seeds": list(best.left_out),
         **{f"{name}_{key}": getattr(e, key) for name, e in estimates.items() for key in keys},
     }
 
