@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ SMALL: dict[str, Any] = {
     "token_budget": 20_000,
     "global_batch_size": 8,
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Keep what shares a fixture worth sharing on one worker: all Slurm tests (one cluster), each file that trains."""
+    for item in items:
+        if "slurm" in item.path.parts:
+            item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+        elif any(item.get_closest_marker(name) for name in ("train", "browser", "docs")):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def small(**changes: Any) -> dict[str, Any]:

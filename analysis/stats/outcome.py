@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.schema import Runs, rows_of, stretches
+from cl_bench.errors import UserError, did_you_mean
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["learned", "diverged", "did not learn", "unfinished"]
@@ -45,8 +46,8 @@ class Rules:
     unigram_margin: float | None = 0.05
     """Nats by which the final validation loss must lie below the unigram cross-entropy."""
 
-    def sentence(self) -> str:
-        """The rules in words, for a reader of the report."""
+    def sentence(self, runs: int = 0, without_unigram: int = 0) -> str:
+        """The rules in words, for a reader of the report; `without_unigram` of its `runs` have no unigram level."""
         parts = []
         if self.non_finite:
             parts.append("its training loss was not finite")
@@ -64,10 +65,67 @@ class Rules:
                 "cross-entropy of the validation data; that counts as instability above the learning rate at which "
                 "the method learns best."
             )
+            if without_unigram:
+                which = "these runs" if without_unigram == runs else f"{without_unigram} of {runs} runs"
+                text += f" That rule could not be applied to {which}: the token frequencies of their data are unknown."
         return text
 
 
+    def arguments(self) -> str:
+        """The rules that differ from the defaults, as arguments of the command line."""
+        words = ""
+        for name, (field, _, _) in _RULES.items():
+            value = getattr(self, field)
+            if value != getattr(DEFAULT, field):
+                shown = "off" if value is None or value is False else "on" if value is True else f"{value:g}"
+                words += f" --rule {name}={shown}"
+        return words
+
+
 DEFAULT = Rules()
+_RULES: dict[str, tuple[str, float, float]] = {
+    "non-finite": ("non_finite", math.nan, math.nan),
+    "ratio": ("loss_ratio", 1.0, math.inf),
+    "ratio-share": ("loss_ratio_share", 0.0, 1.0),
+    "early": ("early_share", 0.0, 1.0),
+    "unigram": ("unigram_margin", 0.0, math.inf),
+}
+"""Name on the command line -> field of Rules, and the open range of its values; NaN: on or off only."""
+
+
+def parse_rules(texts: Iterable[str]) -> Rules:
+    """Rules from NAME=VALUE or NAME=off, the defaults for all others.
+
+    Raises UserError for an unknown name and for a value out of range.
+    """
+    changes: dict[str, float | bool | None] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in _RULES:
+            raise UserError(f"--rule {text}: no rule '{name}'; {did_you_mean(name, list(_RULES))}")
+        field, low, high = _RULES[name]
+        if math.isnan(low):
+            allowed, number = "on or off", {"on": True, "off": False}.get(value)
+        else:
+            allowed, number = f"a number above {low:g}", _number(value)
+            allowed += f" and below {high:g}" if math.isfinite(high) else ""
+            if name != "ratio-share":
+                allowed += ", or off"
+                if value == "off":
+                    changes[field] = None
+                    continue
+            number = number if number is not None and low < number < high else None
+        if number is None:
+            raise UserError(f"--rule {text}: '{value}' is not valid; give {name}={allowed}")
+        changes[field] = number
+    return dataclasses.replace(DEFAULT, **changes)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _run(argv: list[str], act: Callable[[DictConfig, str], bool], *, tuning: boo
     @hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="config")
     def remember(composed: DictConfig) -> None:
         # Hydra would print a line of its own about an exception in here.
-        single.append((composed, HydraConfig.get().runtime.choices["hydra/launcher"]))
+        single.append((composed, hydra_glue.backend_name(HydraConfig.get().launcher)))
 
     try:
         _register(argv, tuning=tuning)

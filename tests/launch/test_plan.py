@@ -65,7 +65,7 @@ def test_flops_follow_the_length() -> None:
 
 def test_duplicates_are_dropped(text: Path, launch: LaunchConfig) -> None:
     built = plan.build(grid(text) + grid(text), launch, plan.Corpora())
-    assert (len(built.runs), built.duplicates, len(built.asked)) == (4, 4, 8)
+    assert (len(built.runs), built.duplicates, len(built.run_ids)) == (4, 4, 8)
 
 
 def test_states_come_from_disk(text: Path, launch: LaunchConfig) -> None:
