@@ -102,7 +102,7 @@ def verdict_json(answer: Answer) -> dict[str, Any]:
     return {
         "headline": headline_sentences(answer),
         "sentence": sentence(answer),
-        "best_sentence": best_sentence(answer.best),
+        "best_sentence": best_sentence(answer.best, answer.options.target_ppl),
         "caveats": caveats(answer),
         "target_ppl": answer.target_ppl,
         "target_kind": answer.target_kind,

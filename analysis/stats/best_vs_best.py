@@ -105,9 +105,7 @@ def best_against_best(
 
     results = []
     for _, table in runs.runs.groupby("setting", sort=False):
-        cells = [
-            _cells(table[table["role"] == role], by_run, failed, finished=role == "baseline") for role in ROLES
-        ]
+        cells = [_cells(table[table["role"] == role], by_run, failed, finished=role == "baseline") for role in ROLES]
         best = _in_setting(cells[0], cells[1], read, method, target)
         if best is not None:
             results.append(_with_failures(best, table, failed))
@@ -257,9 +255,7 @@ def best_curriculum(cells: Mapping[Cell, _Seeds], baseline: _Seeds, seeds: Seque
     return min(cells, key=cost)
 
 
-def measure(
-    ours: Curve, theirs: Curve, method: Method, target_loss: float | None = None
-) -> tuple[Pair, Pair, float]:
+def measure(ours: Curve, theirs: Curve, method: Method, target_loss: float | None = None) -> tuple[Pair, Pair, float]:
     """Pairs in tokens and seconds at `target_loss`, by default the baseline's final loss, and that loss."""
     target = theirs.final if target_loss is None else target_loss
     a, b = ours.crossing(target, method), theirs.crossing(target, method)

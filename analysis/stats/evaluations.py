@@ -68,7 +68,9 @@ def unlike_arms(
                 results.append(Unlike(kind, cell, ratio, ids))
     compared = dict.fromkeys(i for _, pairs in cells for pair in pairs for i in pair)
     for run_id in compared:
-        results += _hardly_readable(run_id, cell_of(rows[run_id]), by_run.get(run_id), finished=rows[run_id]["state"] == "DONE")
+        results += _hardly_readable(
+            run_id, cell_of(rows[run_id]), by_run.get(run_id), finished=rows[run_id]["state"] == "DONE"
+        )
     return tuple(results)
 
 

@@ -39,9 +39,7 @@ def level_readings(tokens_c: Floats, loss_c: Floats, tokens_b: Floats, loss_b: F
     return Readings(behind, c, b)
 
 
-def level_log_ratio(
-    tokens_c: Floats, loss_c: Floats, tokens_b: Floats, loss_b: Floats, share: float = SHARE
-) -> Floats:
+def level_log_ratio(tokens_c: Floats, loss_c: Floats, tokens_b: Floats, loss_b: Floats, share: float = SHARE) -> Floats:
     """Log ratio of tokens of each pair, shape (...), at `share` of the smaller budget; as :func:`level_readings`."""
     end = share * min(float(tokens_c[-1]), float(tokens_b[-1]))
     readings = level_readings(tokens_c, loss_c, tokens_b, loss_b, end)

@@ -229,7 +229,9 @@ def budget(row: Row, curve: Curve | None) -> float:
 
 
 def _at(baseline_id: str, ours: Curve, theirs: Curve, target_loss: float, ranks: tuple[float, float]) -> Comparison:
-    return Comparison(baseline_id, target_loss, crossing_of(ours, target_loss), crossing_of(theirs, target_loss), ranks=ranks)
+    return Comparison(
+        baseline_id, target_loss, crossing_of(ours, target_loss), crossing_of(theirs, target_loss), ranks=ranks
+    )
 
 
 def _bounded(run: Row, baseline_id: str, theirs: Curve, end: float, target_loss: float | None) -> Comparison:

@@ -290,9 +290,7 @@ def round_up(value: float) -> float:
     return float(f"{math.ceil(value / unit) * unit:.6g}")
 
 
-def cell_savings(
-    runs: Iterable[RunSaving], unpaired: Mapping[Cell, Unpaired] | None = None
-) -> tuple[CellSaving, ...]:
+def cell_savings(runs: Iterable[RunSaving], unpaired: Mapping[Cell, Unpaired] | None = None) -> tuple[CellSaving, ...]:
     """The savings of the cells, in order of their first run; significance by Holm over all cells tested.
 
     `unpaired` holds the cells that are compared as whole arms (:func:`unpaired_cells`).
@@ -305,7 +303,9 @@ def cell_savings(
     equivalence = holm([_or_nan(equivalence_p(cell.log_ratios) if not cell.unpaired else None) for cell in cells])
     losses = holm([_or_nan(cell.loss.p_value) for cell in cells])
     seconds = holm([_or_nan(cell.loss_at_seconds.p_value) for cell in cells])
-    return tuple(_with_significance(*parts) for parts in zip(cells, difference, equivalence, losses, seconds, strict=True))
+    return tuple(
+        _with_significance(*parts) for parts in zip(cells, difference, equivalence, losses, seconds, strict=True)
+    )
 
 
 def _or_nan(value: float | None) -> float:
@@ -352,7 +352,9 @@ def _with_unpaired(saving: CellSaving, unpaired: Unpaired) -> CellSaving:
 
 def _with_pairs(saving: CellSaving) -> CellSaving:
     """The printed saving, the test and the loss differences over the seeds' pairs."""
-    at_target = [r.printed.at_target for r in saving.runs if not r.printed.at_target.waiting and not r.baseline_diverged]
+    at_target = [
+        r.printed.at_target for r in saving.runs if not r.printed.at_target.waiting and not r.baseline_diverged
+    ]
     losses = [c.target_loss for c in at_target if not math.isnan(c.target_loss)]
     return dataclasses.replace(
         saving,

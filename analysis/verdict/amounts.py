@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.stats.intervals import CONFIDENCE, Estimate
+from analysis.stats.loss_difference import LossDifference
 from analysis.words import amount, direction, interval, percent
 
 CI = f"{CONFIDENCE:.0%} CI"
@@ -53,14 +54,16 @@ def bounded(estimate: Estimate, what: str) -> str:
     return f"at {'least' if least else 'most'} {size} {direction(bound, what)} {what}"
 
 
-def loss_difference(point: float, span: tuple[float, float] | None, *, name_interval: bool = True) -> str:
-    """A difference of loss, curriculum less baseline, in nats: '0.052 nats lower (95% CI 0.031–0.073)'."""
+def loss_words(loss: LossDifference, *, name_interval: bool = True) -> str:
+    """A difference of final loss: '0.052 nats lower (95% CI 0.031–0.073)'; empty if there is none."""
+    if loss.mean is None:
+        return ""
     label = f"{CI} " if name_interval else ""
-    side = "lower" if point < 0 else "higher"
-    if span is None:
-        return f"{abs(point):.3f} nats {side}"
-    low, high = span
+    side = "lower" if loss.mean < 0 else "higher"
+    if loss.span is None:
+        return f"{abs(loss.mean):.3f} nats {side}"
+    low, high = loss.span
     if low <= 0 <= high:
         return f"undecided: between {-low:.3f} nats lower and {high:.3f} higher"
-    near, far = sorted((abs(low), abs(high)))
-    return f"{abs(point):.3f} nats {side} ({label}{near:.3f}–{far:.3f})"
+    near, far = (f"{end:.3f}" for end in sorted((abs(low), abs(high))))
+    return f"{abs(loss.mean):.3f} nats {side} ({'the same on every seed' if near == far else f'{label}{near}–{far}'})"

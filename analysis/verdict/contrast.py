@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from analysis.answer import Answer
 from analysis.schema import Row, cell_of, method_name, place_name, rows_of
 from analysis.stats.joint_boundary import MethodStability, PlaceStability, joint_boundaries
-from analysis.stats.outcome import Kind, Outcome, instability, outcomes
+from analysis.stats.outcome import Kind, Outcome, instability
 
 _Where = tuple[str, str, str, int, float]
 """Setting, curriculum, variant, batch size, learning rate."""
@@ -58,14 +58,9 @@ class Contrast:
         return self.ours.failed * self.theirs.seeds < self.theirs.failed * self.ours.seeds
 
 
-def run_outcomes(answer: Answer) -> Mapping[str, Outcome]:
-    """The outcome of each run_id."""
-    return outcomes(answer.runs)
-
-
 def contrasts(answer: Answer) -> list[Contrast]:
     """For each curriculum, its farthest place that favours it and its nearest that favours the baseline."""
-    outcome = run_outcomes(answer)
+    outcome = answer.outcomes
     unstable = instability(answer.runs.runs, outcome)
     sides = _sides(rows_of(answer.runs.runs), outcome, unstable)
     result: list[Contrast] = []

@@ -5,50 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from analysis.answer import Answer, BestBaseline
 from analysis.schema import ROLES, Role
 from analysis.stats.best_vs_best import Best
 from analysis.stats.intervals import SIGNIFICANCE, Estimate, holm
+from analysis.stats.loss_difference import LossDifference
 from analysis.stats.savings import CellSaving, Difference, tested
 from analysis.verdict.contrast import Contrast, contrasts
 
 _WEAKER = 1.02
 """A baseline whose final perplexity exceeds the best one's by this factor is reported as weaker."""
-
-
-class Loss(NamedTuple):
-    """A difference of final loss at equal tokens, curriculum less baseline, in nats per token."""
-
-    point: float
-    span: tuple[float, float] | None
-    """Ends of the 95% interval; None with one seed."""
-
-
-def printed_tokens(cell: CellSaving) -> Estimate:
-    """The saving in tokens that the report prints."""
-    return cell.tokens if cell.tokens.point is not None else cell.lowest_common
-
-
-def printed_time(cell: CellSaving) -> Estimate:
-    """The saving in time that the report prints."""
-    return cell.time
-
-
-def loss_at_equal_tokens(cell: CellSaving) -> Loss | None:
-    """The difference of loss at equal tokens; None if it is not known."""
-    return None
-
-
-def best_loss(best: Best) -> Loss | None:
-    """The same for best against best."""
-    return None
-
-
-def excluded_difference(estimate: Estimate) -> float | None:
-    """The share that a difference in tokens does not exceed by an equivalence test; None if that is open."""
-    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +25,12 @@ class CellResult:
     saving: CellSaving
     tokens: Estimate
     time: Estimate
-    loss: Loss | None
+    loss: LossDifference
     tokens_differ: Difference | None
     """None with fewer than two seeds to compare, or if a curriculum run diverged."""
     time_differs: Difference | None
+    loss_differs: Difference | None
+    """Final loss at equal tokens: lower is "saved"."""
 
     @property
     def failed(self) -> bool:
@@ -120,34 +89,33 @@ def headline(answer: Answer) -> Headline:
 
 
 def _results(cells: Sequence[CellSaving]) -> tuple[CellResult, ...]:
-    times = [printed_time(c) for c in cells]
-    p_values = [
-        math.nan if not tested(c) or e.span is None else 1.0 if e.p_value is None else e.p_value
-        for c, e in zip(cells, times, strict=True)
+    p_times = [
+        math.nan if not tested(c) or c.printed_time.span is None else _or_one(c.printed_time.p_value) for c in cells
     ]
     results = []
-    for cell, time, p in zip(cells, times, holm(p_values), strict=True):
-        failed = cell.diverged > 0
-        results.append(
-            CellResult(
-                cell,
-                printed_tokens(cell),
-                time,
-                loss_at_equal_tokens(cell),
-                None if failed else cell.difference,
-                None if failed else difference(time, p),
-            )
+    for cell, p_time in zip(cells, holm(p_times), strict=True):
+        loss, time = cell.loss, cell.printed_time
+        calls = (
+            cell.difference,
+            significant(time.point, p_time),
+            significant(None if loss.mean is None else -loss.mean, loss.p_holm),
         )
+        results.append(CellResult(cell, cell.printed, time, loss, *((None,) * 3 if cell.diverged else calls)))
     return tuple(results)
 
 
-def difference(estimate: Estimate, p_value: float | None) -> Difference | None:
-    """Whether an estimate's difference from 0 is significant at this (adjusted) p, and its sign."""
-    if p_value is None or math.isnan(p_value) or estimate.point is None:
+def _or_one(p_value: float | None) -> float:
+    """A p-value; 1 for seeds without spread, which have none."""
+    return 1.0 if p_value is None else p_value
+
+
+def significant(saved: float | None, p_value: float | None) -> Difference | None:
+    """Whether a saving (negative: a cost) is significant at this adjusted p; None without a test."""
+    if p_value is None or math.isnan(p_value) or saved is None:
         return None
     if p_value >= SIGNIFICANCE:
         return "undecided"
-    return "saved" if estimate.point > 0 else "cost"
+    return "saved" if saved > 0 else "cost"
 
 
 def place(saving: CellSaving, *, several: bool = False) -> str:

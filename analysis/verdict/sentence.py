@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 from analysis.answer import Answer
-from analysis.stats.best_vs_best import Best
+from analysis.stats.best_vs_best import TWO_FOLDS_FROM, Best
 from analysis.stats.intervals import SIGNIFICANCE, Estimate
+from analysis.stats.level import SHARE
+from analysis.stats.loss_difference import LossDifference
+from analysis.stats.power import MARGIN
 from analysis.stats.savings import Difference
-from analysis.verdict.amounts import CI, loss_difference, needed
+from analysis.verdict.amounts import CI, decided, loss_words, needed
 from analysis.verdict.contrast import stability_headline
 from analysis.verdict.headline import (
     CellResult,
     Headline,
-    Loss,
-    best_loss,
-    excluded_difference,
     headline,
     place,
     spikes,
@@ -25,6 +25,8 @@ from analysis.verdict.headline import (
 from analysis.words import amount, direction, interval, percent
 
 What = Literal["tokens", "time"]
+_WHAT: tuple[What, What] = ("tokens", "time")
+_SIDES: tuple[Difference, Difference] = ("saved", "cost")
 _MOST_CURRICULA = 3
 
 
@@ -32,7 +34,7 @@ def headline_sentences(answer: Answer) -> list[str]:
     """At most three sentences, what matters most first; they assert nothing that the tests leave undecided."""
     head = headline(answer)
     stability = stability_headline(head.stability)
-    best = _best_headline(head.best) if head.best is not None and not head.obstacle else ""
+    best = _best_headline(head.best, head.target_ppl) if head.best is not None and not head.obstacle else ""
     same = head.obstacle or _same_cell(head)
     if stability or best:
         first, *rest = [s for s in (stability, best) if s]
@@ -47,63 +49,87 @@ def sentence(answer: Answer) -> str:
     return " ".join(headline_sentences(answer))
 
 
+def _at(target_ppl: float | None) -> str:
+    """Where amounts are read."""
+    if target_ppl is not None:
+        return f" to perplexity {target_ppl:.4g}"
+    return f" to a loss that both had reached by {SHARE:.0%} of their tokens"
+
+
 # --- best against best ------------------------------------------------------------------------------------------------
 
 
-def _best_headline(best: Best) -> str:
+def _best_headline(best: Best, target_ppl: float | None) -> str:
     ours, theirs = best.curriculum, best.baseline
-    result = _result(best.tokens, best.time, best_loss(best), best.seeds) or " cannot be compared"
+    result = _result(best.printed, best.printed_time, best.loss, at=_at(target_ppl)) or " cannot be compared"
     where = f"both at {ours.place}" if ours.point == theirs.point else f"{ours.place} against {theirs.place}"
-    return f"Best against best, {ours.curriculum}{result}, to the best baseline's final perplexity ({where})."
+    text = f"Best against best ({where}), {ours.curriculum}{result}"
+    failed = [
+        f"{n} {role} run{'s' * (n > 1)} failed"
+        for n, role in ((best.diverged, "curriculum"), (best.baseline_diverged, "baseline"))
+        if n
+    ]
+    return f"{text}{'; ' if failed else ''}{' and '.join(failed)}."
 
 
-def best_sentence(results: Sequence[Best]) -> str:
+def best_sentence(results: Sequence[Best], target_ppl: float | None = None) -> str:
     """The grid's best baseline against its best curriculum, and how they were chosen; empty with several settings."""
     if len(results) != 1:
         return ""
     (best,) = results
-    text = _best_headline(best)
+    text = _best_headline(best, target_ppl)
     if not best.chosen:
         return text
     if not best.crossfitted:
         return text + " Chosen and measured on the same seed, which flatters the choice."
     choices = "the same cells each time" if best.picks == 1 else f"{best.picks} different choices"
-    return f"{text} Each seed is measured on the cells that the others chose ({choices})."
+    others = "the other half of the seeds" if best.seeds >= TWO_FOLDS_FROM else "the others"
+    return f"{text} Each seed is measured on the cells that {others} chose ({choices})."
 
 
 # --- a cell against its own baseline ----------------------------------------------------------------------------------
 
 
 def _same_cell(head: Headline) -> str:
-    target = head.target_ppl
-    at = "at the baseline's final perplexity" if target is None else f"at perplexity {target:.4g}"
+    at = "" if head.best else _at(head.target_ppl)
     if len(head.cells) == 1:
         (only,) = head.cells
-        text = f"{_capital(at)}, {only.saving.cell.curriculum} at {place(only.saving, several=head.several)}"
-        return f"{text}{_one_cell(only)}{_weaker(head, only)}{_against_best(only)}."
+        start = f"At the same place, {_named(head, only)}" if head.best else _named(head, only)
+        return f"{start}{_one_cell(only, at)}{_weaker(head, only)}{_against_best(only)}."
     by_curriculum: dict[str, list[CellResult]] = {}
     for cell in head.cells:
         by_curriculum.setdefault(cell.saving.cell.curriculum, []).append(cell)
-    parts = [_curriculum(name, cells, several=head.several) for name, cells in by_curriculum.items()]
-    text = f"Cell by cell, {at}: {'; '.join(parts[:_MOST_CURRICULA])}"
+    parts = [
+        f"{_named(head, cells[0])}{_one_cell(cells[0])}" if len(cells) == 1 else f"{name}: {_tally(cells)}"
+        for name, cells in by_curriculum.items()
+    ]
+    text = f"Cell by cell{f',{at}' if at else ''}: {'; '.join(parts[:_MOST_CURRICULA])}"
     if (more := len(parts) - _MOST_CURRICULA) > 0:
         text += f"; {more} more curricul{'a' if more > 1 else 'um'} in the table"
     tests = sum(c.tokens_differ is not None for c in head.cells)
     return text + (f" (significant: Holm over {tests} cells, {SIGNIFICANCE:.0%})." if tests > 1 else ".")
 
 
-def _curriculum(name: str, cells: Sequence[CellResult], *, several: bool) -> str:
-    if len(cells) == 1:
-        return f"{name} at {place(cells[0].saving, several=several)}{_one_cell(cells[0])}"
-    return f"{name}: {_tally(cells)}"
+def _named(head: Headline, cell: CellResult) -> str:
+    return f"{cell.saving.cell.curriculum} at {place(cell.saving, several=head.several)}"
 
 
-def _one_cell(cell: CellResult) -> str:
+def _one_cell(cell: CellResult, at: str = "") -> str:
+    saving = cell.saving
     if cell.failed:
         return f" {_failure(cell)}"
-    calls = cell.tokens_differ, cell.time_differs
-    result = _result(cell.tokens, cell.time, cell.loss, cell.saving.compared, calls)
-    return result or f" cannot be compared ({cell.saving.note or 'no figure'})"
+    within = MARGIN if saving.equivalent else None
+    result = _result(cell.tokens, cell.time, cell.loss, within, (cell.tokens_differ, cell.time_differs), at)
+    if not result:
+        return f" cannot be compared ({saving.note or 'no figure'})"
+    if saving.unpaired is not None:
+        ours, theirs = saving.unpaired.runs
+        result += f" (unpaired: {ours} runs against {theirs})"
+    elif saving.baseline_diverged:
+        result += (
+            f" (over {saving.seeds - saving.baseline_diverged} of {saving.seeds} seeds: the other baselines failed)"
+        )
+    return result
 
 
 def _failure(cell: CellResult) -> str:
@@ -124,24 +150,42 @@ def _against_best(cell: CellResult) -> str:
     against = cell.saving.vs_best_tokens
     if cell.tokens.point is not None or cell.failed or against.point is None:
         return ""
-    return f"; to the best baseline's perplexity it{_result(against, Estimate(), None, cell.saving.seeds)}"
+    return f"; to the best baseline's perplexity it{_result(against, Estimate(), LossDifference())}"
 
 
 def _tally(cells: Sequence[CellResult]) -> str:
-    """A curriculum's cells by outcome, in tokens and in time."""
+    """A curriculum's cells by outcome, in tokens, time and final loss."""
     own = [c for c in cells if not c.failed]
-    parts = []
-    for what in ("tokens", "time"):
-        called = [_called(own, what, side, len(cells)) for side in ("saved", "cost")]
-        open_cells = [c for c in own if _differs(c, what) == "undecided"]
-        called.append(f"{what} undecided in {len(open_cells)} of {len(cells)}" if open_cells else "")
-        parts.append(", ".join(c for c in called if c))
+    parts = [_of_amount(own, what, len(cells)) for what in _WHAT]
+    loss = _of_loss(own, len(cells))
+    parts = [loss, *parts] if any(c.tokens.point is None for c in own) else [*parts, loss]
     parts.append(_points([c for c in own if c.tokens_differ is None and c.tokens.point is not None]))
     if failed := len(cells) - len(own):
-        parts.append(f"diverged in {failed} of {len(cells)} cells")
+        parts.append(f"diverged in {failed} of {len(cells)}")
     if silent := [c for c in own if c.tokens_differ is None and c.tokens.point is None]:
         parts.append(f"no figure in {len(silent)} of {len(cells)} ({_reasons(silent)})")
     return ", ".join(p for p in parts if p)
+
+
+def _of_amount(cells: Sequence[CellResult], what: What, total: int) -> str:
+    parts = [_called(cells, what, side, total) for side in _SIDES]
+    alike = sum(c.saving.equivalent for c in cells) if what == "tokens" else 0
+    undecided = sum(_differs(c, what) == "undecided" for c in cells) - alike
+    parts.append(f"no difference in tokens larger than {MARGIN:.0%} in {alike} of {total}" if alike else "")
+    parts.append(f"{what} undecided in {undecided} of {total}" if undecided else "")
+    return ", ".join(p for p in parts if p)
+
+
+def _of_loss(cells: Sequence[CellResult], total: int) -> str:
+    """'lower final loss in 3 of 4 (0.021–0.052 nats)'."""
+    parts = []
+    for side, word in zip(_SIDES, ("lower", "higher"), strict=True):
+        sizes = sorted(abs(c.loss.mean) for c in cells if c.loss_differs == side and c.loss.mean is not None)
+        if sizes:
+            near, far = f"{sizes[0]:.3f}", f"{sizes[-1]:.3f}"
+            size = near if near == far else f"{near}–{far}"
+            parts.append(f"{word} final loss in {len(sizes)} of {total} ({size} nats)")
+    return ", ".join(parts)
 
 
 def _called(cells: Sequence[CellResult], what: What, side: Difference, total: int) -> str:
@@ -173,7 +217,7 @@ def _estimate(cell: CellResult, what: What) -> Estimate:
 def _points(cells: Sequence[CellResult]) -> str:
     """Cells with one seed: the range of their figures, in tokens and in time."""
     texts = []
-    for what in ("tokens", "time"):
+    for what in _WHAT:
         points = [p for c in cells if (p := _estimate(c, what).point) is not None]
         if points:
             low, high = min(points), max(points)
@@ -198,11 +242,13 @@ def _reasons(silent: Sequence[CellResult]) -> str:
 def _costs(cells: Sequence[CellResult]) -> str:
     """The significant costs, for the first sentence if that is about something else."""
     texts = []
-    for what in ("tokens", "time"):
+    for what in _WHAT:
         called = [c for c in cells if not c.failed and _differs(c, what) == "cost"]
         if len(called) == 1:
             (cell,) = called
-            texts.append(f"{cell.saving.cell.curriculum} needed {needed(_estimate(cell, what), what)} at {place(cell.saving)}")
+            texts.append(
+                f"{cell.saving.cell.curriculum} needed {needed(_estimate(cell, what), what)} at {place(cell.saving)}"
+            )
         elif called:
             texts.append(f"in {len(called)} of {len(cells)} cells the curriculum needed more {what}")
     return "but " + " and ".join(texts) if texts else ""
@@ -212,53 +258,54 @@ def _costs(cells: Sequence[CellResult]) -> str:
 
 
 def _result(
-    tokens: Estimate, time: Estimate, loss: Loss | None, seeds: int, calls: Sequence[Difference | None] = (None, None)
+    tokens: Estimate,
+    time: Estimate,
+    loss: LossDifference,
+    within: float | None = None,
+    calls: tuple[Difference | None, Difference | None] = (None, None),
+    at: str = "",
 ) -> str:
     """' needed 39% fewer tokens (…) and 24% less time (…)', or what is undecided; empty if nothing is known.
 
-    `calls` are the tests over all cells, of tokens and of time; None leaves it to the interval.
+    `within` is the share that an equivalence test has excluded a difference in tokens of; `calls` are the tests over
+    all cells, of tokens and of time (None leaves it to the interval); `at` says where amounts are read.
     """
     sure: list[tuple[float, str]] = []
-    alike: list[str] = []
     undecided: list[str] = []
-    for what, estimate, call in zip(("tokens", "time"), (tokens, time), calls, strict=True):
+    alike = needed(tokens, "tokens", within=within) if within is not None else ""
+    for what, estimate, call in zip(_WHAT, (tokens, time), calls, strict=True):
         size = estimate.point if estimate.point is not None else estimate.bound
-        within = excluded_difference(estimate)
-        words = needed(estimate, what, name_interval=not sure, within=within)
-        if within is not None:
-            alike.append(words)
-        elif words.startswith("undecided: "):
+        words = "" if what == "tokens" and alike else needed(estimate, what, name_interval=not (sure or alike))
+        if words.startswith("undecided: "):
             undecided.append(words.removeprefix("undecided: "))
-        elif call == "undecided":
+        elif words and call == "undecided" and estimate.span is not None:
             undecided.append(f"{words}, not significant over all cells")
         elif words and size is not None:
             sure.append((size, words))
-    text = ""
+    text = f" showed {alike}" if alike else ""
     if sure:
         opposite = len(sure) == 2 and (sure[0][0] > 0) != (sure[1][0] > 0)
-        text = " needed " + (" but " if opposite else " and ").join(t for _, t in sure)
+        text += f"{' and' if alike else ''} needed " + (" but " if opposite else " and ").join(t for _, t in sure)
         text += f" ({tokens.arrived} of {tokens.n} seeds arrived)" if tokens.point is None and tokens.n > 1 else ""
-    if alike:
-        text += f"{';' if text else ''} showed {' and '.join(alike)}"
     if undecided:
-        text += f"{';' if text else ' is'} undecided: {'; '.join(undecided)}"
-    if text and seeds == 1:
-        text += " (one seed: no interval)"
-    if loss is not None:
-        text = _with_loss(text, loss, leads=tokens.point is None)
-    return text
+        text += f"{';' if text else ' is'} undecided: {', '.join(undecided)}"
+    text += at if text else ""
+    text = _with_loss(text, loss, tokens)
+    return text + (" (one seed: no interval)" if text and tokens.n == 1 else "")
 
 
-def _with_loss(text: str, loss: Loss, *, leads: bool) -> str:
-    words = loss_difference(*loss)
-    if leads:
-        ended = f": final loss {words}" if words.startswith("undecided") else f" ended {words}"
-        return f"{ended} at equal tokens" + (f" and{text}" if text else "")
+def _with_loss(text: str, loss: LossDifference, tokens: Estimate) -> str:
+    """The difference of final loss: behind the amounts, or first where those are bounds or point the other way."""
+    words = loss_words(loss)
+    if not words or loss.mean is None:
+        return text
+    opposite = tokens.point is not None and decided(tokens) and tokens.point * loss.mean > 0
+    if words.startswith("undecided"):
+        return f"{text}; final loss {words}" if text else f": final loss {words}"
+    if tokens.point is None or opposite:
+        join = " but" if opposite else " and"
+        return f" ended {words} at equal tokens" + (f"{join}{text}" if text else "")
     return f"{text}; final loss {words} at equal tokens"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 # --- loss ratios ------------------------------------------------------------------------------------------------------

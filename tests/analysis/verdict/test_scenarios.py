@@ -61,9 +61,7 @@ def runs_at(
 
 
 def diverging(outputs: Path, curriculum: Config, place: Config, seeds: Sequence[int]) -> list[RunDir]:
-    return [
-        make_run(outputs, [5, 4, 300.0], curriculum=curriculum, seed=s, state="DIVERGED", **place) for s in seeds
-    ]
+    return [make_run(outputs, [5, 4, 300.0], curriculum=curriculum, seed=s, state="DIVERGED", **place) for s in seeds]
 
 
 def calm(outputs: Path, curriculum: Config, place: Config, seeds: Sequence[int]) -> list[RunDir]:
@@ -75,7 +73,13 @@ def test_the_seeds_case(tmp_path: Path) -> None:
     made += diverging(tmp_path, BASELINE, LARGE, (1, 2, 3)) + calm(tmp_path, LINEAR, LARGE, (1, 2, 3))
     folder = make_sweep(tmp_path, made)
     first, *rest = says(folder)
-    for words in ("fixed_linear", "8x the batch", "4x the learning rate", "3 of 3 seeds", "baseline diverged on 3 of 3"):
+    for words in (
+        "fixed_linear",
+        "8x the batch",
+        "4x the learning rate",
+        "3 of 3 seeds",
+        "baseline diverged on 3 of 3",
+    ):
         assert words in first
     assert any("fewer tokens" in s and "40%" in s and "95% ci" in s and "less time" in s for s in rest)
     assert any("p 0.25" in c for c in caveats(analyse(load_runs(folder))))  # 3 against 0: 2 x 0.5 ** 3
