@@ -15,6 +15,7 @@ from analysis.answer import Options
 from analysis.paper import compare, tables
 from analysis.readers import source
 from analysis.stats.crossings import METHODS
+from analysis.stats.outcome import parse_rules
 from analysis.words import printable
 from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from cl_bench.runs.paths import SweepDir
@@ -76,11 +77,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME]",
         help="count these searches of outputs/tune even if no run uses what they found",
     )
+    parser.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="when a run diverged or did not learn; NAME=off switches a rule off: non-finite, ratio (2), ratio-share "
+        "(0.02 of the budget), early (0.1 of the budget), unigram (0.05 nats); can be repeated",
+    )
 
 
 def _options(args: argparse.Namespace) -> Options:
     searches = tuple(name for name in args.tuning.split(",") if name)
-    return Options(args.target, args.crossing, args.price, searches)
+    rules = parse_rules(args.rule)
+    return Options(args.target, args.crossing, args.price, searches, rules=rules)
 
 
 def _report(args: argparse.Namespace) -> report.Report:

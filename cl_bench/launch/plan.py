@@ -20,7 +20,7 @@ import yaml
 from cl_bench import schedules
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
-from cl_bench.data import cache, sources
+from cl_bench.data import cache, sources, unigram
 from cl_bench.data.text import Progress, TextCorpus
 from cl_bench.errors import UserError
 from cl_bench.launch import estimate, observe
