@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import math
 
-_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "�") | dict.fromkeys(map(ord, "\t\n\v\f\r"), " ")
-
-
-def printable(text: str) -> str:
-    """Text without control characters, which a terminal would obey: each gives way to a '�', or to a space."""
-    return text.translate(_CONTROLS)
+from cl_bench.errors import printable as printable
 
 
 def amount(saved: float, what: str) -> str:

@@ -42,9 +42,7 @@ def lr_responses(
     names = {method_name(r.curriculum, r.variant): r.role for r in responses}
     hues = {**method_colors(names, {n for n, role in names.items() if role == "baseline"}), **(colors or {})}
     return {
-        f"batch {batch}" + (f", setting {setting}" if several else ""): _figure(
-            own, hues, (unigram or {}).get(setting)
-        )
+        f"batch {batch}" + (f", setting {setting}" if several else ""): _figure(own, hues, (unigram or {}).get(setting))
         for (setting, batch), own in sorted(groups.items(), key=lambda item: item[0][1])
     }
 

@@ -68,7 +68,11 @@ def stability_table(stability: pd.DataFrame) -> Table:
         Column("steps above 1.5", numbers(cells["above_5"], 0), number=True),
         Column("of steps", numbers(cells["steps"], 0), number=True),
     ]
-    return Table("Stability by cell, over seeds: counts of runs, summed events and steps, largest ratio", columns, "No training step yet.")
+    return Table(
+        "Stability by cell, over seeds: counts of runs, summed events and steps, largest ratio",
+        columns,
+        "No training step yet.",
+    )
 
 
 def stability_runs_table(stability: pd.DataFrame) -> Table:

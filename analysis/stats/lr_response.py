@@ -127,9 +127,7 @@ def _point(lr: float, cell: pd.DataFrame, best: float) -> Point:
     )
 
 
-def useful_runs(
-    runs: pd.DataFrame, made: Sequence[Response], outcome: Mapping[str, Outcome]
-) -> dict[str, bool | None]:
+def useful_runs(runs: pd.DataFrame, made: Sequence[Response], outcome: Mapping[str, Outcome]) -> dict[str, bool | None]:
     """Whether each run ended within USEFUL_MARGIN of its method's best mean loss at its batch size.
 
     None where that is undecided: the run is not finished. A run that diverged or did not learn is not useful.

@@ -70,7 +70,6 @@ class Rules:
                 text += f" That rule could not be applied to {which}: the token frequencies of their data are unknown."
         return text
 
-
     def arguments(self) -> str:
         """The rules that differ from the defaults, as arguments of the command line."""
         words = ""

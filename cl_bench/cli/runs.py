@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -11,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.live import Live
 
 from cl_bench import config
+from cl_bench.cli import completion
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.launch import backend, display, observe, plan, prepare
 from cl_bench.launch.backend import Observed
@@ -24,6 +25,15 @@ from cl_bench.training import worker
 
 _REFRESH_S = 2.0
 _FOLLOW_S = 0.5
+
+outputs_option = click.option(
+    "--outputs",
+    metavar="FOLDER",
+    type=click.Path(),
+    default="outputs",
+    help="folder of runs and sweeps (default: outputs)",
+)
+_optional_name = click.argument("name", metavar="[SWEEP|RUN]", required=False, shell_complete=completion.names)
 
 
 def find(name: str | None, outputs: str) -> list[RunDir]:
@@ -59,15 +69,14 @@ def find_one(name: str, outputs: str) -> RunDir:
 # --- status -----------------------------------------------------------------------------------------------------------
 
 
-def status(argv: Sequence[str]) -> int:
-    """`cl-bench status`: where runs stand, once or until all are over."""
-    parser = _parser("status", "State and progress of runs.")
-    parser.add_argument("name", nargs="?", metavar="SWEEP|RUN", help="all runs when left out")
-    parser.add_argument("--watch", action="store_true", help="refresh until no run is live; Ctrl-C leaves")
-    parser.add_argument("--json", action="store_true", help="one JSON object per run")
-    args = parser.parse_args(argv)
-    show_status(find(args.name, args.outputs), watch=args.watch, as_json=args.json)
-    return 0
+@click.command()
+@_optional_name
+@outputs_option
+@click.option("--watch", is_flag=True, help="refresh until no run is live; Ctrl-C leaves")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object per run")
+def status(name: str | None, outputs: str, watch: bool, as_json: bool) -> None:
+    """Show the state and progress of runs."""
+    show_status(find(name, outputs), watch=watch, as_json=as_json)
 
 
 def show_status(runs: Sequence[RunDir], *, watch: bool, as_json: bool) -> None:
@@ -108,15 +117,17 @@ def as_dict(seen: Observed) -> dict[str, Any]:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-def logs(argv: Sequence[str]) -> int:
-    """`cl-bench logs`: output of a run's rank 0."""
-    parser = _parser("logs", "What a run printed, the newest attempt.")
-    parser.add_argument("name", metavar="RUN")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the run is over")
-    parser.add_argument("-n", "--lines", type=int, default=0, help="only the last N lines (default: all)")
-    args = parser.parse_args(argv)
-    print_log(find_one(args.name, args.outputs), follow=args.follow, lines=args.lines)
-    return 0
+@click.command()
+@click.argument("name", metavar="RUN", shell_complete=completion.names)
+@outputs_option
+@click.option("-f", "--follow", is_flag=True, help="go on printing until the run is over")
+@click.option("-n", "--lines", type=int, default=0, metavar="N", help="print only the last N lines (default: all)")
+def logs(name: str, outputs: str, follow: bool, lines: int) -> None:
+    """Print the log of a run.
+
+    It is the output of rank 0 in the newest attempt.
+    """
+    print_log(find_one(name, outputs), follow=follow, lines=lines)
 
 
 def print_log(run: RunDir, *, follow: bool, lines: int = 0) -> None:
@@ -162,14 +173,16 @@ def newest_log(run: RunDir) -> Path | None:
 # --- cancel -----------------------------------------------------------------------------------------------------------
 
 
-def cancel(argv: Sequence[str]) -> int:
-    """`cl-bench cancel`: take runs out of the queue; those in training save first."""
-    parser = _parser("cancel", "Stop runs: they save and leave, or never start. `cl-bench retry` goes on with them.")
-    parser.add_argument("name", metavar="SWEEP|RUN")
-    args = parser.parse_args(argv)
-    count = cancel_runs(find(args.name, args.outputs))
+@click.command()
+@click.argument("name", metavar="SWEEP|RUN", shell_complete=completion.names)
+@outputs_option
+def cancel(name: str, outputs: str) -> None:
+    """Stop runs; those in training save first.
+
+    Queued runs never start. `cl-bench retry` goes on with them.
+    """
+    count = cancel_runs(find(name, outputs))
     print(f"{count} run{'s' * (count != 1)} cancelled" if count else "nothing to cancel: no run is live")
-    return 0
 
 
 def cancel_runs(runs: Sequence[RunDir]) -> int:
@@ -187,15 +200,17 @@ def cancel_runs(runs: Sequence[RunDir]) -> int:
 # --- retry ------------------------------------------------------------------------------------------------------------
 
 
-def retry(argv: Sequence[str]) -> int:
-    """`cl-bench retry`: launch again what failed, was lost or stopped, as it was launched before."""
-    parser = _parser("retry", "Launch runs again that are neither finished nor live; they go on from their last save.")
-    parser.add_argument("name", nargs="?", metavar="SWEEP|RUN", help="all runs when left out")
-    parser.add_argument("--failed", action="store_true", help="only those that FAILED")
-    parser.add_argument("--lost", action="store_true", help="only those that are LOST")
-    args = parser.parse_args(argv)
-    retry_runs(find(args.name, args.outputs), failed=args.failed, lost=args.lost)
-    return 0
+@click.command()
+@_optional_name
+@outputs_option
+@click.option("--failed", is_flag=True, help="only those that FAILED")
+@click.option("--lost", is_flag=True, help="only those that are LOST")
+def retry(name: str | None, outputs: str, failed: bool, lost: bool) -> None:
+    """Launch unfinished runs again from their last save.
+
+    These are the runs that are neither finished nor live, launched as before.
+    """
+    retry_runs(find(name, outputs), failed=failed, lost=lost)
 
 
 def retry_runs(runs: Sequence[RunDir], *, failed: bool = False, lost: bool = False) -> None:
@@ -238,9 +253,3 @@ def _launch_again(runs: Sequence[RunDir], launcher: str, settings: dict[str, Any
                 "launch the sweep again to train the new experiment"
             )
     prepare.launch(launcher, grid, launch, is_sweep=False)
-
-
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"cl-bench {command}", description=description)
-    parser.add_argument("--outputs", default="outputs", help="folder of runs and sweeps (default: outputs)")
-    return parser

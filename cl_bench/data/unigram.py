@@ -10,6 +10,7 @@ import numpy as np
 from cl_bench.data.spans import Mixture, Span
 from cl_bench.runs import unigram
 
+
 def ensure(mixture: Mixture, outputs: str | Path, fingerprint: str) -> float:
     """The corpus's unigram cross-entropy (nats per token), measured and kept if it is not there yet."""
     loss = unigram.read(outputs, fingerprint)
@@ -29,7 +30,8 @@ def measure(mixture: Mixture) -> float:
     total = 0
     quota = max(1, unigram.SAMPLED // len(mixture.datasets))
     for dataset, weight in zip(mixture.datasets, mixture.weights, strict=True):
-        ours, theirs = (unigram.counts(_sample(part, quota, size), size) for part in (dataset.train, dataset.validation))
+        parts = (dataset.train, dataset.validation)
+        ours, theirs = (unigram.counts(_sample(part, quota, size), size) for part in parts)
         train += weight * ours / ours.sum()
         validation += weight * theirs / theirs.sum()
         total += int(ours.sum())

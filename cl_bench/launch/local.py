@@ -19,11 +19,10 @@ from rich.text import Text
 
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
-from cl_bench.errors import UserError
+from cl_bench.errors import RunsFailed, UserError
 from cl_bench.launch import backend, display, observe, plan, prepare
 from cl_bench.launch.backend import Backend, Observed
 from cl_bench.launch.grid import Plan, Planned
-from cl_bench.launch.prepare import RunsFailed
 from cl_bench.runs import lock, status, submission
 from cl_bench.runs.paths import RunDir
 from cl_bench.runs.submission import Submission

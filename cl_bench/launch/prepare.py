@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cl_bench import config
 from cl_bench.data import text
-from cl_bench.errors import EXIT_INTERRUPTED
+from cl_bench.errors import RunsFailed
 from cl_bench.launch import backend, display, observe, plan
 from cl_bench.launch.backend import Backend
 from cl_bench.launch.grid import Plan
@@ -18,10 +18,6 @@ from cl_bench.runs.paths import RunDir, SweepDir, submit_lock
 
 _WAIT_POLL_S = 3.0
 _PROGRESS_FROM_BYTES = 1 << 28
-
-
-class RunsFailed(Exception):
-    """Some runs failed or were stopped; all others were trained."""
 
 
 def launch(
@@ -158,8 +154,7 @@ def _wait(planned: Plan, is_sweep: bool) -> None:
         _wait_for_runs(planned)
     except KeyboardInterrupt:
         _print_next(planned, is_sweep)
-        display.console.print("no longer waiting; the jobs go on")
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        raise KeyboardInterrupt("no longer waiting; the jobs go on") from None
     runs = [RunDir(planned.launch.outputs, run.run_id) for run in planned.runs]
     failed = [seen for seen in observe.observe(runs) if seen.status.state not in status.FINISHED]
     if failed:

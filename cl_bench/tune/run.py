@@ -14,8 +14,8 @@ from typing import Protocol
 
 from cl_bench.config import LaunchConfig, RunConfig
 from cl_bench.config.tune import TuneConfig
+from cl_bench.errors import RunsFailed
 from cl_bench.launch import display, estimate, plan, prepare
-from cl_bench.launch.prepare import RunsFailed
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir, TuneDir
 from cl_bench.runs.search_record import Cost, Outcome, Probe, Purpose

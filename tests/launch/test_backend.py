@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cl_bench import launch
-from cl_bench.cli import main, sweep
+from cl_bench import launch, sweep
+from cl_bench.cli import main
 from cl_bench.errors import UserError
 from cl_bench.launch import backend, display
 from cl_bench.runs.paths import RunDir, all_runs

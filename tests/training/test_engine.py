@@ -20,6 +20,7 @@ import pytest
 from cl_bench import config, schedules
 from cl_bench.config import LaunchConfig, SweepConfig
 from cl_bench.config.schema import ConfigError
+from cl_bench.errors import RunsFailed
 from cl_bench.launch import plan, prepare
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir
@@ -188,7 +189,7 @@ def test_a_save_of_other_ranks_or_none_at_all_is_no_dead_end(tmp_path: Path, tex
     sharded = {"deepspeed": {"zero_stage": 1}}
     (run,) = train(tmp_path, text, sharded, resources={"tasks_per_node": 2})
     status.write(run, status.read(run), state="PREEMPTED")
-    with pytest.raises(prepare.RunsFailed):
+    with pytest.raises(RunsFailed):
         train(tmp_path, text, sharded)
     assert "saved by 2 ranks" in status.read(run).error
     for saved in run.checkpoints.glob("step_*"):
@@ -327,7 +328,7 @@ def test_a_rank_that_cannot_start_takes_the_others_with_it(
         "    job._prepare = broken\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    with pytest.raises(prepare.RunsFailed):
+    with pytest.raises(RunsFailed):
         train(tmp_path / "out", text, {"resources": {"tasks_per_node": 2}})
     (run,) = (RunDir.at(p) for p in (tmp_path / "out" / "runs").glob("*"))
     assert status.read(run).state == "FAILED"

@@ -20,13 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.page import tune as tune_page
-from cl_bench import config, schedules
-from cl_bench.cli import main, sweep
+from cl_bench import config, schedules, sweep
+from cl_bench.cli import main
 from cl_bench.config.schema import ConfigError
 from cl_bench.config.tune import TuneConfig
-from cl_bench.errors import UserError
+from cl_bench.errors import RunsFailed, UserError
 from cl_bench.launch import display, plan
-from cl_bench.launch.prepare import RunsFailed
 from cl_bench.runs import records, search_record, status
 from cl_bench.runs.paths import RunDir, TuneDir
 from cl_bench.tune import probe
