@@ -13,6 +13,8 @@ from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_cur
 from analysis.figures.frontier import stability_frontier
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
+from analysis.figures.joint import joint_maps
+from analysis.figures.lr_response import lr_responses
 from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
 from analysis.figures.printed import INCHES, Width, over_time, printed
 from analysis.figures.probes import probe_curves, search_path
@@ -38,8 +40,10 @@ __all__ = [
     "TimeUnit",
     "Width",
     "hours_spent",
+    "joint_maps",
     "left_out",
     "length_schedule",
+    "lr_responses",
     "over_time",
     "printed",
     "probe_curves",

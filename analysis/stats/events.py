@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import special, stats
 
 from analysis.schema import Runs, rows_of, stretches
-from analysis.stats.intervals import CONFIDENCE
+from analysis.stats.intervals import CONFIDENCE, holm
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -298,6 +298,8 @@ class EventRate:
     p_value: float | None
     """Exact comparison with the baseline's rate, over the batch sizes and learning rates that both were trained at;
     None for a baseline and without such a place."""
+    p_holm: float | None = None
+    """`p_value` adjusted by Holm's method over all methods compared."""
 
     @property
     def per_run(self) -> float | None:
@@ -320,7 +322,8 @@ def event_rates(runs: pd.DataFrame, events: Mapping[str, RunEvents]) -> list[Eve
             p_value = None if role == "baseline" else _compare(rows, baseline, events)
             names = (str(setting), role, curriculum, variant)
             made.append(_rate(names, [events[str(r)] for r in rows["run_id"]], p_value))
-    return made
+    adjusted = iter(holm([rate.p_value for rate in made if rate.p_value is not None]))
+    return [r if r.p_value is None else dataclasses.replace(r, p_holm=next(adjusted)) for r in made]
 
 
 def _rate(names: tuple[str, str, str, str], own: Sequence[RunEvents], p_value: float | None) -> EventRate:

@@ -88,8 +88,8 @@ def _of_power(answer: Answer) -> list[str]:
     )
     return [
         f"Power: with {power.seeds} seeds, {_count(power.cells)} and {spread} ({percent(power.sd)} of the ratio), a "
-        f"true saving of {percent(power.smallest_saving)} is significant with {POWER:.0%} probability; seeds needed for "
-        f"{seeds}."
+        f"true saving of {percent(power.smallest_saving)} is significant with {POWER:.0%} probability; seeds needed "
+        f"for {seeds}."
     ]
 
 
