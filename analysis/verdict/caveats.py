@@ -82,14 +82,13 @@ def _of_power(answer: Answer) -> list[str]:
     if power.smallest_saving is None or all(c.difference in ("saved", "cost") for c in answer.cells):
         return []
     spread = "an assumed spread" if power.assumed else "the spread of these runs"
-    seeds = ", ".join(
-        f"{saving} {'over 1,000' if n is None else n}"
+    needed = " and ".join(
+        f"{saving} would need {'more than 1,000' if n is None else n} seeds"
         for saving, n in (("10%", power.seeds_for_10), ("20%", power.seeds_for_20))
     )
     return [
         f"Power: with {power.seeds} seeds, {_count(power.cells)} and {spread} ({percent(power.sd)} of the ratio), a "
-        f"true saving of {percent(power.smallest_saving)} is significant with {POWER:.0%} probability; seeds needed "
-        f"for {seeds}."
+        f"true saving of {percent(power.smallest_saving)} is significant with {POWER:.0%} probability; {needed}."
     ]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from analysis.answer import Answer
 from analysis.schema import Row, cell_of, method_name, place_name, rows_of
-from analysis.stats.joint_boundary import MethodStability, PlaceStability, joint_boundaries
-from analysis.stats.outcome import Kind, Outcome, instability
+from analysis.stats.joint_boundary import MethodStability, PlaceStability
+from analysis.stats.outcome import Kind, Outcome
 
 _Where = tuple[str, str, str, int, float]
 """Setting, curriculum, variant, batch size, learning rate."""
@@ -60,11 +60,10 @@ class Contrast:
 
 def contrasts(answer: Answer) -> list[Contrast]:
     """For each curriculum, its farthest place that favours it and its nearest that favours the baseline."""
-    outcome = answer.outcomes
-    unstable = instability(answer.runs.runs, outcome)
-    sides = _sides(rows_of(answer.runs.runs), outcome, unstable)
+    judged = answer.instability
+    sides = _sides(rows_of(answer.runs.runs), judged.outcomes, judged.unstable)
     result: list[Contrast] = []
-    for joint in joint_boundaries(answer.runs.runs, unstable):
+    for joint in judged.joint:
         base = next(m for m in joint.methods if m.role == "baseline")
         for method in joint.methods:
             if method.role != "baseline":

@@ -103,7 +103,7 @@ def _same_cell(head: Headline) -> str:
         f"{_named(head, cells[0])}{_one_cell(cells[0])}" if len(cells) == 1 else f"{name}: {_tally(cells)}"
         for name, cells in by_curriculum.items()
     ]
-    text = f"Cell by cell{f',{at}' if at else ''}: {'; '.join(parts[:_MOST_CURRICULA])}"
+    text = f"Cell by cell{at}, {'; '.join(parts[:_MOST_CURRICULA])}"
     if (more := len(parts) - _MOST_CURRICULA) > 0:
         text += f"; {more} more curricul{'a' if more > 1 else 'um'} in the table"
     tests = sum(c.tokens_differ is not None for c in head.cells)
@@ -287,9 +287,9 @@ def _result(
         opposite = len(sure) == 2 and (sure[0][0] > 0) != (sure[1][0] > 0)
         text += f"{' and' if alike else ''} needed " + (" but " if opposite else " and ").join(t for _, t in sure)
         text += f" ({tokens.arrived} of {tokens.n} seeds arrived)" if tokens.point is None and tokens.n > 1 else ""
-    if undecided:
-        text += f"{';' if text else ' is'} undecided: {', '.join(undecided)}"
     text += at if text else ""
+    if undecided:
+        text += f"; undecided: {', '.join(undecided)}" if text else f" is undecided: {', '.join(undecided)}{at}"
     text = _with_loss(text, loss, tokens)
     return text + (" (one seed: no interval)" if text and tokens.n == 1 else "")
 
