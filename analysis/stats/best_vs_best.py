@@ -20,8 +20,8 @@ import pandas as pd
 
 from analysis.schema import ROLES, Cell, Row, Runs, cell_of, perplexity, rows_of
 from analysis.stats.crossings import Curve, Method, curves
-from analysis.stats.intervals import Estimate, Pair, estimate, pair_of, widened
-from analysis.stats.loss_difference import LossDifference, difference_at_end, loss_difference
+from analysis.stats.intervals import NO_ESTIMATE, Estimate, Pair, estimate, pair_of, widened
+from analysis.stats.loss_difference import NO_DIFFERENCE, LossDifference, difference_at_end, loss_difference
 from analysis.stats.outcome import Outcome
 from analysis.stats.pairs import Printed, printed
 from analysis.stats.savings import failures
@@ -51,14 +51,14 @@ class Best:
     baseline_cells: int
     """Baseline cells to choose from."""
     curriculum_cells: int
-    printed: Estimate = Estimate()
+    printed: Estimate = NO_ESTIMATE
     """Tokens at the loss that both runs of a seed had reached by 80% of their budget, or at the given target."""
-    printed_time: Estimate = Estimate()
+    printed_time: Estimate = NO_ESTIMATE
     printed_ppl: float | None = None
     """Perplexity of the printed target, geometric mean over seeds."""
-    loss: LossDifference = LossDifference()
+    loss: LossDifference = NO_DIFFERENCE
     """Final validation loss at equal tokens."""
-    loss_at_seconds: LossDifference = LossDifference()
+    loss_at_seconds: LossDifference = NO_DIFFERENCE
     diverged: int = 0
     """Runs of the chosen curriculum cell that failed; above 0 only if every curriculum cell has such a run."""
     baseline_diverged: int = 0
@@ -71,13 +71,15 @@ class Best:
         return (self.baseline_cells, self.curriculum_cells) != (1, 1)
 
 
-class _Run(NamedTuple):
+class GridRun(NamedTuple):
+    """A run of the grid: its row of Runs.runs and its curve."""
+
     row: Row
     curve: Curve
 
 
-_Seeds = Mapping[int, _Run]
-_Read = Callable[[_Run, _Run], Printed]
+_Seeds = Mapping[int, GridRun]
+_Read = Callable[[GridRun, GridRun], Printed]
 """A curriculum run against a baseline on cleaned curves."""
 
 
@@ -97,7 +99,7 @@ def best_against_best(
     clean, target = clean_curves(by_run), None if target_ppl is None else math.log(target_ppl)
     readings: dict[tuple[str, str], Printed] = {}
 
-    def read(ours: _Run, theirs: _Run) -> Printed:
+    def read(ours: GridRun, theirs: GridRun) -> Printed:
         key = str(ours.row["run_id"]), str(theirs.row["run_id"])
         if key not in readings:
             readings[key] = printed(ours.row, theirs.row, clean, target, ())
@@ -131,7 +133,7 @@ def _in_setting(
     for measured, choosing in folds(seeds):
         base = best_baseline(baselines, choosing)
         cl = best_curriculum(curricula, baselines[base], choosing, read)
-        picks.update({seed: (base, cl) for seed in measured})
+        picks.update(dict.fromkeys(measured, (base, cl)))
     pairs = [(curricula[cl][seed], baselines[base][seed]) for seed, (base, cl) in picks.items()]
     (base, cl), _ = Counter(picks.values()).most_common(1)[0]
     choice = len(baselines) > 1 or len(curricula) > 1
@@ -214,14 +216,14 @@ def _seeds_in_common(baselines: Mapping[Cell, _Seeds], curricula: Mapping[Cell, 
 
 def _cells(
     table: pd.DataFrame, by_run: Mapping[str, Curve], failed: Collection[str], *, finished: bool
-) -> dict[Cell, dict[int, _Run]]:
+) -> dict[Cell, dict[int, GridRun]]:
     """The runs of each cell by seed, without failed ones; cells that lost a seed only if all did."""
-    cells: dict[Cell, dict[int, _Run]] = {}
+    cells: dict[Cell, dict[int, GridRun]] = {}
     lost: set[Cell] = set()
     for run in rows_of(table):
         cell, run_id = cell_of(run), str(run["run_id"])
         if run_id in by_run and run_id not in failed and (run["state"] == "DONE" or not finished):
-            cells.setdefault(cell, {})[int(run["seed"])] = _Run(run, by_run[run_id])
+            cells.setdefault(cell, {})[int(run["seed"])] = GridRun(run, by_run[run_id])
         else:
             lost.add(cell)
     whole = {c: s for c, s in cells.items() if c not in lost}
@@ -240,7 +242,7 @@ def best_curriculum(cells: Mapping[Cell, _Seeds], baseline: _Seeds, seeds: Seque
     the better.
     """
 
-    def log_ratio(ours: _Run, theirs: _Run) -> float:
+    def log_ratio(ours: GridRun, theirs: GridRun) -> float:
         ratio = read(ours, theirs).log_ratio
         if math.isfinite(ratio):
             return ratio

@@ -1,7 +1,7 @@
 """Two-sided interval of a saving of which some seeds are bounds: censored normal likelihood of the log ratio.
 
-For the paper's own definition, the saving at the baseline's final loss, where not every run arrives. A description, never
-the basis of a test: it needs normal log ratios, which the flat end of a cosine schedule does not give.
+For the paper's own definition, the saving at the baseline's final loss, where not every run arrives. A description,
+never the basis of a test: it needs normal log ratios, which the flat end of a cosine schedule does not give.
 """
 
 from __future__ import annotations

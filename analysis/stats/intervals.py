@@ -102,6 +102,10 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
+NO_ESTIMATE = Estimate()
+"""Of no seed."""
+
+
 def pair(curriculum: float, baseline: float, curriculum_bound: float, baseline_bound: float) -> Pair:
     """One seed's pair from the amounts to the target (NaN: never reached) and the amounts each run was trained for.
 

@@ -43,6 +43,10 @@ class LossDifference:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
+NO_DIFFERENCE = LossDifference()
+"""Of no seed."""
+
+
 def difference_at_end(curriculum: Curve, baseline: Curve, axis: Axis = "tokens") -> float:
     """Loss of one pair, curriculum minus baseline (nats), where the shorter of the two runs ended.
 

@@ -171,13 +171,17 @@ def _never(crossing: Crossing, token_budget: float) -> Crossing:
 class Printed:
     """One pair on cleaned curves: the saving that is printed, and the one that is tested."""
 
-    at_target: Comparison = Comparison()
+    at_target: Comparison
     """At the given target or, without one, where `test` is. A curriculum that diverged leaves a bound."""
-    test: Comparison = Comparison()
+    test: Comparison
     """At the given target or, if a run had not reached it by 80% of the smaller budget, at the lowest loss that both
     had reached by then (analysis.stats.level). Nothing is censored; a pair with a failed run has no figure."""
     log_ratio: float = math.nan
     """Of tokens, of `test`."""
+
+
+NOT_PRINTED = Printed(Comparison(), Comparison())
+"""Of no pair."""
 
 
 def printed(
@@ -193,20 +197,20 @@ def printed(
     A pair of which a run has not been evaluated at 80% of the smaller budget yet is waiting.
     """
     if baseline is None:
-        return Printed(*[Comparison(note="no baseline of the same batch, learning rate and seed", waiting=True)] * 2)
+        return _nothing(Comparison(note="no baseline of the same batch, learning rate and seed", waiting=True))
     run_id, baseline_id = str(run["run_id"]), str(baseline["run_id"])
     if baseline_id in failed:
-        return Printed(*[Comparison(baseline_id, note="the baseline diverged or did not learn")] * 2)
+        return _nothing(Comparison(baseline_id, note="the baseline diverged or did not learn"))
     theirs, end = clean.get(baseline_id), _end(run, baseline, clean)
     waiting = Comparison(baseline_id, note="not evaluated at 80% of the budget yet", waiting=True)
     if theirs is None or not end <= theirs.tokens[-1] * (1 + 1e-9):
-        return Printed(waiting, waiting)
+        return _nothing(waiting)
     if run_id in failed:
         return Printed(_bounded(run, baseline_id, theirs, end, target_loss), Comparison(baseline_id, note="diverged"))
     ours = clean.get(run_id)
     level = None if ours is None else level_pair(ours, theirs, end)
     if ours is None or level is None:
-        return Printed(waiting, waiting)
+        return _nothing(waiting)
     test = Comparison(baseline_id, *level, ranks=ranks)
     at_target = test
     if target_loss is not None:
@@ -214,6 +218,10 @@ def printed(
         test = test if target_loss < test.target_loss else at_target
     pair = test.pair("token")
     return Printed(at_target, test, math.nan if pair.censored else pair.log_ratio)
+
+
+def _nothing(comparison: Comparison) -> Printed:
+    return Printed(comparison, comparison)
 
 
 def _end(run: Row, baseline: Row, clean: Mapping[str, Curve]) -> float:

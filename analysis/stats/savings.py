@@ -12,10 +12,11 @@ import pandas as pd
 from analysis.schema import Cell, Row, Runs, cell_of, perplexity, rows_of
 from analysis.stats.censored import censored_estimate
 from analysis.stats.crossings import METHODS, Curve, Method, curves
-from analysis.stats.intervals import SIGNIFICANCE, Estimate, Pair, estimate, estimate_savings, holm
-from analysis.stats.loss_difference import LossDifference, difference_at_end, loss_difference
+from analysis.stats.intervals import NO_ESTIMATE, SIGNIFICANCE, Estimate, Pair, estimate, estimate_savings, holm
+from analysis.stats.loss_difference import NO_DIFFERENCE, LossDifference, difference_at_end, loss_difference
 from analysis.stats.outcome import Outcome, instability, outcomes
 from analysis.stats.pairs import (
+    NOT_PRINTED,
     Baselines,
     Comparison,
     Measure,
@@ -48,7 +49,7 @@ class RunSaving:
     """With the same seed of the batch size and learning rate whose finished baselines have the lowest mean loss."""
     token_saving_by_method: Mapping[Method, float] = dataclasses.field(default_factory=dict)
     """`paired`'s token saving by each way to determine a crossing; NaN if a run never reached the target."""
-    printed: Printed = Printed()
+    printed: Printed = NOT_PRINTED
     """`paired` on cleaned curves, at the printed target."""
     loss: float = math.nan
     """Final validation loss at equal tokens, curriculum minus baseline (nats); NaN unless both finished."""
@@ -104,21 +105,21 @@ class CellSaving:
     """`test`'s p-value, adjusted over the cells tested; None with fewer than two seeds."""
     difference: Difference | None = None
     """None with fewer than two seeds. A cell with a diverged curriculum run has not saved."""
-    printed: Estimate = Estimate()
+    printed: Estimate = NO_ESTIMATE
     """Tokens, on cleaned curves at the given target or, without one, at the loss that both runs of a seed had reached
     by 80% of their budget (analysis.stats.level). A diverged curriculum run makes it a bound."""
-    printed_time: Estimate = Estimate()
+    printed_time: Estimate = NO_ESTIMATE
     """Training seconds, read at the same places."""
-    printed_rank_hours: Estimate = Estimate()
+    printed_rank_hours: Estimate = NO_ESTIMATE
     printed_ppl: float | None = None
     """Perplexity of the printed target, geometric mean over seeds."""
-    test: Estimate = Estimate()
+    test: Estimate = NO_ESTIMATE
     """Tokens, where nothing is censored: the basis of `difference`. Without pairs of which a run diverged."""
-    final: Estimate = Estimate()
+    final: Estimate = NO_ESTIMATE
     """`tokens`, the paper's definition; if seeds are bounds, both ends of the interval by a censored likelihood."""
-    loss: LossDifference = LossDifference()
+    loss: LossDifference = NO_DIFFERENCE
     """Final validation loss at equal tokens."""
-    loss_at_seconds: LossDifference = LossDifference()
+    loss_at_seconds: LossDifference = NO_DIFFERENCE
     """Validation loss at equal training seconds."""
     unpaired: Unpaired | None = None
     """Where seeds do not pair: the two arms compared as a whole; `printed`, `test` and `loss` are then its own."""
@@ -268,7 +269,7 @@ def unpaired_cells(
             ]
             for arm in (ours, theirs)
         ]
-        result = compare_arms(*arms, None if target_ppl is None else math.log(target_ppl))
+        result = compare_arms(arms[0], arms[1], None if target_ppl is None else math.log(target_ppl))
         if result is not None:
             results[cell] = result
     return results

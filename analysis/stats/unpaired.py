@@ -48,8 +48,8 @@ def welch(ours: Floats, theirs: Floats) -> Interval:
     """Welch's interval and p-value of mean(ours) - mean(theirs), shapes (..., n_c) and (..., n_b); two runs or more.
 
     B. L. Welch, Biometrika 34 (1947), but with the degrees of freedom halfway between Satterthwaite's and Hsu's
-    min(n) - 1, and Hsu's own if an arm has two runs: Welch's own errs too often (up to 10.7% at 5%) if the smaller arm is
-    the one that spreads.
+    min(n) - 1, and Hsu's own if an arm has two runs: Welch's own errs too often (up to 10.7% at 5%) if the smaller
+    arm is the one that spreads.
     """
     n_c, n_b = ours.shape[-1], theirs.shape[-1]
     v_c, v_b = ours.var(-1, ddof=1) / n_c, theirs.var(-1, ddof=1) / n_b
