@@ -86,9 +86,7 @@ _ANSWER_PARAMETERS: list[click.Parameter] = [
 ]
 
 
-def _options(
-    target: float | None, crossing: Method, price: float | None, tuning: str, rules: Sequence[str]
-) -> Options:
+def _options(target: float | None, crossing: Method, price: float | None, tuning: str, rules: Sequence[str]) -> Options:
     searches = tuple(name for name in tuning.split(",") if name)
     return Options(target, crossing, price, searches, rules=parse_rules(rules))
 
