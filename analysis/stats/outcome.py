@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -72,59 +72,94 @@ class Rules:
 
     def arguments(self) -> str:
         """The rules that differ from the defaults, as arguments of the command line."""
-        words = ""
-        for name, (field, _, _) in _RULES.items():
-            value = getattr(self, field)
-            if value != getattr(DEFAULT, field):
-                shown = "off" if value is None or value is False else "on" if value is True else f"{value:g}"
-                words += f" --rule {name}={shown}"
-        return words
+        return "".join(
+            f" --rule {name}={setting.shown(setting.value(self))}"
+            for name, setting in _SETTINGS.items()
+            if setting.value(self) != setting.value(DEFAULT)
+        )
 
 
 DEFAULT = Rules()
-_RULES: dict[str, tuple[str, float, float]] = {
-    "non-finite": ("non_finite", math.nan, math.nan),
-    "ratio": ("loss_ratio", 1.0, math.inf),
-    "ratio-share": ("loss_ratio_share", 0.0, 1.0),
-    "early": ("early_share", 0.0, 1.0),
-    "unigram": ("unigram_margin", 0.0, math.inf),
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A rule's value on the command line: a number between two others, both excluded, or off (None)."""
+
+    value: Callable[[Rules], float | None]
+    with_value: Callable[[Rules, float | None], Rules]
+    low: float = 0.0
+    high: float = math.inf
+    is_number: bool = True
+    """Else on or off."""
+    can_be_off: bool = True
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        upper = f" and below {self.high:g}" if math.isfinite(self.high) else ""
+        words = f"a number above {self.low:g}{upper}" if self.is_number else "on"
+        return f"{words} or off" if self.can_be_off else words
+
+    def shown(self, value: float | None) -> str:
+        """A value as it is typed."""
+        return "off" if value is None else f"{value:g}" if self.is_number else "on"
+
+    def parse(self, text: str) -> float | None:
+        """The value of `text`. Raises ValueError."""
+        if text == "off" and self.can_be_off:
+            return None
+        if not self.is_number:
+            if text == "on":
+                return 1.0
+            raise ValueError
+        number = float(text)
+        if not self.low < number < self.high:
+            raise ValueError
+        return number
+
+
+_SETTINGS = {
+    "non-finite": _Setting(
+        lambda rules: 1.0 if rules.non_finite else None,
+        lambda rules, value: dataclasses.replace(rules, non_finite=value is not None),
+        is_number=False,
+    ),
+    "ratio": _Setting(
+        lambda rules: rules.loss_ratio, lambda rules, value: dataclasses.replace(rules, loss_ratio=value), low=1.0
+    ),
+    "ratio-share": _Setting(
+        lambda rules: rules.loss_ratio_share,
+        lambda rules, value: dataclasses.replace(rules, loss_ratio_share=value or DEFAULT.loss_ratio_share),
+        high=1.0,
+        can_be_off=False,
+    ),
+    "early": _Setting(
+        lambda rules: rules.early_share, lambda rules, value: dataclasses.replace(rules, early_share=value), high=1.0
+    ),
+    "unigram": _Setting(
+        lambda rules: rules.unigram_margin, lambda rules, value: dataclasses.replace(rules, unigram_margin=value)
+    ),
 }
-"""Name on the command line -> field of Rules, and the open range of its values; NaN: on or off only."""
+"""By the rules' names on the command line."""
 
 
 def parse_rules(texts: Iterable[str]) -> Rules:
     """Rules from NAME=VALUE or NAME=off, the defaults for all others.
 
-    Raises UserError for an unknown name and for a value out of range.
+    Raises UserError for an unknown name and for a value that is not allowed.
     """
-    changes: dict[str, float | bool | None] = {}
+    rules = DEFAULT
     for text in texts:
         name, _, value = text.partition("=")
-        if name not in _RULES:
-            raise UserError(f"--rule {text}: no rule '{name}'; {did_you_mean(name, list(_RULES))}")
-        field, low, high = _RULES[name]
-        if math.isnan(low):
-            allowed, number = "on or off", {"on": True, "off": False}.get(value)
-        else:
-            allowed, number = f"a number above {low:g}", _number(value)
-            allowed += f" and below {high:g}" if math.isfinite(high) else ""
-            if name != "ratio-share":
-                allowed += ", or off"
-                if value == "off":
-                    changes[field] = None
-                    continue
-            number = number if number is not None and low < number < high else None
-        if number is None:
-            raise UserError(f"--rule {text}: '{value}' is not valid; give {name}={allowed}")
-        changes[field] = number
-    return dataclasses.replace(DEFAULT, **changes)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+        if name not in _SETTINGS:
+            raise UserError(f"--rule {text}: no rule '{name}'; {did_you_mean(name, list(_SETTINGS))}")
+        setting = _SETTINGS[name]
+        try:
+            rules = setting.with_value(rules, setting.parse(value))
+        except ValueError:
+            raise UserError(f"--rule {text}: '{value}' is not allowed; give {name}={setting.allowed}") from None
+    return rules
 
 
 @dataclasses.dataclass(frozen=True)

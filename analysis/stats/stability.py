@@ -110,25 +110,27 @@ def stability(runs: Runs, judged: Instability | None = None) -> pd.DataFrame:
     table["reason"] = [judged.outcomes[i].reason for i in ids]
     for name, values in (("unstable", judged.unstable), ("useful", judged.useful)):
         table[name] = pd.array([values[i] for i in ids], dtype="boolean")
-    return table.assign(**_events([judged.events[i] for i in ids]))[list(STABILITY_COLUMNS)]
+    return table.join(_events([judged.events[i] for i in ids]))[list(STABILITY_COLUMNS)]
 
 
-def _events(events: list[RunEvents]) -> dict[str, object]:
+def _events(events: list[RunEvents]) -> pd.DataFrame:
     """The columns of STABILITY_COLUMNS on events; counts are missing where noise could not be measured."""
-    judged = [e.is_measured or bool(e.events) for e in events]
-    return {
-        "windows": [e.windows for e in events],
-        "events": pd.array([len(e.events) if j else None for e, j in zip(events, judged, strict=True)], dtype="Int64"),
-        "events_at_length_change": pd.array(
-            [e.at_length_changes if j else None for e, j in zip(events, judged, strict=True)], dtype="Int64"
-        ),
-        "smallest_detectable_ratio": [
-            math.nan if e.smallest_detectable is None else e.smallest_detectable for e in events
-        ],
-        "skipped_steps": [e.skipped_steps for e in events],
-        "spike_score_loss": [e.spike_score_loss for e in events],
-        "spike_score_grad_norm": [e.spike_score_grad_norm for e in events],
-    }
+    judged = [e if e.is_measured or e.events else None for e in events]
+    return pd.DataFrame(
+        {
+            "windows": [e.windows for e in events],
+            "events": pd.array([None if e is None else len(e.events) for e in judged], dtype="Int64"),
+            "events_at_length_change": pd.array(
+                [None if e is None else e.at_length_changes for e in judged], dtype="Int64"
+            ),
+            "smallest_detectable_ratio": [
+                math.nan if e.smallest_detectable is None else e.smallest_detectable for e in events
+            ],
+            "skipped_steps": [e.skipped_steps for e in events],
+            "spike_score_loss": [e.spike_score_loss for e in events],
+            "spike_score_grad_norm": [e.spike_score_grad_norm for e in events],
+        }
+    )
 
 
 def _summary(ratios: Floats) -> list[float]:
