@@ -182,7 +182,7 @@ def compare(baseline: Path, curriculum: Path, target: float, as_json: bool) -> N
     """Compute the saving between two curves in files.
 
     BASELINE and CURRICULUM are CSV or Parquet files with the columns
-    consumed_tokens, train_seconds and val_loss (or val_ppl).
+    consumed_tokens, val_loss (or val_ppl) and, for time, train_seconds.
     """
     if not math.isfinite(target):
         raise UserError(f"--target {target}: must be a finite loss in nats per token")

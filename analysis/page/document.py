@@ -63,7 +63,7 @@ def _document(report: ReportData, max_points: int) -> str:
         refresh_s=report.refresh_s,
         runs=len(report.runs),
         ended=int((~report.runs["state"].isin(AT_WORK)).sum()),
-        time_word=unit.word,
+        time_word=unit.word if report.runs["train_seconds"].notna().any() else "",
         target_ppl=verdict["target_ppl"],
         target_words=_target_words(report),
         key=key(report.runs),

@@ -167,8 +167,9 @@ def evaluations(table: pd.DataFrame, place: Place, *, diverged: Collection[str] 
     """Checked evaluations: EVALUATION as floats, and run_id if the table has it, in the table's order.
 
     `table` has consumed_tokens, val_loss or val_ppl, and train_seconds unless they are unknown (then NaN); runs may be
-    interleaved, each in order of tokens. Only runs in `diverged` may hold losses that are not finite; `remedy` ends the message about perplexities.
-    Raises UserError naming place, column and value for text, negative, decreasing and duplicate values.
+    interleaved, each in order of tokens. Only runs in `diverged` may hold losses that are not finite; `remedy` ends the
+    message about perplexities. Raises UserError naming place, column and value for text, negative, decreasing and
+    duplicate values.
     """
     exempt: npt.ArrayLike = False
     runs = table["run_id"].astype(str) if "run_id" in table else pd.Series("", index=table.index)

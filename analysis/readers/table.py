@@ -51,9 +51,10 @@ def _facts(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame:
     for column in columns:
         values = pd.factorize(table[column], use_na_sentinel=False)[0]
         if (row := checks.first_true(values != values[first][codes])) is not None:
+            peak = " (of a scheduled learning rate, its peak)" if column == "lr" else ""
             raise UserError(
                 f"{place(row)}: run '{table['run_id'].iloc[row]}' has {column} '{table[column].iloc[row]}', and "
-                f"'{facts[column].iloc[codes[row]]}' before; it is one value for the whole run"
+                f"'{facts[column].iloc[codes[row]]}' before; it is one value for the whole run{peak}"
             )
     return facts.reset_index(drop=True)
 

@@ -161,10 +161,11 @@ def _set_roles(runs: pd.DataFrame, baseline: str, folder: object) -> None:
         )
     if not is_baseline.any() and len(names) > 1:
         raise UserError(
-            f"{folder}: no run has the curriculum '{BASELINE}' to compare with; it has {', '.join(names)}; name the one "
-            "that the others are compared with: --baseline VALUE"
+            f"{folder}: no run has the curriculum '{BASELINE}' to compare with; it has {', '.join(names)}; name the "
+            "one that the others are compared with: --baseline VALUE"
         )
-    runs.loc[is_baseline, "curriculum"] = baseline.strip()
+    own_spelling = [BASELINE] if baseline == BASELINE else runs.loc[is_baseline, "curriculum"].tolist()
+    runs.loc[is_baseline, "curriculum"] = own_spelling[0]
     runs["role"] = np.where(is_baseline, "baseline", "curriculum")
 
 
@@ -263,14 +264,20 @@ def _without_seconds(runs: pd.DataFrame) -> list[str]:
     lacking = runs.loc[runs["train_seconds"].isna(), "run_id"].tolist()
     if not lacking:
         return []
-    which = "The source records" if len(lacking) == len(runs) else f"{', '.join(lacking[:3])}: the source records"
-    return [f"{which} no training seconds (train_seconds): tokens are compared, time is not."]
+    which = (
+        "the runs" if len(lacking) == len(runs) else f"{len(lacking)} of {len(runs)} runs ({', '.join(lacking[:3])})"
+    )
+    return [
+        f"No training seconds of {which} are recorded: tokens are compared, time is not (--map train_seconds=THEIRS "
+        "names another column)."
+    ]
 
 
 def _unequal_budgets(runs: pd.DataFrame) -> list[str]:
     """A note if finished runs of baselines and curricula of one setting have different token budgets."""
     notes = []
-    for _, group in runs[runs["state"] == "DONE"].groupby("setting", sort=False):
+    finished = runs[(runs["state"] == "DONE") & runs["final_loss"].notna()]
+    for _, group in finished.groupby("setting", sort=False):
         budgets = group.groupby("curriculum", sort=False)["token_budget"].median()
         theirs = group.loc[group["role"] == "baseline", "token_budget"].median()
         unequal = [name for name, budget in budgets.items() if abs(budget - theirs) > _SAME_BUDGET * theirs]

@@ -221,13 +221,8 @@ def _foreign(
     if not _is_logged(curves, "consumed_tokens"):
         remedy = naming.remedy("consumed_tokens")
         raise checks.missing(f"{folder}: evaluations of its runs", "consumed_tokens", metrics, remedy)
-    if not _is_logged(curves, "train_seconds"):
-        if names.get("train_seconds"):
-            raise checks.missing(f"{folder}: evaluations of its runs", names["train_seconds"], metrics)
-        notes.append(
-            "For time, too, name the metric: --map train_seconds=THEIRS (W&B's own clock is _runtime, which counts "
-            "evaluation and loading too)."
-        )
+    if "train_seconds" in names and not _is_logged(curves, "train_seconds"):
+        raise checks.missing(f"{folder}: evaluations of its runs", names["train_seconds"], metrics)
     whole = []
     for curve in curves:
         lacks = [c for c in tidy.REQUIRED if c not in curve.facts]

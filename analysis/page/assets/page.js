@@ -280,7 +280,7 @@
     if (i === 0) return { tokens, time };
     const [, tokensBefore, timeBefore] = trace.customdata[i - 1];
     const part = (loss[i - 1] - goal) / (loss[i - 1] - loss[i]);
-    return { tokens: tokensBefore + part * (tokens - tokensBefore), time: timeBefore + part * (time - timeBefore) };
+    return { tokens: tokensBefore + part * (tokens - tokensBefore), time: time === null ? null : timeBefore + part * (time - timeBefore) };
   }
 
   function explore() {
@@ -301,7 +301,7 @@
       return [
         plain(trace.meta.label),
         here ? Math.round(here.tokens).toLocaleString("en") : "not reached",
-        here ? here.time.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 }) : "–",
+        here && here.time !== null ? here.time.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 }) : "–",
         here && base ? signed(100 * (1 - here.tokens / base.tokens)) : "–",
       ];
     });
