@@ -20,7 +20,7 @@ import yaml
 from cl_bench import schedules
 from cl_bench.config import DataConfig, LaunchConfig, RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
-from cl_bench.data import cache, sources
+from cl_bench.data import cache, sources, unigram
 from cl_bench.data.text import Progress, TextCorpus
 from cl_bench.errors import UserError
 from cl_bench.launch import estimate, observe
@@ -191,15 +191,24 @@ def write_manifest(plan: Plan) -> int:
 
 
 def prepare_data(plan: Plan, corpora: Corpora, progress: Progress | None = None) -> None:
-    """Tokenise every text that a missing run needs, before the first of them starts.
+    """Tokenise every text that a missing run needs, before the first of them starts, and measure its unigram level.
 
     Raises ConfigError for a text with fewer tokens than one block.
     """
-    for run in plan.to_train:
-        text = corpora.get(dataclasses.replace(run.config.data, fingerprint=None))
-        if isinstance(text, TextCorpus):
-            cache.prepare(text, plan.launch.outputs, progress)
-            sources.check_length(sources.mixture(run.config.data, plan.launch.outputs), run.config.seqlen)
+    outputs = plan.launch.outputs
+    measured: set[str] = set()
+    for data, seqlen in dict.fromkeys((run.config.data, run.config.seqlen) for run in plan.to_train):
+        corpus = corpora.get(dataclasses.replace(data, fingerprint=None))
+        if isinstance(corpus, TextCorpus):
+            cache.prepare(corpus, outputs, progress)
+            mixture = sources.mixture(data, outputs)
+            sources.check_length(mixture, seqlen)
+        else:
+            mixture = corpus.mixture
+        fingerprint = str(data.fingerprint)
+        if fingerprint not in measured:
+            measured.add(fingerprint)
+            unigram.ensure(mixture, outputs, fingerprint)
 
 
 def check_writable(outputs: str) -> None:
