@@ -150,7 +150,10 @@ def test_spikes_are_a_stricter_criterion_of_their_own() -> None:
     runs, stability = grid(("baseline", 8, 1e-3, OK), ("baseline", 8, 2e-3, OK), ratios={("baseline", 8, 2e-3): 1.9})
     assert cell_stability(runs, stability)["status"].tolist() == ["stable", "stable"]
     assert cell_stability(runs, stability, "loss_ratio")["status"].tolist() == ["stable", "unstable"]
-    assert cell_stability(runs, stability, "loss_ratio", 1.9)["status"].tolist() == ["stable", "stable"]  # above, not at
+    assert cell_stability(runs, stability, "loss_ratio", 1.9)["status"].tolist() == [
+        "stable",
+        "stable",
+    ]
     nothing = stability.assign(max_loss_ratio=math.nan)  # evaluations only: no loss ratio to judge by
     assert cell_stability(runs, nothing, "loss_ratio")["status"].tolist() == ["undecided", "undecided"]
     assert cell_stability(runs, nothing)["status"].tolist() == ["stable", "stable"]
