@@ -12,8 +12,9 @@ PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --dis
 demo: setup
 	$(BIN)/python -m cl_bench.sweep -m sweeps=demo
 
+# Three workers on two cores: the Slurm tests, all on one of them, mostly wait.
 test: setup-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup-dev
 	$(BIN)/python -m pytest -n 2 -m "not train and not browser and not slurm and not calibration and not docs"
@@ -22,6 +23,7 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The documentation as a site in site/; a broken link or reference is an error.
 docs: setup-dev

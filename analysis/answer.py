@@ -17,12 +17,12 @@ from analysis.stats.boundary import all_boundaries
 from analysis.stats.correlation import correlations
 from analysis.stats.crossings import Method, curves
 from analysis.stats.evaluations import Unlike, unlike_arms
-from analysis.stats.outcome import Outcome, outcomes
+from analysis.stats.outcome import DEFAULT, Outcome, Rules
 from analysis.stats.over_targets import over_targets
 from analysis.stats.pairs import best_baseline_point
 from analysis.stats.power import Power, sweep_power
 from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested
-from analysis.stats.stability import stability
+from analysis.stats.stability import Instability, judge_runs, stability, with_outcomes
 from analysis.stats.unpaired import unpaired_cells
 from cl_bench.errors import UserError
 
@@ -41,6 +41,8 @@ class Options:
     """Names of tuning searches to charge in addition to those that belong to the runs."""
     refresh_s: float | None = None
     """Seconds after which the page reloads itself; None: never."""
+    rules: Rules = DEFAULT
+    """When a run counts as diverged or as not having learned."""
 
     def __post_init__(self) -> None:
         target = self.target_ppl
@@ -53,6 +55,7 @@ class Options:
         words = f" --target {self.target_ppl:g}" if self.target_ppl is not None else ""
         words += f" --crossing {self.method}" if self.method != "interpolate" else ""
         words += f" --price {self.price:g}" if self.price is not None else ""
+        words += self.rules.arguments()
         return words + (f" --tuning {','.join(self.searches)}" if self.searches else "")
 
 
@@ -70,6 +73,7 @@ class Answer:
     """The results of a sweep."""
 
     runs: Runs
+    """A run that finished, but diverged by its record, has the state DIVERGED."""
     options: Options
     run_savings: tuple[RunSaving, ...]
     """One per curriculum run, in the order of `runs.runs`."""
@@ -88,12 +92,25 @@ class Answer:
     correlation: pd.DataFrame
     """analysis.stats.correlation.CORRELATION_COLUMNS."""
     cost: hours.Cost
-    outcomes: Mapping[str, Outcome]
-    """How each run_id ended."""
     power: Power
     """What the tests of this sweep can detect."""
     unlike: tuple[Unlike, ...]
     """Evaluation noise, grids and budgets that differ between the arms of a cell, and runs that can hardly be read."""
+
+    # How each run ended, and what that says about stability.
+    instability: Instability
+    """Outcomes, events, final loss over learning rate, and the joint boundary."""
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """The outcome of each run_id."""
+        return self.instability.outcomes
+
+    @property
+    def rules_sentence(self) -> str:
+        """When a run counts as diverged or as not having learned, and which runs a rule could not judge."""
+        count = len(self.runs.runs)
+        return self.options.rules.sentence(count, count - len(self.runs.unigram))
 
     @property
     def target_ppl(self) -> float | None:
@@ -127,12 +144,13 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
     Raises UserError if no baseline reached a given target.
     """
     options = options or Options()
-    outcome = outcomes(runs)
+    judged = judge_runs(runs, options.rules)
+    runs, outcome = with_outcomes(runs, judged.outcomes), judged.outcomes
     by_run = run_savings(runs, options.target_ppl, options.method, outcome)
     cells = cell_savings(by_run, unpaired_cells(runs, options.target_ppl, outcome))
     targets, common = over_targets(runs, cells, options.method)
     cells = tuple(dataclasses.replace(c, common_target=t) for c, t in zip(cells, common, strict=True))
-    ratios = stability(runs)
+    ratios = stability(runs, judged)
     return Answer(
         runs,
         options,
@@ -145,9 +163,9 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         all_boundaries(runs.runs, ratios),
         correlations(runs.runs, runs.train),
         hours.cost(runs.runs, runs.train, runs.attempts, by_run, charges, options.price),
-        outcome,
         sweep_power([c.log_ratios for c in cells if tested(c)]),
         unlike_arms(runs.runs, _run_ids(cells), curves(runs.evals)),
+        judged,
     )
 
 

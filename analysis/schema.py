@@ -64,6 +64,7 @@ TRAIN_COLUMNS = {
     "adam_var_sqrt_max": "float32",
     "train_seconds": "float64",
     "attempt": "int32",
+    "loss_scale": "float32",
 }
 """The analysed part of records.TRAIN_COLUMNS, in the narrowest sufficient types: a sweep has millions of rows."""
 
@@ -94,6 +95,8 @@ class Runs:
     """Resolved configuration of each run_id; empty for a source without configurations."""
     outputs: Path | None = None
     """The outputs folder that holds the runs; None for curves of other origin."""
+    unigram: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Unigram cross-entropy (nats per token) of the validation data of each run_id; runs of unknown data have none."""
 
     def curve(self, run_id: str) -> pd.DataFrame:
         """A run's evaluations, in order of tokens."""

@@ -1,25 +1,85 @@
-"""Errors that are the user's to mend: one clear message with the name, the value and the remedy, exit code 2."""
+"""Errors that the user can mend, and the exit code and message of every error that ends a command."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
 
+EXIT_RUNS_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "�") | dict.fromkeys(map(ord, "\t\n\v\f\r"), " ")
+
 
 class UserError(Exception):
-    """Something the user asked for cannot be done; the message says what, why and what to do instead."""
+    """A request that cannot be met; the message names the value, the reason and the remedy."""
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A hint for an unknown `name`: the nearest valid one first, then the valid names (at most 12 of them)."""
+class RunsFailed(Exception):
+    """Some runs failed or were stopped; all others were trained."""
+
+
+def did_you_mean(name: str, valid: Iterable[str], limit: int = 12) -> str:
+    """A hint for an unknown `name`: the nearest valid one first, then the valid names (at most `limit` of them)."""
     names = sorted(set(valid))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if not near:
         # 'lr' for 'optim.lr': the last part of a dotted name may be all that the user remembered.
         near = [n for n in names if n.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
     hint = f"did you mean '{near[0]}'? " if near else ""
-    shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
+    shown = ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
     return f"{hint}valid: {shown}" if names else hint.strip()
+
+
+def printable(text: str) -> str:
+    """Text safe for a terminal: white space becomes a space, any other control character a '�'."""
+    return text.translate(_CONTROLS)
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """Run `command`; the exit code is its own, or that of the error that ended it, whose message is printed.
+
+    Errors that are not in the table below are bugs and pass through with their traceback.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last breath
+    except tuple(_EXITS) as error:
+        code, report = next(_EXITS[kind] for kind in type(error).__mro__ if kind in _EXITS)
+        report(error)
+    return code
+
+
+def _print_error(error: BaseException) -> None:
+    # Not splitlines(), which takes some control characters for line ends.
+    print("\n".join(f"error: {printable(line)}" for line in str(error).split("\n")), file=sys.stderr)
+
+
+def _print_file_error(error: OSError) -> None:
+    print(f"error: {printable(str(error.filename or 'a file'))}: {error.strerror or error}", file=sys.stderr)
+
+
+def _print_message(error: BaseException) -> None:
+    if str(error):
+        print(printable(str(error)))
+
+
+def _discard_output(_: BaseException) -> None:
+    """Let the interpreter's final flush succeed after `cl-bench logs RUN | head`."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_EXITS: dict[type[BaseException], tuple[int, Callable[[Any], None]]] = {
+    UserError: (EXIT_USER_ERROR, _print_error),
+    OSError: (EXIT_USER_ERROR, _print_file_error),
+    BrokenPipeError: (0, _discard_output),
+    RunsFailed: (EXIT_RUNS_FAILED, _print_message),
+    KeyboardInterrupt: (EXIT_INTERRUPTED, _print_message),
+}
+"""Exception -> exit code and how it is printed; the most specific class of an exception applies."""

@@ -3,12 +3,8 @@
 from cl_bench.cli import hydra_glue
 
 
-class LocalLauncher(hydra_glue.LocalLauncher):
-    """`hydra/launcher=local`."""
-
-
-class SlurmLauncher(hydra_glue.SlurmLauncher):
-    """`hydra/launcher=slurm`."""
+class GridLauncher(hydra_glue.GridLauncher):
+    """`hydra/launcher=NAME`: the preset conf/hydra/launcher/NAME.yaml names the backend."""
 
 
 class GridSweeper(hydra_glue.GridSweeper):

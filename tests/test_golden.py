@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from analysis import report
-from cl_bench.cli import sweep
+from cl_bench import sweep
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir
 from tests.analysis.synthetic import make_report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import shlex
 from collections.abc import Mapping
@@ -51,20 +50,6 @@ def _modifiers() -> dict[Option, list[Reader]]:
         for option in reader.modifiers.values():
             owners.setdefault(option, []).append(reader)
     return owners
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `options()` to argparse."""
-    for option in options():
-        if option.is_positional:
-            parser.add_argument(option.name, nargs="?", help=option.help)
-        else:
-            parser.add_argument(option.flag, metavar=option.metavar, help=option.help)
-
-
-def read(args: argparse.Namespace) -> Source:
-    """`read_values` of parsed arguments."""
-    return read_values(vars(args))
 
 
 def read_values(values: Mapping[str, object]) -> Source:

@@ -1,7 +1,7 @@
-"""Hydra plugins: a sweeper that leaves checking to the launcher, and the launchers for this machine and for Slurm.
+"""Hydra plugins: a sweeper that leaves checking to the launcher, and the launcher, which hands a grid to a backend.
 
-A launcher gets every job's overrides of a grid in one call. It composes and validates the whole grid, plans it, and
-only then starts what is missing, through submitit.
+The launcher gets the overrides of all jobs of a grid in one call. It composes and validates the whole grid; the backend
+plans it and only then starts what is missing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -26,18 +27,17 @@ from omegaconf import DictConfig, OmegaConf
 from cl_bench import config, schedules
 from cl_bench.config import tune as tune_config
 from cl_bench.errors import UserError, did_you_mean
-from cl_bench.launch import display, local, prepare
-from cl_bench.launch.prepare import RunsFailed
-from cl_bench.launch.slurm import launcher as slurm
+from cl_bench.launch import backend, display, prepare
+from cl_bench.runs.paths import SweepDir, TuneDir
 from cl_bench.tune import run as tune
 
 _LAUNCH_KEYS = [f.name for f in dataclasses.fields(config.LaunchConfig)]
 
 
 class GridSweeper(Sweeper):
-    """Every combination of the values given, in every named cell where there are such, in one call to the launcher.
+    """Every combination of the values given, in every named cell of the sweep, in one call to the launcher.
 
-    Hydra's own grid sweeper composes each job just to see whether it can; our launcher composes and checks them all.
+    Hydra's own grid sweeper composes each job just to check that it can; our launcher composes and validates them all.
     """
 
     def __init__(self, params: dict[str, Any] | None = None, cells: dict[str, Any] | None = None) -> None:
@@ -59,32 +59,32 @@ class GridSweeper(Sweeper):
         return self.launcher.launch(self._in_cells(jobs), initial_job_idx=0)
 
     def _in_cells(self, jobs: list[list[str]]) -> list[list[str]]:
-        """Every job in every named cell; a value of the job's own wins over the cell's. `cell=a,b` chooses cells."""
+        """Every job in every named cell; the job's own values override the cell's. `cell=a,b` chooses cells."""
         if not self.cells:
             return jobs
         grid = []
         for job in jobs:
-            given = {o.partition("=")[0].lstrip("+~"): o for o in job}
-            chosen = given.pop("cell", "cell=").partition("=")[2]
-            if chosen and chosen not in self.cells:
-                raise UserError(f"cell = {chosen}: no such cell in this sweep; {did_you_mean(chosen, self.cells)}")
-            for name in [chosen] if chosen else self.cells:
-                own = [o for o in self.cells[name] if o.partition("=")[0].lstrip("+~") not in given]
-                grid.append([f"cell={name}", *own, *given.values()])
+            overrides = {o.partition("=")[0].lstrip("+~"): o for o in job}
+            cell = overrides.pop("cell", "cell=").partition("=")[2]
+            if cell and cell not in self.cells:
+                raise UserError(f"cell = {cell}: no such cell in this sweep; {did_you_mean(cell, self.cells)}")
+            for name in [cell] if cell else self.cells:
+                rest = [o for o in self.cells[name] if o.partition("=")[0].lstrip("+~") not in overrides]
+                grid.append([f"cell={name}", *rest, *overrides.values()])
         # Cell by cell, as the sweep's file has them.
         order = list(self.cells)
         return sorted(grid, key=lambda job: order.index(job[0].partition("=")[2]))
 
 
 def _values(value: Any) -> str:
-    """The values of one axis of a grid as Hydra reads them, from 'a,b', a YAML list of values, or a single value."""
-    return ",".join(map(_spelled, value)) if _is_list(value) else _spelled(value)
+    """The values of one axis in Hydra's grammar, from 'a,b', a YAML list of values, or a single value."""
+    return ",".join(map(_as_override, value)) if _is_list(value) else _as_override(value)
 
 
-def _spelled(value: Any) -> str:
-    """One value in Hydra's grammar; a list within an axis is a value of its own."""
+def _as_override(value: Any) -> str:
+    """One value in Hydra's grammar; a list within an axis is one value."""
     if _is_list(value):
-        return "[" + ",".join(map(_spelled, value)) + "]"
+        return "[" + ",".join(map(_as_override, value)) + "]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -95,7 +95,7 @@ def _is_list(value: Any) -> bool:
 def compose_grid(loader: Any, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """Plain configs of all jobs, equal to what Hydra composes one by one.
 
-    Hydra takes 45 ms a job. Jobs that choose the same presets differ in values only, so each combination of presets is
+    Hydra takes 45 ms per job. Jobs with the same presets differ in values only, so each combination of presets is
     composed once and the values are set in copies.
     """
     parser = OverridesParser.create(config_loader=loader)
@@ -135,16 +135,19 @@ def compose_grid(loader: Any, master: DictConfig, jobs: Sequence[Sequence[str]])
 
 
 def split(composed: dict[str, Any]) -> tuple[config.RunConfig, config.LaunchConfig]:
-    """A composed config as a run's and the launch's. Raises ConfigError."""
+    """Split a composed config into the run's and the launch's. Raises ConfigError."""
     composed = {k: v for k, v in composed.items() if k not in ("hydra", "sweeps")}
     settings = {k: composed.pop(k) for k in _LAUNCH_KEYS if k in composed}
     run = config.from_dict(composed)
-    schedules.check(run)  # here, and not of a plan: a probe of `cl-bench tune` is the beginning of a run
+    schedules.check(run)  # not when planning: a probe of `cl-bench tune` is the beginning of a run
     return run, config.launch_from_dict(settings)
 
 
-class LocalLauncher(Launcher):
-    """Trains a grid on this machine, `jobs` runs at a time, each in processes of its own."""
+class GridLauncher(Launcher):
+    """Hands a grid to a backend: this machine, a cluster."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra. The task function is not used: a job reads its run's folder."""
@@ -152,9 +155,10 @@ class LocalLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train what is missing of the grid; each job's return value is its run's final validation loss.
+        """Carry out what is missing of the grid; each job's return value is its run's final validation loss.
 
-        Raises ConfigError before anything trains, RunsFailed after everything else has.
+        The loss is None for runs that are still queued. Raises UserError before anything is started, RunsFailed after
+        everything has ended.
         """
         grid = [split(c) for c in compose_grid(self.hydra_context.config_loader, self.config, job_overrides)]
         if not grid:
@@ -162,27 +166,31 @@ class LocalLauncher(Launcher):
         settings = grid[0][1]
         if any(other != settings for _, other in grid):
             names = ", ".join(k for k in _LAUNCH_KEYS if k != "sweep")
-            raise UserError(f"{names}, sweep.* and sweeps take one value, not a grid; launch them apart")
-        return [_returned(loss) for loss in self.carry_out([run for run, _ in grid], settings)]
-
-    def carry_out(self, runs: Sequence[config.RunConfig], settings: config.LaunchConfig) -> list[float | None]:
-        """Train what is missing of `runs`; their final losses."""
-        try:
-            losses = local.train_grid(runs, settings)
-        except RunsFailed:
-            prepare.report(settings)
-            raise
-        if not settings.dry_run:
-            prepare.report(settings)
-        return losses
+            raise UserError(f"{names}, sweep.* and sweeps take one value, not a grid; launch them separately")
+        losses = prepare.launch(self.backend, [run for run, _ in grid], settings, report=write_report)
+        return [_returned(loss) for loss in losses]
 
 
-class SlurmLauncher(LocalLauncher):
-    """Queues a grid on a Slurm cluster and leaves; with `wait` it stays until all of it is over."""
+def write_report(settings: config.LaunchConfig) -> None:
+    """Write the sweep's report and print its verdict and path."""
+    from analysis import report  # pandas and scipy: not needed to launch
 
-    def carry_out(self, runs: Sequence[config.RunConfig], settings: config.LaunchConfig) -> list[float | None]:
-        """Submit what is missing of `runs`; their final losses, None for those that are not over."""
-        return slurm.submit_grid(runs, settings)
+    folder = SweepDir(settings.outputs, settings.sweep.name).root
+    try:
+        written = report.write(folder)
+    except UserError as error:
+        display.console.print(f"no report: {error}", soft_wrap=True)
+        return
+    display.print_verdict(written.verdict)
+    display.console.print(f"report  {written.path}", soft_wrap=True)
+    display.console.print(f"again   python -m analysis report {folder}", soft_wrap=True)
+
+
+def write_tuning_page(folder: TuneDir) -> Path:
+    """Write the page of a search; returns its path."""
+    from analysis.page import tune as page  # pandas: not needed to launch
+
+    return page.write(folder)
 
 
 def _returned(loss: float | None) -> JobReturn:
@@ -191,28 +199,32 @@ def _returned(loss: float | None) -> JobReturn:
     return result
 
 
-def train_composed(composed: DictConfig, launcher: str) -> bool:
-    """Train the one run of a composed config (a launch without -m), with the launcher of that name.
+def backend_name(launcher: DictConfig) -> str:
+    """The backend that a `hydra/launcher` preset names. Raises UserError for a preset of another kind."""
+    name = launcher.get("backend")
+    if name is None:
+        raise UserError(f"hydra/launcher: {launcher._target_} trains no grids; choose {' or '.join(backend.names())}")
+    return str(name)
 
-    Raises as train_grid or submit_grid, and UserError.
-    """
+
+def train_composed(composed: DictConfig, launcher: str) -> bool:
+    """Train the one run of a composed config (a launch without -m) on a backend. Raises as prepare.launch."""
     run, settings = split(_plain(composed))
-    train = slurm.submit_grid if launcher == "slurm" else local.train_grid
-    loss = train([run], settings, is_sweep=False)[0]
+    loss = prepare.launch(launcher, [run], settings, is_sweep=False)[0]
     if loss is not None:
         display.console.print(f"validation loss {loss:.4f}, perplexity {math.exp(loss):.4g}")
     return True
 
 
 def tune_composed(composed: DictConfig, launcher: str) -> bool:
-    """Tune the curriculum of a composed config's run, with the launcher of that name; whether one was found.
+    """Tune the curriculum of a composed config's run on a backend; returns whether one was found.
 
-    Raises as train_grid or submit_grid, and UserError.
+    Raises as prepare.launch.
     """
     plain = _plain(composed)
-    asked = tune_config.from_dict(plain.pop("tune"))
+    tuning = tune_config.from_dict(plain.pop("tune"))
     run, settings = split(plain)
-    return tune.tune(run, settings, asked, slurm.submit_grid if launcher == "slurm" else local.train_grid)
+    return tune.tune(run, settings, tuning, functools.partial(prepare.launch, launcher), write_tuning_page)
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:

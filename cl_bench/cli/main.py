@@ -1,97 +1,115 @@
-"""The `cl-bench` command: one name for the sweep, the analysis and the state of runs."""
+"""The tree of `cl-bench` commands; each is imported only when it runs, completes or shows its help."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean
+import click
+from click.shell_completion import CompletionItem, shell_complete
 
-_USAGE = """cl-bench COMMAND …
+from cl_bench import __version__
+from cl_bench.commands import HELP_OPTIONS, CommandGroup, run
 
-commands:
-  sweep …               train a grid or a run, as `python -m cl_bench.sweep …`
-  tune …                a curriculum's start length and T, by short probes
-  status [SWEEP|RUN]    state and progress; --watch follows, --json for programs
-  logs RUN              what a run printed; -f follows
-  cancel SWEEP|RUN      stop runs; those in training save first
-  retry [SWEEP|RUN]     go on with what failed, was lost or stopped
-  eval RUN              zero-shot: --task wikitext103 or lambada, --data FILE
-  export RUN DIR        the trained model as a Hugging Face folder
-  prepare TEXTS         encode texts larger than memory into tokens on disk
-  report FOLDER         write a sweep's page, tables and verdict
-  figures FOLDER        for print: PDF or SVG, tables in LaTeX and Markdown
-  paper FOLDER          a sweep beside the published cells and claims
-  compare BASE CL       the saving between two curves in CSV files
+PROGRAM = "cl-bench"
+COMPLETION_VARIABLE = "_CL_BENCH_COMPLETE"
 
-`cl-bench COMMAND --help` tells more."""
-_COMMANDS = (
-    "sweep",
-    "tune",
-    "status",
-    "logs",
-    "cancel",
-    "retry",
-    "prepare",
-    "eval",
-    "export",
-    "report",
-    "figures",
-    "paper",
-    "compare",
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where a command is defined, and its line in the list of commands."""
+
+    module: str
+    attribute: str
+    summary: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        command: click.Command = getattr(importlib.import_module(self.module), self.attribute)
+        return command
+
+
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Train": {
+        "sweep": Entry("cl_bench.cli.train", "sweep", "Train a grid of runs, or one run."),
+        "tune": Entry("cl_bench.cli.train", "tune", "Find a curriculum's start length and T by short probes."),
+    },
+    "Watch": {
+        "status": Entry("cl_bench.cli.runs", "status", "Show the state and progress of runs."),
+        "logs": Entry("cl_bench.cli.runs", "logs", "Print the log of a run."),
+        "cancel": Entry("cl_bench.cli.runs", "cancel", "Stop runs; those in training save first."),
+        "retry": Entry("cl_bench.cli.runs", "retry", "Launch unfinished runs again from their last save."),
+    },
+    "Analyse": {
+        "report": Entry("analysis.commands", "report", "Write the page, tables and verdict of a sweep."),
+        "figures": Entry("analysis.commands", "figures", "Write the report's figures and tables for print."),
+        "paper": Entry("analysis.commands", "paper", "Set a sweep beside the published cells and claims."),
+        "compare": Entry("analysis.commands", "compare", "Compute the saving between two curves in files."),
+    },
+    "Data": {
+        "prepare": Entry("cl_bench.cli.prepare", "prepare", "Encode texts of any size into tokens on disk."),
+    },
+    "Evaluate": {
+        "eval": Entry("cl_bench.cli.evals", "evaluate", "Measure the zero-shot quality of a run's newest save."),
+        "export": Entry("cl_bench.cli.evals", "export", "Write a run's newest save as a Hugging Face folder."),
+    },
+    "Shell": {
+        "completion": Entry("cl_bench.cli.completion", "completion", "Print the completion script of a shell."),
+    },
+}
+
+
+class LazyGroup(CommandGroup):
+    """A group of commands in sections, imported on demand."""
+
+    def __init__(self, sections: Mapping[str, Mapping[str, Entry]], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.sections = sections
+        self.entries = {name: entry for section in sections.values() for name, entry in section.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help."""
+        return list(self.entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of that name."""
+        return self.entries[cmd_name].load() if cmd_name in self.entries else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section."""
+        for heading, section in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<10}", entry.summary) for name, entry in section.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Command names and options that begin with `incomplete`."""
+        names = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in self.entries.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+COMMANDS = click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")(
+    LazyGroup(
+        SECTIONS,
+        name=PROGRAM,
+        help="Measure what a curriculum saves in language-model training.\n\n"
+        f"`{PROGRAM} COMMAND --help` explains a command.",
+        context_settings=HELP_OPTIONS,
+        options_metavar="",
+        subcommand_metavar="COMMAND …",
+    )
 )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if command in ("-h", "--help"):
-        print(_USAGE)
-        return 0
-    if command not in _COMMANDS:
-        print(f"error: {command}: no such command; {did_you_mean(command, _COMMANDS)}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    if command in ("sweep", "tune"):
-        from cl_bench.cli import sweep
-
-        return sweep.main(rest) if command == "sweep" else sweep.tune(rest)
-    if command in ("report", "figures", "paper", "compare"):
-        from analysis.__main__ import main as analysis
-
-        return analysis(argv, prog="cl-bench")
-    return _on_runs(command, rest)
-
-
-def _on_runs(command: str, argv: list[str]) -> int:
-    from cl_bench.cli import runs
-    from cl_bench.launch.prepare import RunsFailed
-
-    try:
-        if command in ("eval", "export"):
-            from cl_bench.cli import evals  # needs torch, which takes a second
-
-            return evals.evaluate(argv) if command == "eval" else evals.export(argv)
-        if command == "prepare":
-            from cl_bench.cli import prepare
-
-            return prepare.prepare(argv)
-        return int(getattr(runs, command)(argv))
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except RunsFailed as error:
-        print(error)
-        return 1
-    except BrokenPipeError:  # `cl-bench logs RUN | head`
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if instruction := os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(COMMANDS, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
+    return run(COMMANDS, sys.argv[1:] if argv is None else argv, PROGRAM)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -16,37 +16,48 @@ from cl_bench.config import DataConfig, schema
 from cl_bench.config.schema import ConfigError
 from cl_bench.data import encode, text
 from cl_bench.data.chunking import PARTS, Stretch
-from cl_bench.errors import UserError
 from cl_bench.launch import display
 
 _ROWS = (".jsonl", ".ndjson")
+_VALIDATION_FRACTION = DataConfig.__dataclass_fields__["validation_fraction"].default
 
 
-def prepare(argv: Sequence[str]) -> int:
-    """`cl-bench prepare`: encode texts into a folder; the same command goes on with what was interrupted."""
-    args = _parser().parse_args(argv)
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers {args.workers}: must be 1 or more")
+@click.command()
+@click.argument("paths", metavar="TEXT…", nargs=-1, required=True, type=click.Path())
+@click.option("--out", required=True, metavar="FOLDER", type=click.Path(), help="for train.bin, val.bin and meta.json")
+@click.option("--tokenizer", type=click.Choice(("gpt2", "bytes")), default="gpt2", help="default: gpt2")
+@click.option("--vocab-file", metavar="FILE", type=click.Path(), help="gpt2: vocab.json (encoder.json)")
+@click.option("--merges-file", metavar="FILE", type=click.Path(), help="gpt2: merges.txt (vocab.bpe)")
+@click.option("--key", metavar="KEY", default="text", help="key of a row's text (default: text)")
+@click.option(
+    "--validation-fraction",
+    type=float,
+    metavar="SHARE",
+    default=_VALIDATION_FRACTION,
+    help=f"share held out (default: {_VALIDATION_FRACTION})",
+)
+@click.option("--workers", type=int, metavar="N", help="processes (default: one per core)")
+def prepare(paths: tuple[str, ...], out: str, key: str, workers: int | None, **options: Any) -> None:
+    """Encode texts of any size into tokens on disk.
+
+    TEXT is a UTF-8 file, a folder (every file below it) or a quoted glob. A
+    .jsonl file holds one document per line; any other file is one document.
+    After an interruption, even by kill -9, the same command goes on.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers}: must be 1 or more")
     try:
-        return _prepare(args)
+        config = schema.build(DataConfig, {"source": "text", "path": paths[0], **options})
+        job = encode.EncodingJob(stretches_of(config, paths), config, key=key)
+        folder = Path(out).expanduser().absolute()
+        meta = _encode(job, folder, workers or encode.workers_for(job.n_bytes))
     except ConfigError as error:
         raise ConfigError(_as_typed(str(error))) from None
+    _print_result(meta, folder, config)
 
 
-def _prepare(args: argparse.Namespace) -> int:
-    config = schema.build(
-        DataConfig,
-        {
-            "source": "text",
-            "path": args.path[0],
-            "tokenizer": args.tokenizer,
-            "vocab_file": args.vocab_file,
-            "merges_file": args.merges_file,
-            "validation_fraction": args.validation_fraction,
-        },
-    )
-    job = encode.EncodingJob(stretches_of(config, args.path), config, key=args.key)
-    folder = Path(args.out).expanduser().absolute()
+def _encode(job: encode.EncodingJob, folder: Path, workers: int) -> dict[str, Any]:
+    """Run the job with a progress bar on a terminal's stderr."""
     console = Console(stderr=True)
     with Progress(
         TextColumn(folder.name),
@@ -59,17 +70,14 @@ def _prepare(args: argparse.Namespace) -> int:
         disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("", total=job.n_bytes)
-        workers = args.workers or encode.workers_for(job.n_bytes)
         try:
-            meta = encode.run(job, folder, workers, lambda done, _: bar.update(task, completed=done))
+            return encode.run(job, folder, workers, lambda done, _: bar.update(task, completed=done))
         except KeyboardInterrupt:
-            raise UserError("interrupted; the same command goes on where it was") from None
-    _say(meta, folder, config)
-    return 0
+            raise KeyboardInterrupt("interrupted; the same command goes on from there") from None
 
 
 def _as_typed(message: str) -> str:
-    """A message about keys of the configuration, under the names of this command's options."""
+    """A message about configuration keys, with the names of this command's options."""
     message = re.sub(r"\bdata\.path = ", "", message)
     names = "tokenizer|vocab_file|merges_file|validation_fraction"
     return re.sub(
@@ -80,9 +88,9 @@ def _as_typed(message: str) -> str:
 
 
 def stretches_of(config: DataConfig, paths: Sequence[str]) -> tuple[Stretch, ...]:
-    """What to encode: whole text files, or the end of the largest one, are held out; of rows, by their hash.
+    """The stretches of the files to encode, and which are held out: whole texts or an end of one; rows by their hash.
 
-    Raises ConfigError for paths that hold no text.
+    Raises ConfigError for paths without text.
     """
     configs = [DataConfig(source="text", path=path) for path in paths]
     by_path = {d.path: d for source in configs for d in text.find_documents(source) if d.n_bytes}
@@ -94,30 +102,10 @@ def stretches_of(config: DataConfig, paths: Sequence[str]) -> tuple[Stretch, ...
     return tuple(stretches) + (encode.text_stretches(text.split(config, documents)) if documents else ())
 
 
-def _say(meta: dict[str, Any], folder: Path, config: DataConfig) -> None:
+def _print_result(meta: dict[str, Any], folder: Path, config: DataConfig) -> None:
     counts = [(meta[part]["tokens"], meta[part]["documents"]) for part in PARTS]
-    words = [f"{n:,} tokens of {documents:,} document{'s' * (documents != 1)}" for n, documents in counts]
-    display.console.print(f"{words[0]} to train on, {words[1]} held out", soft_wrap=True)
+    train, held_out = (f"{tokens:,} tokens of {n:,} document{'s' * (n != 1)}" for tokens, n in counts)
+    display.console.print(f"{train} for training, {held_out} held out", soft_wrap=True)
     files = [f"data.{n}={v}" for n in ("vocab_file", "merges_file") if (v := getattr(config.absolute(), n))]
-    command = ["python", "-m", "cl_bench.sweep", "data=nanogpt", f"data.path={folder}", *files]
+    command = ["cl-bench", "sweep", "data=nanogpt", f"data.path={folder}", *files]
     display.console.print(f"train  {shlex.join(command)}", soft_wrap=True, highlight=False)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cl-bench prepare",
-        description="Encode texts of any size into tokens on disk. A .jsonl file holds one document a line; any other "
-        "is one document. Interrupted, even by kill -9, the same command goes on where it was.",
-    )
-    parser.add_argument("path", nargs="+", help="UTF-8 files, folders (every file below them) or quoted globs")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where train.bin, val.bin and meta.json go")
-    parser.add_argument("--tokenizer", choices=("gpt2", "bytes"), default="gpt2", help="default: gpt2")
-    parser.add_argument("--vocab-file", metavar="FILE", help="gpt2: vocab.json (encoder.json)")
-    parser.add_argument("--merges-file", metavar="FILE", help="gpt2: merges.txt (vocab.bpe)")
-    parser.add_argument("--key", default="text", help="under which key a row has its text (default: text)")
-    fraction = DataConfig.__dataclass_fields__["validation_fraction"].default
-    parser.add_argument(
-        "--validation-fraction", type=float, default=fraction, help=f"share held out (default: {fraction})"
-    )
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
-    return parser

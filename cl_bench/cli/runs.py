@@ -1,35 +1,45 @@
-"""What one asks of runs from another shell, another day: status, logs, cancel, retry. No daemon; the files say it."""
+"""Commands on runs from another shell, another day: status, logs, cancel, retry. No daemon: run folders suffice."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import os
-import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+from rich.live import Live
+
+from cl_bench import config
+from cl_bench.cli import completion
 from cl_bench.errors import UserError, did_you_mean
-from cl_bench.launch import display, observe
-from cl_bench.launch.observe import Observed
-from cl_bench.launch.slurm import queue
-from cl_bench.runs import lock, submission
+from cl_bench.launch import backend, display, observe, plan, prepare
+from cl_bench.launch.backend import Observed
+from cl_bench.runs import submission
 from cl_bench.runs.paths import RunDir, SweepDir, all_runs, manifest_runs
 from cl_bench.runs.status import FINISHED
+from cl_bench.training import worker
 
 _REFRESH_S = 2.0
 _FOLLOW_S = 0.5
 
+outputs_option = click.option(
+    "--outputs",
+    metavar="FOLDER",
+    type=click.Path(),
+    default="outputs",
+    help="folder of runs and sweeps (default: outputs)",
+)
+_optional_name = click.argument("name", metavar="[SWEEP|RUN]", required=False, shell_complete=completion.names)
+
 
 def find(name: str | None, outputs: str) -> list[RunDir]:
-    """The runs that `name` means: a run or sweep by name or folder, an outputs folder, or (None) all in `outputs`.
+    """The runs of `name`: a run or sweep by name or folder, an outputs folder, or (None) all in `outputs`.
 
-    Raises UserError when there are none.
+    Raises UserError if there are none.
     """
     path = Path(name) if name is not None else Path(outputs)
     candidates = [path] if name is None else [path, Path(outputs) / "sweeps" / path, Path(outputs) / "runs" / path]
@@ -43,13 +53,13 @@ def find(name: str | None, outputs: str) -> list[RunDir]:
             return runs
     if name is None:
         raise UserError(f"{outputs}: holds no runs; name a folder with --outputs")
-    known = [run.run_id for run in all_runs(outputs)] + [p.name for p in (Path(outputs) / "sweeps").glob("*")]
-    hint = did_you_mean(path.name, known) if known else f"{outputs} holds no runs"
+    names = [run.run_id for run in all_runs(outputs)] + [p.name for p in (Path(outputs) / "sweeps").glob("*")]
+    hint = did_you_mean(path.name, names) if names else f"{outputs} holds no runs"
     raise UserError(f"{name}: neither a run nor a sweep; {hint}")
 
 
 def find_one(name: str, outputs: str) -> RunDir:
-    """The one run that `name` means. Raises UserError when there is none, or several."""
+    """The one run of `name`. Raises UserError for none or several."""
     runs = find(name, outputs)
     if len(runs) > 1:
         raise UserError(f"{name}: {len(runs)} runs; name one of them, e.g. {runs[0].run_id}")
@@ -59,84 +69,93 @@ def find_one(name: str, outputs: str) -> RunDir:
 # --- status -----------------------------------------------------------------------------------------------------------
 
 
-def status(argv: Sequence[str]) -> int:
-    """`cl-bench status`: where runs stand, once or until all are over."""
-    parser = _parser("status", "State and progress of runs.")
-    parser.add_argument("name", nargs="?", metavar="SWEEP|RUN", help="all runs when left out")
-    parser.add_argument("--watch", action="store_true", help="refresh until no run is live; Ctrl-C leaves")
-    parser.add_argument("--json", action="store_true", help="one JSON object a run")
-    args = parser.parse_args(argv)
-    runs = find(args.name, args.outputs)
-    if args.json:
-        for seen in observe.observe(runs):
-            print(json.dumps(as_dict(seen)))
-        return 0
-    if not args.watch:
-        display.console.print(display.status_table(observe.observe(runs)))
-        return 0
-    from rich.live import Live
+@click.command()
+@_optional_name
+@outputs_option
+@click.option("--watch", is_flag=True, help="refresh until no run is live; Ctrl-C leaves")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object per run")
+def status(name: str | None, outputs: str, watch: bool, as_json: bool) -> None:
+    """Show the state and progress of runs."""
+    show_status(find(name, outputs), watch=watch, as_json=as_json)
 
+
+def show_status(runs: Sequence[RunDir], *, watch: bool, as_json: bool) -> None:
+    """Print where runs stand; `watch`: until none is live."""
+    observed = observe.observe(runs)
+    if as_json:
+        for seen in observed:
+            print(json.dumps(as_dict(seen)))
+        return
+    if not watch:
+        display.console.print(display.status_table(observed))
+        return
     with Live(console=display.console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            observed = observe.observe(runs)
             live.update(display.status_table(observed, height=display.console.height), refresh=True)
             if not any(seen.is_live for seen in observed):
-                return 0
+                return
             time.sleep(_REFRESH_S)
+            observed = observe.observe(runs)
 
 
 def as_dict(seen: Observed) -> dict[str, Any]:
     """One run's state for programs."""
-    known = seen.status
+    latest = seen.status
     return {
         "run": seen.run.run_id,
-        **{k: v for k, v in dataclasses.asdict(known).items() if k != "updated"},
-        "eta_seconds": display.seconds_left(known),
-        "job": seen.job_id or known.job,
+        **{k: v for k, v in dataclasses.asdict(latest).items() if k != "updated"},
+        "eta_seconds": display.seconds_left(latest),
+        "job": seen.job_id or latest.job,
         "queue": seen.job.state if seen.job else None,
-        "never_starts": bool(seen.job and seen.job.never),
+        "never_starts": bool(seen.job and seen.job.never_starts),
         "why": seen.why,
         "unsure": seen.unsure,
-        "updated": known.updated,
+        "updated": latest.updated,
     }
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-def logs(argv: Sequence[str]) -> int:
-    """`cl-bench logs`: what a run's rank 0 printed."""
-    parser = _parser("logs", "What a run printed, the newest attempt.")
-    parser.add_argument("name", metavar="RUN")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the run is over")
-    parser.add_argument("-n", "--lines", type=int, default=0, help="only the last so many lines (default: all)")
-    args = parser.parse_args(argv)
-    run = find_one(args.name, args.outputs)
-    log = log_of(run)
-    while log is None and args.follow and observe.observe([run])[0].is_live:
+@click.command()
+@click.argument("name", metavar="RUN", shell_complete=completion.names)
+@outputs_option
+@click.option("-f", "--follow", is_flag=True, help="go on printing until the run is over")
+@click.option("-n", "--lines", type=int, default=0, metavar="N", help="print only the last N lines (default: all)")
+def logs(name: str, outputs: str, follow: bool, lines: int) -> None:
+    """Print the log of a run.
+
+    It is the output of rank 0 in the newest attempt.
+    """
+    print_log(find_one(name, outputs), follow=follow, lines=lines)
+
+
+def print_log(run: RunDir, *, follow: bool, lines: int = 0) -> None:
+    """Print a run's log, or its last `lines`; `follow`: until the run is over. Raises UserError without a log."""
+    log = newest_log(run)
+    while log is None and follow and observe.observe([run])[0].is_live:
         time.sleep(_FOLLOW_S)
-        log = log_of(run)
+        log = newest_log(run)
     if log is None:
-        raise UserError(f"{run.run_id}: has printed nothing yet; `cl-bench status {run.run_id}` says where it stands")
-    over = not args.follow
+        raise UserError(f"{run.run_id}: has printed nothing yet; `cl-bench status {run.run_id}` shows where it stands")
+    over = not follow
     position = 0
-    if args.lines > 0:
-        lines = log.read_bytes().splitlines(keepends=True)
-        position = sum(map(len, lines[: -args.lines]))
+    if lines > 0:
+        position = sum(map(len, log.read_bytes().splitlines(keepends=True)[:-lines]))
     while True:
         position += _print_from(log, position)
         if over:
-            return 0
+            return
         over = not observe.observe([run])[0].is_live  # before the last look, not after it
-        newer = log_of(run)
-        if newer is not None and newer != log:  # training has taken over the output, or another attempt began
+        newer = newest_log(run)
+        if newer is not None and newer != log:  # training has redirected the output, or another attempt began
             _print_from(log, position)
             log, position = newer, 0
         time.sleep(0 if over else _FOLLOW_S)
 
 
 def _print_from(log: Path, position: int) -> int:
-    """Print what a file holds from `position` on; returns how many bytes that was."""
+    """Print a file from `position` on; returns the number of bytes."""
     with log.open("rb") as file:
         file.seek(position)
         text = file.read()
@@ -145,135 +164,92 @@ def _print_from(log: Path, position: int) -> int:
     return len(text)
 
 
-def log_of(run: RunDir) -> Path | None:
-    """The newest log: the run's own, or, of a job that never came so far, what its batch script printed."""
-    found = submission.read(run)
-    own = run.log
-    if found is None or found.launcher == "local":
-        return own
-    if own is not None and own.name.startswith(f"{found.job_id}_"):
-        return own
-    return found.batch_log if found.batch_log.exists() else own
+def newest_log(run: RunDir) -> Path | None:
+    """The newest log of a run; None before anything was printed."""
+    record = submission.read(run)
+    return run.log if record is None else backend.get(record.launcher).log(run, record)
 
 
 # --- cancel -----------------------------------------------------------------------------------------------------------
 
 
-def cancel(argv: Sequence[str]) -> int:
-    """`cl-bench cancel`: take runs out of the queue; those in training save first."""
-    parser = _parser("cancel", "Stop runs: they save and leave, or never start. `cl-bench retry` goes on with them.")
-    parser.add_argument("name", metavar="SWEEP|RUN")
-    args = parser.parse_args(argv)
-    observed = observe.observe(find(args.name, args.outputs))
-    on_slurm = [seen for seen in observed if seen.job is not None and not seen.job.over]
-    count = _cancel_slurm(on_slurm) + _cancel_local([seen for seen in observed if not seen.job_id])
-    unsure = {seen.unsure for seen in observed if seen.unsure}
-    if unsure:
-        raise UserError(f"Slurm does not answer ({unsure.pop()}): its jobs were not cancelled; try again later")
+@click.command()
+@click.argument("name", metavar="SWEEP|RUN", shell_complete=completion.names)
+@outputs_option
+def cancel(name: str, outputs: str) -> None:
+    """Stop runs; those in training save first.
+
+    Queued runs never start. `cl-bench retry` goes on with them.
+    """
+    count = cancel_runs(find(name, outputs))
     print(f"{count} run{'s' * (count != 1)} cancelled" if count else "nothing to cancel: no run is live")
-    return 0
 
 
-def _cancel_slurm(observed: Sequence[Observed]) -> int:
-    """scancel; a job that packs several runs goes only when all of them are meant."""
-    jobs: dict[str, list[Observed]] = {}
-    for seen in observed:
-        jobs.setdefault(seen.job_id, []).append(seen)
-    for job_id, members in jobs.items():
-        shared = members[0].submission
-        if shared is not None and len(members) < shared.runs_in_job:
-            others = [r for r in all_runs(members[0].run.outputs) if r.run_id not in {m.run.run_id for m in members}]
-            live = [s for s in observe.observe(others) if s.job_id == job_id and s.status.state not in FINISHED]
-            if live:
-                raise UserError(
-                    f"{members[0].run.run_id} shares job {job_id} with {live[0].run.run_id}"
-                    f"{f' and {len(live) - 1} more' if len(live) > 1 else ''}; cancel the sweep, or `scancel {job_id}`"
-                )
-    ids = sorted(jobs)
-    for i in range(0, len(ids), 500):  # a command line has an end
-        out = queue.ask("scancel", *ids[i : i + 500])
-        if out.returncode:
-            raise UserError(f"scancel: {out.stderr.strip() or out.returncode}")
-    for seen in observed:
+def cancel_runs(runs: Sequence[RunDir]) -> int:
+    """Cancel the live ones of `runs`, each through its backend; returns how many. Raises UserError."""
+    submitted: dict[str, list[Observed]] = {}
+    for seen in observe.observe(runs):
         if seen.submission is not None:
-            submission.write(seen.run, dataclasses.replace(seen.submission, cancelled=True))
-    return len(observed)
-
-
-def _cancel_local(observed: Sequence[Observed]) -> int:
-    """Mark runs as cancelled, which their launch heeds; where it is gone, tell the trainer itself."""
-    count = 0
-    for seen in observed:
-        found = seen.submission
-        if found is None or found.launcher != "local" or not seen.is_live:
-            continue
-        if found.host != socket.gethostname():
-            raise UserError(f"{seen.run.run_id} was launched on {found.host}; cancel it there")
-        submission.write(seen.run, dataclasses.replace(found, cancelled=True))
-        if not found.launch_lives and (trainer := lock.holder(seen.run)):
-            os.kill(trainer, signal.SIGTERM)
-        count += 1
+            submitted.setdefault(seen.submission.launcher, []).append(seen)
+    count = sum(backend.get(launcher).cancel(members) for launcher, members in submitted.items())
+    for seen in (seen for members in submitted.values() for seen in members if seen.unsure):
+        raise UserError(f"{seen.queue} does not answer ({seen.unsure}): its jobs were not cancelled; try again later")
     return count
 
 
 # --- retry ------------------------------------------------------------------------------------------------------------
 
 
-def retry(argv: Sequence[str]) -> int:
-    """`cl-bench retry`: launch again what failed, was lost or stopped, as it was launched before."""
-    parser = _parser("retry", "Launch runs again that are neither finished nor live; they go on from their last save.")
-    parser.add_argument("name", nargs="?", metavar="SWEEP|RUN", help="all runs when left out")
-    parser.add_argument("--failed", action="store_true", help="only those that FAILED")
-    parser.add_argument("--lost", action="store_true", help="only those that are LOST")
-    args = parser.parse_args(argv)
-    wanted = {state for state, asked in (("FAILED", args.failed), ("LOST", args.lost)) if asked}
-    observed = observe.observe(find(args.name, args.outputs))
-    unsure = [seen for seen in observed if seen.unsure]
-    if unsure:
-        raise UserError(f"{unsure[0].run.run_id}: Slurm does not answer ({unsure[0].unsure}); try again later")
-    again = [
-        seen
-        for seen in observed
-        if not seen.is_live and seen.status.state not in FINISHED and (not wanted or seen.status.state in wanted)
-    ]
-    never = [seen for seen in again if seen.submission is None]
-    if never:
-        others = f" and {len(never) - 1} more were" if len(never) > 1 else " was"
-        its = "their" if len(never) > 1 else "its"
-        print(f"{never[0].run.run_id}{others} never submitted; launch {its} sweep again")
-    groups: dict[str, list[Observed]] = {}
-    for seen in again:
-        if (found := seen.submission) is not None:
-            key = json.dumps([found.launcher, found.sweep, found.launch], sort_keys=True)
-            groups.setdefault(key, []).append(seen)
-    if not groups:
+@click.command()
+@_optional_name
+@outputs_option
+@click.option("--failed", is_flag=True, help="only those that FAILED")
+@click.option("--lost", is_flag=True, help="only those that are LOST")
+def retry(name: str | None, outputs: str, failed: bool, lost: bool) -> None:
+    """Launch unfinished runs again from their last save.
+
+    These are the runs that are neither finished nor live, launched as before.
+    """
+    retry_runs(find(name, outputs), failed=failed, lost=lost)
+
+
+def retry_runs(runs: Sequence[RunDir], *, failed: bool = False, lost: bool = False) -> None:
+    """Launch runs again, as before, that are neither finished nor live; only FAILED or LOST ones where chosen."""
+    chosen = {state for state, flag in (("FAILED", failed), ("LOST", lost)) if flag}
+    observed = observe.observe(runs)
+    for seen in observed:
+        if seen.unsure:
+            raise UserError(f"{seen.run.run_id}: {seen.queue} does not answer ({seen.unsure}); try again later")
+    launches: dict[str, list[RunDir]] = {}
+    never_submitted = []
+    for seen in observed:
+        state = seen.status.state
+        if seen.is_live or state in FINISHED or (chosen and state not in chosen):
+            continue
+        if (record := seen.submission) is None:
+            never_submitted.append(seen.run.run_id)
+            continue
+        key = json.dumps([record.launcher, record.launch], sort_keys=True)
+        launches.setdefault(key, []).append(seen.run)
+    if never_submitted:
+        others = f" and {len(never_submitted) - 1} more were" if len(never_submitted) > 1 else " was"
+        its = "their" if len(never_submitted) > 1 else "its"
+        print(f"{never_submitted[0]}{others} never submitted; launch {its} sweep again")
+    if not launches:
         print("nothing to retry")
-    for key, members in groups.items():
-        launcher, _, settings = json.loads(key)
-        _launch_again(members, launcher, {**settings, "outputs": str(members[0].run.outputs), "wait": False})
-    return 0
+    for key, members in launches.items():
+        launcher, settings = json.loads(key)
+        _launch_again(members, launcher, {**settings, "outputs": str(members[0].outputs), "wait": False})
 
 
-def _launch_again(members: Sequence[Observed], launcher: str, settings: dict[str, Any]) -> None:
-    from cl_bench import config
-    from cl_bench.launch import local, plan
-    from cl_bench.launch.slurm import launcher as slurm
-    from cl_bench.training import worker
-
+def _launch_again(runs: Sequence[RunDir], launcher: str, settings: dict[str, Any]) -> None:
     launch = config.launch_from_dict(settings)
-    grid = [worker.load_config(seen.run) for seen in members]
-    asked = plan.build(grid, launch, plan.Corpora()).asked
-    for seen, run_id in zip(members, asked, strict=True):
-        if run_id != seen.run.run_id:
+    grid = [worker.load_config(run) for run in runs]
+    run_ids = plan.build(grid, launch, plan.Corpora()).run_ids
+    for run, run_id in zip(runs, run_ids, strict=True):
+        if run_id != run.run_id:
             raise UserError(
-                f"{seen.run.run_id}: would now be {run_id}: its text or its schedule's code changed since; put it "
-                "back, or launch the sweep again to train the new experiment"
+                f"{run.run_id}: would now be {run_id}: its text or its schedule's code changed since; restore it, or "
+                "launch the sweep again to train the new experiment"
             )
-    train = slurm.submit_grid if launcher == "slurm" else local.train_grid
-    train(grid, launch, is_sweep=False)
-
-
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"cl-bench {command}", description=description)
-    parser.add_argument("--outputs", default="outputs", help="folder of runs and sweeps (default: outputs)")
-    return parser
+    prepare.launch(launcher, grid, launch, is_sweep=False)

@@ -1,15 +1,16 @@
-"""The entry: `python -m cl_bench.sweep -m sweeps=NAME` trains a grid, without -m one run; `cl-bench tune` tunes one."""
+"""Composition by Hydra of the runs that `cl-bench sweep` trains and `cl-bench tune` tunes."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -17,41 +18,36 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cl_bench import config
-from cl_bench.cli import hydra_glue
+from cl_bench.cli import hydra_glue, presets
 from cl_bench.config import schema as validation
 from cl_bench.config import tune as tune_config
-from cl_bench.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, did_you_mean
-from cl_bench.launch import display
-from cl_bench.launch.prepare import RunsFailed
+from cl_bench.errors import EXIT_RUNS_FAILED, UserError, did_you_mean
 from cl_bench.runs.paths import config_root
 
-EXIT_FAILED = 1
-_TUNE_USAGE = """cl-bench tune [KEY=VALUE …]
 
-Finds the start length and T of a curriculum for one run, given as for `cl-bench sweep` without -m, by short probes:
-the shortest start that is steady at the beginning, then the longest T at which the validation perplexity does not
-fluctuate. The same command goes on after an interruption; dry_run=true shows what it would cost.
+def train(arguments: Sequence[str]) -> int:
+    """Train the grid (with -m) or the run that Hydra composes from `arguments`; returns the exit code.
 
-keys, besides a run's own (explained in cl_bench/tune_config.py):"""
-_GROUPS = ("model", "data", "curriculum", "optim", "batch_warmup", "deepspeed", "tracking", "sweeps")
+    Raises UserError for arguments that cannot be composed, RunsFailed when all other runs have been trained.
+    """
+    return _run(arguments, hydra_glue.train_composed)
 
 
-def _sweep_files() -> dict[str, Path]:
-    """Sweeps by name: those that come with cl_bench, and those in a sweeps/ folder where one stands."""
-    folders = (config_root() / "sweeps", Path.cwd() / "sweeps")
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+def tune(arguments: Sequence[str]) -> int:
+    """Tune the run that Hydra composes from `arguments`; returns 1 if no curriculum was found. Raises as `train`."""
+    return _run(arguments, hydra_glue.tune_composed, tuning=True)
 
 
 def _register(argv: Sequence[str] = (), *, tuning: bool = False) -> None:
-    """Tell Hydra every key with its default, and the sweeps; tune.* only where it means something.
+    """Register every key with its default and the sweeps with Hydra; tune.* for `cl-bench tune` only.
 
-    The folders themselves must not be on Hydra's search path: it would take any folder beside sweeps/, such as
-    outputs/, for a group of that name. Raises ConfigError when the sweep that `argv` asks for cannot be read.
+    The folders of sweeps must not be on Hydra's search path: it would take any folder beside sweeps/, such as
+    outputs/, for a group of that name. Raises ConfigError if the sweep that `argv` names cannot be read.
     """
     store = ConfigStore.instance()
     schema = validation.schema(config.RunConfig) | validation.schema(config.LaunchConfig)
     store.store(name="schema", node=schema | tune_config.schema() if tuning else schema)
-    for name, path in _sweep_files().items():
+    for name, path in presets.sweep_files().items():
         node, problem = OmegaConf.create(), ""
         try:
             loaded = OmegaConf.load(path)
@@ -66,69 +62,51 @@ def _register(argv: Sequence[str] = (), *, tuning: bool = False) -> None:
         store.store(group="sweeps", name=name, node=node, package="_global_")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line. Exit code: 0; 1 when runs failed; 2 for the user's mistakes; 130 interrupted."""
-    return _run(sys.argv[1:] if argv is None else argv, hydra_glue.train_composed)
-
-
-def tune(argv: list[str]) -> int:
-    """`cl-bench tune`. Exit codes as those of main; 1 also when no curriculum was found."""
-    if {"-h", "--help"} & set(argv):
-        defaults = tune_config.schema()["tune"]
-        print(_TUNE_USAGE, *(f"  tune.{key}={'null' if v is None else v}" for key, v in defaults.items()), sep="\n")
-        return 0
-    if {"-m", "--multirun"} & set(argv):
-        return _refuse("-m makes a grid, and tune looks at one run; leave it out and give every key one value")
-    return _run(argv, hydra_glue.tune_composed, tuning=True)
-
-
-def _run(argv: list[str], act: Callable[[DictConfig, str], bool], *, tuning: bool = False) -> int:
-    """Compose what the command line asks for; a grid is launched by Hydra, a single run handed to `act`."""
-    # Hydra then raises instead of printing and leaving with 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *argv]
+def _run(arguments: Sequence[str], act: Callable[[DictConfig, str], bool], *, tuning: bool = False) -> int:
+    """Compose the configuration; Hydra launches a grid itself, a single run is handed to `act`."""
+    _check_flags(arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and leaving with 1
+    sys.argv = [sys.argv[0], *arguments]
     single: list[tuple[DictConfig, str]] = []
 
     @hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="config")
     def remember(composed: DictConfig) -> None:
         # Hydra would print a line of its own about an exception in here.
-        single.append((composed, HydraConfig.get().runtime.choices["hydra/launcher"]))
+        single.append((composed, hydra_glue.backend_name(HydraConfig.get().launcher)))
 
     try:
-        _register(argv, tuning=tuning)
+        _register(arguments, tuning=tuning)
         remember()
-        if single:
-            return 0 if act(*single[0]) else EXIT_FAILED
-    except UserError as error:
-        return _refuse(str(error))
+        return 0 if not single or act(*single[0]) else EXIT_RUNS_FAILED
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(_explain(error, tuning=tuning))
-    except OSError as error:
-        return _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
-    except RunsFailed as error:
-        display.console.print(str(error))
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        display.console.print("interrupted; the same command goes on from the last save")
-        return EXIT_INTERRUPTED
-    return 0
+        raise UserError(_explain(error, tuning=tuning)) from None
+    except KeyboardInterrupt as interruption:
+        message = str(interruption) or "interrupted; the same command goes on from the last save"
+        raise KeyboardInterrupt(message) from None
 
 
-def _refuse(message: str) -> int:
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
-    return EXIT_USER_ERROR
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Raise UserError for what Hydra's own parser would refuse with its usage."""
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        _, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; `cl-bench sweep --hydra-help` lists Hydra's options") from None
+    if rest and rest[0].startswith("-"):
+        raise UserError(f"{rest[0]}: no such option; `cl-bench sweep --help` shows what there is")
+    if rest:
+        raise UserError(f"{rest[0]}: stands apart from the other overrides; write them together, before the options")
 
 
-def _explain(error: BaseException, *, tuning: bool = False) -> str:
-    """Hydra's message as one line with the nearest valid name."""
+def _explain(error: BaseException, *, tuning: bool) -> str:
+    """Hydra's message as one line with the remedy."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={choice}: no such choice; {did_you_mean(choice, error.options)}"
     text = str(error) or str(error.__cause__ or "")
-    found = re.match(r"Could not override '([^']+)'", text)
-    if found:
-        name = found[1]
+    if override := re.match(r"Could not override '([^']+)'", text):
+        name = override[1]
         return f"{name}: unknown key; {did_you_mean(name, _all_names(tuning))}"
     if text.startswith("Ambiguous value for argument"):
         remedy = "tune looks at one run: give one" if tuning else "add -m"
@@ -143,9 +121,5 @@ def _explain(error: BaseException, *, tuning: bool = False) -> str:
 
 
 def _all_names(tuning: bool) -> list[str]:
-    names = [*validation.field_names(config.RunConfig), *validation.field_names(config.LaunchConfig), *_GROUPS]
+    names = [*validation.field_names(config.RunConfig), *validation.field_names(config.LaunchConfig), *presets.GROUPS]
     return [*names, *tune_config.field_names()] if tuning else names
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Nested plain values <-> validated dataclasses, with one clear line for each mistake."""
+"""Conversion between nested plain values and validated dataclasses, with one line per mistake."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ NonNegativeFloat = Annotated[float, at.Ge(0)]
 Fraction = Annotated[float, at.Ge(0), at.Lt(1)]
 
 MISSING = "???"
-"""How Hydra and OmegaConf write a value that must still be given."""
+"""Hydra's and OmegaConf's spelling of a mandatory value that has not been given."""
 
 
 class ConfigError(UserError):
-    """A configuration that cannot be trained; one line per mistake."""
+    """An invalid configuration; one line per mistake."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dict of a config dataclass, tuples as lists (what YAML and JSON hold)."""
+    """Nested plain dict of a config dataclass, with tuples as lists, as in YAML and JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
 
 
 def build(cls: type[_T], data: Mapping[str, Any]) -> _T:
-    """A `cls` from nested plain values. Raises ConfigError, one line per mistake."""
+    """Build a `cls` from nested plain values. Raises ConfigError with one line per mistake."""
     if not isinstance(data, Mapping):
         raise ConfigError(f"the configuration is {type(data).__name__}, not a group of keys")
     try:
@@ -46,10 +46,10 @@ def build(cls: type[_T], data: Mapping[str, Any]) -> _T:
 
 
 def _explain(cls: type[Any], error: dict[str, Any]) -> str:
-    """One line for one pydantic error: name, value, what is allowed."""
+    """One line for a pydantic error: name, value, what is allowed."""
     name = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"])
-    if error["type"] == "value_error":  # raised by a __post_init__, whose message says it all
+    if error["type"] == "value_error":  # raised by a __post_init__ with a complete message
         return message.removeprefix("Value error, ")
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{name}: unknown key; {did_you_mean(name, field_names(cls))}"

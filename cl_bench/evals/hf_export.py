@@ -1,4 +1,4 @@
-"""A trained model as a Hugging Face GPT-2 folder, which transformers and what builds on it load."""
+"""Export of a trained model as a Hugging Face GPT-2 folder, for transformers and what builds on it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cl_bench.config import RunConfig
+from cl_bench.config import DataConfig, RunConfig
+from cl_bench.config.schema import ConfigError
+from cl_bench.data import tokenizer as tokenizers
 from cl_bench.data.tokenizer import Tokenizer
 from cl_bench.errors import UserError
+from cl_bench.evals import weights
+from cl_bench.evals.weights import Trained
+from cl_bench.runs.paths import RunDir
 from cl_bench.training.model import GPT2
 
 _END = "<|endoftext|>"
@@ -25,13 +30,38 @@ _BLOCK = {
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
 }
-"""Our modules of a block and transformers'; those named c_… are Conv1D, whose weight is (in, out)."""
+"""Our modules of a block -> transformers' names; those named c_… are Conv1D, whose weight is (in, out)."""
+
+
+def export(run: RunDir, config: RunConfig, folder: Path) -> tuple[Trained, str]:
+    """Export a run's newest save; returns it, and why the folder holds no tokenizer ("" if it holds one).
+
+    Raises UserError when there is no save to load, or the folder is not empty or cannot be written.
+    """
+    check_folder(folder)
+    reason = "its tokenizer is not two files, vocab.json and merges.txt"
+    try:
+        tokenizer = tokenizers.from_config(config.data)
+    except ConfigError as error:  # the weights are useful without it
+        tokenizer, reason = None, str(error)
+    trained = weights.load(run, config)
+    note = {"run": run.run_id, "step": trained.step, "consumed_tokens": trained.consumed_tokens}
+    files = _tokenizer_files(config.data) if tokenizer is not None else None
+    has_tokenizer = write(folder, trained.model, config, tokenizer, files, note)
+    return trained, "" if has_tokenizer else reason
+
+
+def _tokenizer_files(config: DataConfig) -> tuple[Path, Path] | None:
+    """The vocab.json and merges.txt of a run's tokenizer; None unless both are given."""
+    if not config.vocab_file or not config.merges_file:
+        return None
+    return Path(config.vocab_file).expanduser(), Path(config.merges_file).expanduser()
 
 
 def state_dict(model: GPT2, n_positions: int) -> dict[str, Tensor]:
     """The weights under transformers' names and in its layout, with the first `n_positions` positions.
 
-    The tied head is left out, as transformers does; it ties it again.
+    The tied head is left out, as by transformers, which ties it again on loading.
     """
     ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     theirs = {
@@ -41,15 +71,15 @@ def state_dict(model: GPT2, n_positions: int) -> dict[str, Tensor]:
         "transformer.ln_f.bias": ours["ln_f.bias"],
     }
     for i in range(model.config.n_layers):
-        for mine, other in _BLOCK.items():
-            weight = ours[f"blocks.{i}.{mine}.weight"]
-            theirs[f"transformer.h.{i}.{other}.weight"] = weight.T if ".c_" in other else weight
-            theirs[f"transformer.h.{i}.{other}.bias"] = ours[f"blocks.{i}.{mine}.bias"]
+        for our_name, their_name in _BLOCK.items():
+            weight = ours[f"blocks.{i}.{our_name}.weight"]
+            theirs[f"transformer.h.{i}.{their_name}.weight"] = weight.T if ".c_" in their_name else weight
+            theirs[f"transformer.h.{i}.{their_name}.bias"] = ours[f"blocks.{i}.{our_name}.bias"]
     return {name: tensor.contiguous() for name, tensor in theirs.items()}
 
 
 def hf_config(config: RunConfig, eot: int | None) -> dict[str, Any]:
-    """What config.json holds. Positions end at the run's max_seqlen: those beyond were never trained."""
+    """The contents of config.json. Positions end at the run's max_seqlen: later ones were never trained."""
     model = config.model
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -76,7 +106,7 @@ def hf_config(config: RunConfig, eot: int | None) -> dict[str, Any]:
 def byte_vocabulary() -> dict[str, int]:
     """GPT-2's vocabulary without merges: each of its 256 byte symbols is the token of that byte.
 
-    A GPT-2 tokenizer needs an end of text. It takes the place of byte 0, which no text holds.
+    A GPT-2 tokenizer needs an end-of-text token. It takes the place of byte 0, which no text contains.
     """
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in shown]  # these follow U+0100 (GPT-2, encoder.py)
@@ -85,7 +115,7 @@ def byte_vocabulary() -> dict[str, int]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError when the folder holds something already, or is none."""
+    """Raise UserError unless the folder is missing or empty."""
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: exists and is not empty; name another folder, or empty it")
     if folder.exists() and not folder.is_dir():
@@ -102,8 +132,8 @@ def write(
 ) -> bool:
     """Write the folder, whole or not at all; returns whether it holds a tokenizer.
 
-    `files` are the vocab.json and merges.txt of the run's tokenizer, None where it has none; `note` goes into
-    config.json under cl_bench. Raises UserError when the folder is not empty or cannot be written.
+    `files` are the vocab.json and merges.txt of the run's tokenizer, if it has them; `note` goes into config.json
+    under the key cl_bench. Raises UserError when the folder is not empty or cannot be written.
     """
     check_folder(folder)
     folder = folder.absolute()
@@ -111,25 +141,25 @@ def write(
     eot = byte_vocabulary()[_END] if is_bytes else tokenizer.eot if tokenizer is not None else None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            _write_json(aside / "config.json", hf_config(config, eot) | {"cl_bench": note})
-            save_file(state_dict(model, config.seqlen), aside / "model.safetensors", metadata={"format": "pt"})
+            _write_json(staging / "config.json", hf_config(config, eot) | {"cl_bench": note})
+            save_file(state_dict(model, config.seqlen), staging / "model.safetensors", metadata={"format": "pt"})
             if files is not None:
-                shutil.copyfile(files[0], aside / "vocab.json")
-                shutil.copyfile(files[1], aside / "merges.txt")
+                shutil.copyfile(files[0], staging / "vocab.json")
+                shutil.copyfile(files[1], staging / "merges.txt")
             elif is_bytes:
-                _write_json(aside / "vocab.json", byte_vocabulary())
-                (aside / "merges.txt").write_text("#version: 0.2\n")
+                _write_json(staging / "vocab.json", byte_vocabulary())
+                (staging / "merges.txt").write_text("#version: 0.2\n")
             if files is not None or is_bytes:
                 _write_json(
-                    aside / "tokenizer_config.json",
+                    staging / "tokenizer_config.json",
                     {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.seqlen, "add_prefix_space": False},
                 )
-            aside.chmod(0o755)
-            aside.replace(folder)
+            staging.chmod(0o755)
+            staging.replace(folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error}); name another folder, or make room") from None
     return files is not None or is_bytes

@@ -1,6 +1,6 @@
-"""Evaluation files -> tokens, as Megatron-LM (tasks/zeroshot_gpt) reads them: WikiText-103 and LAMBADA.
+"""Evaluation files -> tokens, as read by Megatron-LM (tasks/zeroshot_gpt): WikiText-103 and LAMBADA.
 
-Its metrics are the paper's, so what counts as a word, and what is changed before tokenising, follows it.
+The paper reports Megatron-LM's metrics, so the word count and the detokenisation follow it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from cl_bench.data.tokenizer import Tokenizer
 from cl_bench.errors import UserError
 
-# WikiText sets punctuation apart and marks hyphens and separators inside a token with @. In this order.
+# WikiText separates punctuation by spaces and marks hyphens and separators inside a token with @. Order matters.
 _WIKITEXT_FIRST = (
     ("s '", "s'"),
     (" @-@ ", "-"),
@@ -24,7 +24,7 @@ _WIKITEXT_FIRST = (
     *((f" {mark} ", f"{mark} ") for mark in ":;.!?,"),
 )
 _WIKITEXT_PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ('"', '"'), ("'", "'"))
-"""The space just inside such a pair goes."""
+"""Pairs that lose the spaces just inside them."""
 _WIKITEXT_LAST = (
     ("= = = =", "===="),
     ("= = =", "==="),
@@ -36,7 +36,7 @@ _WIKITEXT_LAST = (
     (" 's", "'s"),
 )
 _WIKITEXT_TITLE = re.compile(r" (= )+.+ (= )+")
-# LAMBADA as first released is tokenised in the way of the Penn Treebank; text that is not stays as it is.
+# LAMBADA's first release is tokenised as in the Penn Treebank; these rules leave other text unchanged.
 _LAMBADA = (
     (re.compile(r"\s+([.,!?;:])(?=\s|$)"), r"\1"),
     (re.compile(r"\s+(n't|'(?:s|re|ve|ll|d|m))(?=\s|$)"), r"\1"),
@@ -47,31 +47,31 @@ _LAMBADA = (
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One long text."""
+    """A text that is scored as a whole."""
 
     tokens: np.ndarray
     """int64 ids (n,), at least two."""
     words: int
-    """Original tokens, at least two: what Megatron-LM counts in the file before anything is changed."""
+    """Words of the unchanged file as Megatron-LM counts them, at least two."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """A text whose last word is to be told."""
+    """A text whose last word is to be predicted."""
 
     context: np.ndarray
     """int64 ids (n,), at least one."""
     word: np.ndarray
     """int64 ids (m,) of the last word, at least one."""
     line: int
-    """Where it stands in the file, from 1."""
+    """Line number in the file, from 1."""
 
 
 def wikitext(path: Path, tokenizer: Tokenizer) -> Text:
     """WikiText-103's raw file (wiki.test.tokens), detokenised and then tokenised in one piece.
 
-    Words are what lies between single spaces in the file without its outer white space: as every line of it ends with
-    " \\n", a line end counts as one word, in place of WikiText's <eos>. Raises UserError for a file of another form.
+    Words are separated by single spaces, without the file's outer white space. As a space precedes every line end, a
+    line end counts as one word, in place of WikiText's <eos>. Raises UserError for another file format.
     """
     raw = _read(path)
     if _is_json(raw):
@@ -80,14 +80,14 @@ def wikitext(path: Path, tokenizer: Tokenizer) -> Text:
     tokens = tokenizer.encode(detokenise_wikitext(raw))
     if words < 2 or len(tokens) < 2:
         raise UserError(
-            f"{path}: {words} words between spaces, {len(tokens)} tokens, and a perplexity needs two of each; give "
+            f"{path}: {words} words between spaces, {len(tokens)} tokens, but a perplexity needs two of each; give "
             "WikiText-103's raw file (wiki.test.tokens)"
         )
     return Text(tokens, words)
 
 
 def detokenise_wikitext(text: str) -> str:
-    """Plain text of WikiText's form: Megatron-LM's rules, in its order, but for one that matches nothing there."""
+    """Plain text from WikiText's form: Megatron-LM's rules in its order, except one that matches nothing."""
     for old, new in _WIKITEXT_FIRST:
         text = text.replace(old, new)
     for left, right in _WIKITEXT_PAIRS:
@@ -101,9 +101,9 @@ def detokenise_wikitext(text: str) -> str:
 def lambada(path: Path, tokenizer: Tokenizer, *, strict: bool) -> list[Passage]:
     """LAMBADA's passages: JSON lines with the key "text", or plain text, one passage a line. Blank lines are skipped.
 
-    strict: the text as it is; its last white-space-separated word, with one space before it, and what comes before it,
-    stripped, are tokenised apart. Else: the text is detokenised and tokenised in one piece; the word is all tokens that
-    hold any of it. Raises UserError for a file of another form.
+    With `strict` the text is unchanged, and its last white-space-separated word, with one space before it, is tokenised
+    apart from the stripped context. Otherwise the text is detokenised and tokenised in one piece; the word is every
+    token that holds any of it. Raises UserError for another file format.
     """
     passages = []
     for line, text in _lines(path):
@@ -116,13 +116,13 @@ def lambada(path: Path, tokenizer: Tokenizer, *, strict: bool) -> list[Passage]:
             raise UserError(f"{path}, line {line}: {text[:40]!r} has no word before its last one; give whole passages")
         context, word = (_strict if strict else _in_one_piece)(text, tokenizer)
         if not len(context) or not len(word):
-            raise UserError(f"{path}, line {line}: the tokenizer {tokenizer.name} does not set the last word apart")
+            raise UserError(f"{path}, line {line}: the tokenizer {tokenizer.name} does not separate the last word")
         passages.append(Passage(context, word, line))
     return passages
 
 
 def detokenise_lambada(text: str) -> str:
-    """Quotes, contractions and punctuation of the Penn Treebank's form as they are written elsewhere."""
+    """Plain text from the Penn Treebank's form of quotes, contractions and punctuation."""
     for pattern, new in _LAMBADA:
         text = pattern.sub(new, text)
     return text.strip()
@@ -144,7 +144,7 @@ def _in_one_piece(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarr
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """(line number from 1, text) of every passage."""
+    """(line number from 1, text) of each passage."""
     raw = _read(path)
     lines = [(number, line) for number, line in enumerate(raw.split("\n"), 1) if line.strip()]
     if not _is_json(raw) and path.suffix not in (".json", ".jsonl"):
@@ -156,16 +156,16 @@ def _text_of(path: Path, number: int, line: str) -> str:
     try:
         item = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error}); give one object a line") from None
+        raise UserError(f"{path}, line {number}: not JSON ({error}); give one object per line") from None
     text = item.get("text") if isinstance(item, dict) else None
     if not isinstance(text, str):
         keys = f"has the keys {', '.join(item) or 'none'}" if isinstance(item, dict) else f"is {type(item).__name__}"
-        raise UserError(f'{path}, line {number}: {keys}, not "text" with a passage; give {{"text": "…"}} a line')
+        raise UserError(f'{path}, line {number}: {keys}, not "text" with a passage; give {{"text": "…"}} on each line')
     return text
 
 
 def _read(path: Path) -> str:
-    """A UTF-8 file, line ends as they are. Raises UserError when it is missing, empty or not UTF-8."""
+    """The text of a UTF-8 file, line ends unchanged. Raises UserError when it is missing, empty or not UTF-8."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:

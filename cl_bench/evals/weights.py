@@ -1,4 +1,4 @@
-"""A trained model out of a run's newest save, in one process and without an engine."""
+"""Loading of a run's newest save as a model, in one process and without an engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cl_bench.runs.paths import RunDir
 from cl_bench.training import checkpoint, engine
 from cl_bench.training.model import GPT2
 
-# DeepSpeed's names of rank 0's file in a save, which holds the training state; whole weights are in the first alone.
+# DeepSpeed's names of the file with rank 0's training state in a save; only the first holds whole weights.
 _WHOLE = "mp_rank_00_model_states.pt"
 _PARTITIONED = "zero_pp_rank_0_mp_rank_00_model_states.pt"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,7 +26,7 @@ _TIED = "head.weight"
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A run's model as it was saved."""
+    """A model from a run's save."""
 
     model: GPT2
     """On the CPU, in float32, in evaluation mode."""
@@ -35,10 +35,10 @@ class Trained:
 
 
 def load(run: RunDir, config: RunConfig) -> Trained:
-    """The model of the run's newest whole save.
+    """Load the model of the run's newest complete save.
 
-    Its weights are those that the training's forward pass used: of a bf16 or fp16 run the 16-bit values, widened to
-    float32, at every ZeRO stage. Raises UserError when there is no save, or it is damaged.
+    Its weights are those of the training's forward pass: in a bf16 or fp16 run the 16-bit values, widened to float32,
+    at every ZeRO stage. Raises UserError when there is no save, or it is damaged.
     """
     folder = checkpoint.newest(run)
     if folder is None or not folder.is_dir():
@@ -58,13 +58,13 @@ def load(run: RunDir, config: RunConfig) -> Trained:
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder}: damaged, or not a save of this run ({reason}); if the run is being trained, try again, else "
-            f"delete {run.root} and train it anew"
+            f"{folder}: damaged, or not a save of this run ({reason}); if the run is training now, try again; if not, "
+            f"delete {run.root} and train it again"
         ) from None
 
 
 def _gather(folder: Path) -> dict[str, Tensor]:
-    """Whole float32 weights out of the optimizer partitions that ZeRO 3 leaves."""
+    """Whole float32 weights from the optimizer partitions of ZeRO 3."""
     engine.choose_accelerator("auto")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
@@ -74,13 +74,13 @@ def _gather(folder: Path) -> dict[str, Tensor]:
 
 
 def _model(config: RunConfig, state: dict[str, Tensor]) -> GPT2:
-    """The model with weights `state`, which may hold the tied head or not."""
+    """The model with the weights `state`, with or without the tied head."""
     dtype = _DTYPES[config.deepspeed.precision]
     with torch.device("meta"):
         model = GPT2(config.model)
-    wanted = {name: tensor.to(dtype).float().contiguous() for name, tensor in state.items() if name != _TIED}
-    missing, unexpected = model.load_state_dict(wanted, strict=False, assign=True)
+    float32 = {name: tensor.to(dtype).float().contiguous() for name, tensor in state.items() if name != _TIED}
+    missing, unexpected = model.load_state_dict(float32, strict=False, assign=True)
     if unexpected or missing != [_TIED]:
-        raise ValueError(f"weights that do not belong there or are missing: {[*unexpected, *missing][:3]}")
+        raise ValueError(f"unexpected or missing weights: {[*unexpected, *missing][:3]}")
     model.head.weight = model.tokens.weight
     return model.eval()

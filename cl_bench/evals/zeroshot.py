@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,17 +18,18 @@ from cl_bench.evals.tasks import Passage, Text
 from cl_bench.training.model import GPT2
 
 STRIDE = 32
-"""Default stride, in tokens, where the window is not shorter: Megatron-LM's --overlapping-eval."""
+"""Default stride in tokens, at most the window: Megatron-LM's --overlapping-eval."""
 LARGEST_EXPONENT = 20.0
 """Megatron-LM's cap on the logarithm of a perplexity."""
 
 Progress = Callable[[int, int], None]
-"""Called with (forward passes done, of all)."""
+"""Called with (forward passes done, forward passes in all)."""
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Perplexity:
-    """WikiText-103."""
+    """A result on WikiText-103."""
 
     word_ppl: float
     """exp(min(20, loss x (tokens - 1) / (words - 1)))."""
@@ -43,49 +45,49 @@ class Perplexity:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """LAMBADA."""
+    """A result on LAMBADA."""
 
     accuracy: float
-    """Share of the passages whose last word's tokens are all the likeliest."""
+    """Share of the passages of whose last word every token is the most likely one."""
     correct: int
     passages: int
     window: int
     """Longest input, in tokens."""
     cut: int
-    """Passages longer than the window, which lost their beginning."""
+    """Passages longer than the window, which are cut at their beginning."""
     strict: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """One forward pass over inputs tokens[start : start + length] with targets one further."""
+    """One forward pass over the inputs tokens[start : start + length]; targets are shifted by one."""
 
     start: int
     length: int
     scored: int
-    """Targets that count: the last so many."""
+    """Number of targets scored, the last ones of the window."""
 
 
 def windows(n_tokens: int, window: int, stride: int) -> list[Window]:
     """Windows that score each token but the first of `n_tokens` exactly once.
 
-    The first scores all of its targets, each later one the `stride` after those, with at least window - stride tokens
-    before them (Megatron-LM, tasks/zeroshot_gpt/datasets.py). The last may be shorter.
+    The first window scores all of its targets, each later one the next `stride` targets with at least window - stride
+    tokens of context (Megatron-LM, tasks/zeroshot_gpt/datasets.py). The last may be shorter.
     """
     targets = n_tokens - 1
-    found = [Window(0, min(window, targets), min(window, targets))]
+    result = [Window(0, min(window, targets), min(window, targets))]
     for start in range(stride, targets - window + stride, stride):
         length = min(window, targets - start)
-        found.append(Window(start, length, length - (window - stride)))
-    return found
+        result.append(Window(start, length, length - (window - stride)))
+    return result
 
 
 def check_stride(stride: int, window: int) -> None:
-    """Raise UserError when windows would not meet, or not move on."""
+    """Raise UserError for a stride that leaves gaps between windows or does not advance."""
     if not 1 <= stride <= window:
         raise UserError(
-            f"--stride = {stride}: must be 1 … {window}, the window (the run's max_seqlen), so that windows meet "
-            "and move on"
+            f"--stride = {stride}: must be 1 … {window}, the window (the run's max_seqlen), so that windows leave "
+            "no gap and advance"
         )
 
 
@@ -100,11 +102,8 @@ def perplexity(
     check_stride(stride, window)
     tokens = torch.from_numpy(np.asarray(text.tokens, np.int64))
     device = model.tokens.weight.device
-    alike = [
-        list(group)
-        for _, group in itertools.groupby(windows(len(tokens), window, stride), lambda w: (w.length, w.scored))
-    ]
-    batches = [group[i : i + batch] for group in alike for i in range(0, len(group), batch)]
+    by_shape = itertools.groupby(windows(len(tokens), window, stride), lambda w: (w.length, w.scored))
+    batches = [group for _, same_shape in by_shape for group in _batched(list(same_shape), batch)]
     total = 0.0
     for done, group in enumerate(batches, 1):
         length, scored = group[0].length, group[0].scored
@@ -125,17 +124,17 @@ def accuracy(
 ) -> Accuracy:
     """Last-word accuracy of a model in evaluation mode, `batch` passages at a time.
 
-    A passage longer than the window loses its beginning. Raises UserError for a word that alone is longer.
+    A passage longer than the window is cut at its beginning. Raises UserError for a last word longer than the window.
     """
     for passage in passages:
         if len(passage.word) > window:
             raise UserError(
-                f"line {passage.line}: its last word makes {len(passage.word)} tokens, more than the window of "
+                f"line {passage.line}: its last word has {len(passage.word)} tokens, more than the window of "
                 f"{window}; are its words separated by spaces?"
             )
     device = model.tokens.weight.device
     correct = 0
-    ordered = sorted(passages, key=lambda p: len(p.context) + len(p.word))  # alike lengths need little padding
+    ordered = sorted(passages, key=lambda p: len(p.context) + len(p.word))  # similar lengths need little padding
     n_batches = math.ceil(len(ordered) / batch)
     for done, group in enumerate(_batched(ordered, batch), 1):
         inputs, labels = (torch.from_numpy(x).to(device) for x in _padded(group, window))
@@ -149,9 +148,9 @@ def accuracy(
     return Accuracy(correct / len(passages), correct, len(passages), window, cut, strict)
 
 
-def _batched(passages: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
-    for i in range(0, len(passages), size):
-        yield passages[i : i + size]
+def _batched(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for i in range(0, len(items), size):
+        yield items[i : i + size]
 
 
 def _padded(passages: Sequence[Passage], window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a launch shows in the terminal: the plan before, a line per running run during, the outcome after."""
+"""Terminal output of a launch: the plan before, a line per run in training during, the outcome after."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cl_bench.launch.observe import Observed
-from cl_bench.launch.plan import Plan, Planned
+from cl_bench.launch.backend import Observed
+from cl_bench.launch.grid import Plan, Planned
 from cl_bench.runs.identity import short_float
 from cl_bench.runs.status import Status
 from cl_bench.schedules import Extent
@@ -48,7 +48,7 @@ def clock(seconds: float) -> str:
 
 
 def duration(hours: float) -> str:
-    """An estimate in words: '40 s', '3 min', '2.5 h', '12 days'."""
+    """An estimate as text: '40 s', '3 min', '2.5 h', '12 days'."""
     if hours * 3600 < 90:
         return f"{max(1, round(hours * 3600))} s"
     if hours * 60 < 90:
@@ -57,13 +57,13 @@ def duration(hours: float) -> str:
 
 
 def lengths(extent: Extent) -> str:
-    """'8…256', or the one length."""
+    """'8…256', or the only length."""
     used = [length for length, _ in extent.lengths]
     return str(used[0]) if len(used) == 1 else f"{min(used)}…{max(used)}"
 
 
 def print_plan(plan: Plan, *, queued: bool = False) -> None:
-    """Question, counts, cost and the table of runs; `queued` for runs that a cluster starts when it likes."""
+    """Print question, counts, cost and the table of runs; `queued`: a cluster decides when they start."""
     info = plan.launch.sweep
     if info.question:
         console.print(Text(f"{info.name}: {info.question}", style="bold"))
@@ -76,13 +76,13 @@ def print_plan(plan: Plan, *, queued: bool = False) -> None:
         line += f" ({plan.duplicates} duplicate{'s' * (plan.duplicates > 1)} dropped)"
     console.print(line)
     if plan.hours and queued:
-        total = sum(r.hours for r in plan.runs if r.to_train)
-        console.print(f"about {duration(total)} of training in all, besides waiting ({plan.hours_basis})")
+        total = sum(r.hours for r in plan.to_train)
+        console.print(f"about {duration(total)} of training in total, plus the time in the queue ({plan.hours_basis})")
     elif plan.hours:
         at_a_time = "one at a time" if plan.launch.jobs == 1 else f"{plan.launch.jobs} at a time"
         console.print(f"about {duration(plan.hours)}, {at_a_time} ({plan.hours_basis})")
-    if to_train := [r for r in plan.runs if r.to_train]:
-        console.print(_memory_line(max(to_train, key=lambda r: r.memory.total)))
+    if plan.to_train:
+        console.print(_memory_line(max(plan.to_train, key=lambda r: r.memory.total)))
     for text in plan.texts:
         console.print(text)
     console.print(_table(plan))
@@ -94,18 +94,14 @@ def print_plan(plan: Plan, *, queued: bool = False) -> None:
         console.print(f"… and {len(plan.runs) - _MOST_ROWS} more, all in plan.csv")
 
 
-def print_nothing(plan: Plan) -> None:
-    """Instead of print_plan, for one who has said already what is about to be trained."""
-
-
 def _memory_line(largest: Planned) -> str:
-    """What the run that needs most memory needs of it."""
+    """Memory of the run that needs most."""
     need = largest.memory
     rank = "GPU" if largest.config.resources.gpus_per_node else "rank"
     parts = {"weights": need.weights, "gradients": need.gradients, "optimizer": need.optimizer}
     parts |= {"activations": need.activations}
     words = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items() if size)
-    return f"about {_bytes(need.total)} a {rank} at most ({words})"
+    return f"at most about {_bytes(need.total)} per {rank} ({words})"
 
 
 def _bytes(size: float) -> str:
@@ -113,7 +109,7 @@ def _bytes(size: float) -> str:
 
 
 def _table(plan: Plan) -> Table:
-    """The grid as rows; numbers keep their width, names give way where the terminal is narrow."""
+    """One row per run; numbers keep their width, names are folded on a narrow terminal."""
     wide = console.width >= _WIDE
     runs = plan.runs[:_MOST_ROWS]
     columns: list[tuple[str, bool, list[str]]] = [
@@ -155,7 +151,7 @@ def _label(run: Planned, wide: bool) -> str:
 
 
 def progress_line(number: int, total: int, run: Planned, state: Status, width: int) -> Text:
-    """One line on a run in training, cut to the terminal's width."""
+    """Progress of a run in training, cut to the terminal's width."""
     parts = [f"{number}/{total} {run.run_id}"]
     if state.state != "RUNNING" or not state.steps or not state.step:
         parts.append("starting")
@@ -182,7 +178,7 @@ def progress_line(number: int, total: int, run: Planned, state: Status, width: i
 
 
 def result_line(number: int, total: int, run: Planned, state: Status) -> Text:
-    """One line on a run that ended."""
+    """Outcome of a run that ended."""
     text = Text(f"{number}/{total} {run.run_id}  ")
     text.append(state.state.lower(), style=_COLOURS.get(state.state.lower(), ""))
     if state.val_ppl is not None:
@@ -195,24 +191,25 @@ def result_line(number: int, total: int, run: Planned, state: Status) -> Text:
 
 
 def print_verdict(verdict: dict[str, Any]) -> None:
-    """The sentence and its caveats."""
-    console.print(Text(verdict["sentence"], style="bold"))
+    """Print the headline, one line per sentence, and its caveats."""
+    for sentence in verdict["headline"]:
+        console.print(Text(sentence, style="bold"))
     for caveat in verdict["caveats"]:
         console.print(Text(caveat))
 
 
-def seconds_left(known: Status) -> float | None:
-    """Seconds of training until the token budget is consumed, at the pace of the last step; None when not running."""
-    if known.state != "RUNNING" or not known.tokens_per_second:
+def seconds_left(latest: Status) -> float | None:
+    """Seconds until the token budget is consumed, at the rate of the last step; None for a run not in training."""
+    if latest.state != "RUNNING" or not latest.tokens_per_second:
         return None
-    return max(0.0, (known.token_budget - known.consumed_tokens) / known.tokens_per_second)
+    return max(0.0, (latest.token_budget - latest.consumed_tokens) / latest.tokens_per_second)
 
 
 _ORDER = ("RUNNING", "PENDING", "FAILED", "LOST", "PREEMPTED", "DIVERGED", "DONE")
 
 
 def status_table(observed: Sequence[Observed], *, height: int | None = None) -> RenderableType:
-    """Counts, a row for each run, and in words why some wait or ended; rows of finished runs give way to `height`."""
+    """Counts, one row per run, and why runs wait or ended; rows of finished runs are dropped to fit `height`."""
     counts = {state: sum(seen.status.state == state for seen in observed) for state in _ORDER}
     line = ", ".join(f"{n} {state.lower()}" for state, n in counts.items() if n)
     head = Text(f"{len(observed)} run{'s' * (len(observed) != 1)}: {line}")
@@ -227,25 +224,25 @@ def status_table(observed: Sequence[Observed], *, height: int | None = None) -> 
 
 
 def _status_rows(rows: Sequence[Observed]) -> Table:
-    """One row a run; narrow terminals do without the columns that matter least."""
-    known = [seen.status for seen in rows]
-    left = [seconds_left(s) for s in known]
+    """One row per run; on narrow terminals the least important columns are dropped."""
+    statuses = [seen.status for seen in rows]
+    left = [seconds_left(s) for s in statuses]
     columns: list[tuple[str, list[str]]] = [
-        ("state", [s.state for s in known]),
-        ("step", [f"{s.step:,}/{s.steps:,}" if s.steps else "" for s in known]),
-        ("tokens", [si(s.consumed_tokens) if s.consumed_tokens else "" for s in known]),
-        ("seqlen", [str(s.seqlen or "") for s in known]),
-        ("ppl", [f"{s.val_ppl:.3g}" if s.val_ppl is not None else "" for s in known]),
-        ("tok/s", [si(s.tokens_per_second) if s.tokens_per_second else "" for s in known]),
+        ("state", [s.state for s in statuses]),
+        ("step", [f"{s.step:,}/{s.steps:,}" if s.steps else "" for s in statuses]),
+        ("tokens", [si(s.consumed_tokens) if s.consumed_tokens else "" for s in statuses]),
+        ("seqlen", [str(s.seqlen or "") for s in statuses]),
+        ("ppl", [f"{s.val_ppl:.3g}" if s.val_ppl is not None else "" for s in statuses]),
+        ("tok/s", [si(s.tokens_per_second) if s.tokens_per_second else "" for s in statuses]),
         ("left", [clock(seconds) if seconds is not None else "" for seconds in left]),
-        ("try", [str(s.attempt + 1) if s.steps else "" for s in known]),
+        ("try", [str(s.attempt + 1) if s.steps else "" for s in statuses]),
         ("job", [seen.job_id or seen.status.job for seen in rows]),
-        ("node", [s.node for s in known]),
+        ("node", [s.node for s in statuses]),
     ]
     columns = [(name, cells) for name, cells in columns if any(cells)]
-    spared = ("node", "try", "tok/s", "seqlen", "job", "tokens")
+    least_important_first = ("node", "try", "tok/s", "seqlen", "job", "tokens")
     width = {name: max(len(c) for c in [name, *cells]) for name, cells in columns}
-    for name in spared:
+    for name in least_important_first:
         if sum(width.values()) + 2 * len(width) + 24 <= console.width:
             break
         width.pop(name, None)
@@ -261,7 +258,7 @@ def _status_rows(rows: Sequence[Observed]) -> Table:
 
 
 def _notes(observed: Sequence[Observed]) -> list[Text]:
-    """Why runs wait, failed or are lost, each reason once, with the first run it is about."""
+    """Why runs wait, failed or are lost: each reason once, with the first run it applies to."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for seen in observed:
         state: str = seen.status.state
@@ -269,7 +266,10 @@ def _notes(observed: Sequence[Observed]) -> list[Text]:
         if state == "FAILED" or (state in ("PREEMPTED", "DIVERGED") and not reason):
             reason = seen.status.error.strip().splitlines()[-1] if seen.status.error.strip() else ""
         if seen.unsure:
-            state, reason = "unsure", f"Slurm does not answer ({seen.unsure}): the state is what the job wrote last"
+            state, reason = (
+                "unsure",
+                f"{seen.queue} does not answer ({seen.unsure}): the state is what the job wrote last",
+            )
         if reason and state != "DONE":
             reasons.setdefault((state.lower(), reason), []).append(seen.run.run_id)
     return [

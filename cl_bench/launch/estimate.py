@@ -1,6 +1,8 @@
-"""What a run costs: its FLOPs, and hours at a rate that was measured, given or assumed."""
+"""Estimates for a plan, from configurations alone: FLOPs, hours and memory of a run."""
 
 from __future__ import annotations
+
+import dataclasses
 
 from cl_bench import schedules
 from cl_bench.config import RunConfig, from_dict
@@ -8,14 +10,16 @@ from cl_bench.errors import UserError
 from cl_bench.runs import status
 from cl_bench.runs.paths import all_runs, read_yaml
 
-# Sustained TFLOP/s of a rank when nothing was measured: the tiny model on two CPU cores; GPT-2 in half precision on a
-# data-centre GPU that nobody has tuned for it.
+# Sustained TFLOP/s per rank before anything was measured: the tiny model on two CPU cores; GPT-2 in half precision on
+# a data-centre GPU, untuned.
 _ASSUMED = {"CPU": 0.07, "GPU": 40.0}
 _RUNS_TO_MEASURE = 20
+_BLOCK_BYTES = 34
+"""Bytes kept for the backward pass per block, token and unit of width, at two bytes per number."""
 
 
 def training_flops(config: RunConfig, extent: schedules.Extent) -> float:
-    """FLOPs of a whole run: 6 N + 12 L C T a token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
+    """FLOPs of a whole run: 6 N + 12 L C T per token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
     model = config.model
     total = 0.0
     for length, sequences in extent.sequences:
@@ -25,21 +29,21 @@ def training_flops(config: RunConfig, extent: schedules.Extent) -> float:
 
 
 class Rates:
-    """Sustained TFLOP/s of a rank, as the newest finished runs below `outputs` had it, else assumed."""
+    """Sustained TFLOP/s per rank: given, else measured in the newest finished runs below `outputs`, else assumed."""
 
     def __init__(self, outputs: str) -> None:
         self._measured: dict[str, list[float]] = {"CPU": [], "GPU": []}
         self._used: dict[str, str] = {}
         finished = sorted(all_runs(outputs), key=lambda r: r.config.stat().st_mtime, reverse=True)
         for run in finished[:_RUNS_TO_MEASURE]:
-            done = status.read(run)
-            if done.state == "DONE" and done.train_seconds > 0:
+            latest = status.read(run)
+            if latest.state == "DONE" and latest.train_seconds > 0:
                 try:
                     config = from_dict(read_yaml(run.config))
                 except (UserError, OSError):
-                    continue  # a run of an older version prices nothing, but is no obstacle
+                    continue  # a run of an older version: of no use here, and no obstacle
                 flops = training_flops(config, schedules.extent(config))
-                self._measured[_kind(config)].append(flops / done.train_seconds / 1e12 / config.resources.ranks)
+                self._measured[_kind(config)].append(flops / latest.train_seconds / 1e12 / config.resources.ranks)
 
     def hours(self, config: RunConfig, flops: float) -> float:
         """Hours of training on all of the run's ranks."""
@@ -58,9 +62,60 @@ class Rates:
 
     @property
     def basis(self) -> str:
-        """Where the hours asked for so far come from."""
+        """Basis of the hours estimated so far."""
         return "; ".join(self._used)
 
 
 def _kind(config: RunConfig) -> str:
     return "GPU" if config.resources.gpus_per_node and config.resources.accelerator != "cpu" else "CPU"
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one rank's device."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """Sum, in bytes."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def memory(config: RunConfig) -> Memory:
+    """Memory that one rank of a resolved run needs at its largest step: full length, full batch.
+
+    Model states as ZeRO shards them (Rajbhandari et al., arXiv 1910.02054, section 3); activations of a block as
+    Korthikanti et al. count them (arXiv 2205.05198, section 4.1) without the attention matrices, which PyTorch's fused
+    attention never stores. Allocator overhead, communication buffers and the CUDA context are not included: allow 20%
+    more.
+    """
+    ds, model = config.deepspeed, config.model
+    ranks = config.resources.ranks
+    n = float(model.n_parameters())
+    number = 4 if ds.precision == "fp32" else 2
+    # Half precision keeps a master copy in fp32 beside Adam's two moments.
+    per_parameter = 8 if ds.precision == "fp32" else 12
+    weights = n * number / (ranks if ds.zero_stage == 3 else 1)
+    gradients = n * number / (ranks if ds.zero_stage >= 2 else 1)
+    optimizer = n * per_parameter / (ranks if ds.zero_stage >= 1 else 1)
+    block = weights * ranks / model.n_layers if ds.zero_stage == 3 else 0.0  # gathered while it computes
+    return Memory(
+        weights=block if ds.offload_parameters else weights + block,
+        gradients=0.0 if ds.offload_optimizer and ds.zero_stage >= 2 else gradients,
+        optimizer=0.0 if ds.offload_optimizer else optimizer,
+        activations=_activations(config, config.micro_batch(ranks) * config.seqlen, number),
+    )
+
+
+def _activations(config: RunConfig, tokens: int, number: int) -> float:
+    """Bytes kept from a forward pass over `tokens` tokens, including the logits and their gradient in fp32."""
+    model = config.model
+    block = tokens * model.hidden_size * _BLOCK_BYTES * number / 2
+    logits = tokens * (model.vocab_size or 0) * (number + 4 + 4)
+    if config.deepspeed.activation_checkpointing:
+        return model.n_layers * tokens * model.hidden_size * number + block + logits
+    return model.n_layers * block + logits

@@ -1,4 +1,4 @@
-"""Training a grid on this machine: plan, start what is missing through submitit, watch, sum up."""
+"""The local backend: starts runs on this machine through submitit, watches them, sums up."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,13 +17,15 @@ import submitit
 from rich.live import Live
 from rich.text import Text
 
-from cl_bench import config
+from cl_bench.config import RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
-from cl_bench.launch import display, plan, prepare
-from cl_bench.launch.plan import Plan, Planned
-from cl_bench.launch.prepare import RunsFailed
+from cl_bench.errors import RunsFailed, UserError
+from cl_bench.launch import backend, display, observe, plan, prepare
+from cl_bench.launch.backend import Backend, Observed
+from cl_bench.launch.grid import Plan, Planned
 from cl_bench.runs import lock, status, submission
 from cl_bench.runs.paths import RunDir
+from cl_bench.runs.submission import Submission
 from cl_bench.training import worker
 
 _POLL_S = 0.25
@@ -32,70 +35,106 @@ _FOREVER_MIN = 60 * 24 * 365
 _LOG_LINES = 8
 
 
-def train_grid(
-    configs: Sequence[config.RunConfig],
-    settings: config.LaunchConfig,
-    *,
-    is_sweep: bool = True,
-    corpora: plan.Corpora | None = None,
-    terse: bool = False,
-) -> list[float | None]:
-    """Plan, print, and unless `settings.dry_run` train what is missing. Returns the final loss of each of `configs`.
+class LocalBackend:
+    """Trains runs on this machine, `jobs` at a time, in processes that the launch watches over."""
 
-    `terse`: only what is in training and what failed is shown.
-    """
-    print_plan = display.print_nothing if terse else display.print_plan
-    planned = prepare.prepare(
-        configs, settings, is_sweep=is_sweep, print_plan=print_plan, check=_check_machine, corpora=corpora
-    )
-    if settings.dry_run:
-        return [None] * len(configs)
-    LocalQueue(planned, terse=terse).run()
-    return prepare.final_losses(planned)
+    label = "the launch"
+    detached = False
+
+    def check(self, plan: Plan) -> None:
+        """Raise ConfigError for what this machine cannot train."""
+        gpus = len(_gpus())
+        for run in plan.to_train:
+            _check_run(run.config, gpus)
+
+    def requests(self, plan: Plan) -> Sequence[str]:
+        """Nothing: there is no queue to ask."""
+        return ()
+
+    def submit(self, plan: Plan, *, terse: bool) -> None:
+        """Train the missing runs. Raises RunsFailed at the end, KeyboardInterrupt after the runs have saved."""
+        LocalQueue(plan, terse=terse).run()
+
+    def observe(self, submissions: Sequence[Submission]) -> Callable[[Observed], Observed]:
+        """A run's own files and its launch's process tell everything."""
+        return _with_launch
+
+    def cancel(self, runs: Sequence[Observed]) -> int:
+        """Mark runs as cancelled, which their launch heeds; if it is gone, signal the trainer itself."""
+        live = [(seen, seen.submission) for seen in runs if seen.is_live and seen.submission is not None]
+        for seen, record in live:
+            if record.host != socket.gethostname():
+                raise UserError(f"{seen.run.run_id} was launched on {record.host}; cancel it there")
+            submission.write(seen.run, dataclasses.replace(record, cancelled=True))
+            if not record.launch_lives and (trainer := lock.holder(seen.run)):
+                os.kill(trainer, signal.SIGTERM)
+        return len(live)
+
+    def log(self, run: RunDir, submission: Submission) -> Path | None:
+        """The run's own log."""
+        return run.log
 
 
-def _check_machine(planned: Plan) -> None:
-    """Raise ConfigError for what this machine cannot train, before anything is started."""
-    gpus = len(_gpus())
-    for run in (r.config for r in planned.runs if r.to_train):
-        resources = run.resources
-        if resources.nodes > 1:
-            raise ConfigError(
-                f"resources.nodes = {resources.nodes}: this machine is one node; use hydra/launcher=slurm or "
-                "resources.nodes=1"
-            )
-        if resources.accelerator == "cpu":
-            continue
-        if resources.gpus_per_node > gpus:
-            raise ConfigError(
-                f"resources.gpus_per_node = {resources.gpus_per_node}: this machine shows {gpus}; lower it, or use "
-                "hydra/launcher=slurm"
-            )
-        if gpus:
-            if resources.ranks_per_node > gpus:
-                raise ConfigError(
-                    f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {gpus} GPUs of this "
-                    "machine; lower it, or set resources.accelerator=cpu"
-                )
-            continue
-        if resources.accelerator == "cuda":
-            raise ConfigError("resources.accelerator = cuda: this machine shows no GPU; use auto or cpu")
-        if run.deepspeed.precision == "fp16":
-            raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine shows none; use bf16 or fp32")
+def _with_launch(seen: Observed) -> Observed:
+    """State of a run given whether its launch still lives."""
+    record, latest = seen.submission, seen.status
+    if seen.held or record is None:
+        return seen
+    if record.launch_lives and not record.cancelled and latest.updated < record.submitted:
+        return seen.stands("PENDING", f"waits in process {record.job_id}", in_launch=True)
+    if latest.state == "RUNNING":
+        return seen.stands("LOST", observe.NO_TRAINER)
+    if latest.state != "PENDING":
+        return seen
+    if record.cancelled:
+        return seen.stands("PENDING", "cancelled before it began; `cl-bench retry` starts it")
+    if record.launch_lives:  # it has just taken the run up
+        return seen.stands("PENDING", f"starts in process {record.job_id}", in_launch=True)
+    return seen.stands("PENDING", "its launch is over; `cl-bench retry` starts it")
+
+
+def _check_run(run: RunConfig, gpus: int) -> None:
+    """Raise ConfigError if this machine, with so many GPUs, cannot train the run."""
+    resources = run.resources
+    if resources.nodes > 1:
+        raise ConfigError(
+            f"resources.nodes = {resources.nodes}: this machine is one node; use {_clusters()} or resources.nodes=1"
+        )
+    if resources.accelerator == "cpu":
+        return
+    if resources.gpus_per_node > gpus:
+        raise ConfigError(
+            f"resources.gpus_per_node = {resources.gpus_per_node}: this machine shows {gpus}; lower it, or use "
+            f"{_clusters()}"
+        )
+    if gpus and resources.ranks_per_node > gpus:
+        raise ConfigError(
+            f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {gpus} GPUs of this machine; "
+            "lower it, or set resources.accelerator=cpu"
+        )
+    if not gpus and resources.accelerator == "cuda":
+        raise ConfigError("resources.accelerator = cuda: this machine shows no GPU; use auto or cpu")
+    if not gpus and run.deepspeed.precision == "fp16":
+        raise ConfigError("deepspeed.precision = fp16 needs a GPU, and this machine shows none; use bf16 or fp32")
+
+
+def _clusters() -> str:
+    """The launchers with more machines than this one."""
+    return " or ".join(f"hydra/launcher={name}" for name in backend.names() if backend.get(name).detached)
 
 
 def _gpus() -> list[int]:
-    """Numbers of the GPUs that this process may use: those it was given, else all of the machine.
+    """Indices of the GPUs that this process may use: CUDA_VISIBLE_DEVICES, else all of the machine.
 
-    Raises ConfigError for a CUDA_VISIBLE_DEVICES that does not number them.
+    Raises ConfigError for a CUDA_VISIBLE_DEVICES that does not hold indices.
     """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
         return list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
     try:
-        return [int(n) for n in given.split(",") if n.strip()]
+        return [int(n) for n in visible.split(",") if n.strip()]
     except ValueError:
-        raise ConfigError(f"CUDA_VISIBLE_DEVICES = {given}: give the GPUs' numbers, e.g. 0,1") from None
+        raise ConfigError(f"CUDA_VISIBLE_DEVICES = {visible}: give the GPUs' numbers, e.g. 0,1") from None
 
 
 @dataclasses.dataclass
@@ -109,7 +148,7 @@ class _Running:
     meeting: Path
     """The file through which its ranks find each other."""
     cancelled: bool = False
-    """Whether it was asked to leave on behalf of `cl-bench cancel`."""
+    """Whether it was signalled on behalf of `cl-bench cancel`."""
 
 
 class LocalQueue:
@@ -119,11 +158,12 @@ class LocalQueue:
         self.plan = planned
         self.terse = terse
         self.outputs = planned.launch.outputs
-        self.waiting = [(n, r) for n, r in enumerate(planned.runs, 1) if r.to_train]
+        numbers = {run.run_id: n for n, run in enumerate(planned.runs, 1)}
+        self.waiting = [(numbers[run.run_id], run) for run in planned.to_train]
         self.running: list[_Running] = []
         self.ended: list[tuple[Planned, status.Status]] = []
         self.started = time.monotonic()
-        self._looked = 0.0
+        self._cancels_checked = 0.0
         self.variables = prepare.freeze_code(planned, snapshot=bool(planned.launch.snapshot))
 
     def run(self) -> None:
@@ -152,13 +192,13 @@ class LocalQueue:
 
     def _say_elsewhere(self, planned: Planned) -> None:
         verb = "waits in" if planned.state == "queued" else "is trained by"
-        display.console.print(f"{planned.run_id} {verb} another launch; left to it", soft_wrap=True)
+        display.console.print(f"{planned.run_id} {verb} another launch, which keeps it", soft_wrap=True)
 
     def _start(self) -> None:
         while self.waiting and len(self.running) < self.plan.launch.jobs:
             number, planned = self.waiting.pop(0)
             run = RunDir(self.outputs, planned.run_id)
-            if (known := submission.read(run)) is not None and known.cancelled:
+            if (record := submission.read(run)) is not None and record.cancelled:
                 display.console.print(f"{planned.run_id} was cancelled", soft_wrap=True)
                 continue
             # Since the plan was made, another launch may have taken it.
@@ -186,7 +226,7 @@ class LocalQueue:
         )
         cores = len(os.sched_getaffinity(0))
         threads = max(1, cores // (ranks * min(self.plan.launch.jobs, len(self.plan.runs))))
-        # A terminal's Ctrl-C reaches every process at once; only this one may act on it, so that runs can save first.
+        # A terminal's Ctrl-C reaches every process at once; only this one may act on it, so that runs can save.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             with _environment(self.variables):
@@ -201,7 +241,7 @@ class LocalQueue:
             self.running.remove(running)
             running.meeting.unlink(missing_ok=True)
             state = status.read(running.run)
-            if lock.is_held(running.run):  # another launch was quicker; our process has left the run to it
+            if lock.is_held(running.run):  # another launch was quicker, and our process has left
                 self._say_elsewhere(running.planned)
                 continue
             if state.state in ("PENDING", "RUNNING"):
@@ -213,13 +253,13 @@ class LocalQueue:
                 )
 
     def _heed_cancels(self) -> None:
-        """Have runs save and leave that `cl-bench cancel` has marked."""
-        if time.monotonic() - self._looked < _CANCEL_POLL_S:
+        """Have runs that `cl-bench cancel` has marked save and leave."""
+        if time.monotonic() - self._cancels_checked < _CANCEL_POLL_S:
             return
-        self._looked = time.monotonic()
+        self._cancels_checked = time.monotonic()
         for running in self.running:
-            known = submission.read(running.run)
-            if known is not None and known.cancelled and not running.cancelled:
+            record = submission.read(running.run)
+            if record is not None and record.cancelled and not running.cancelled:
                 running.cancelled = True
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(running.job.job_id), signal.SIGTERM)
@@ -233,7 +273,7 @@ class LocalQueue:
     def _stop(self) -> None:
         for running in self.running:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(running.job.job_id), signal.SIGTERM)  # submitit's controller hands it to every rank
+                os.kill(int(running.job.job_id), signal.SIGTERM)  # submitit's controller forwards it to every rank
         deadline = time.monotonic() + _LEAVE_S
         while self.running and time.monotonic() < deadline:
             self._collect()
@@ -261,10 +301,10 @@ def _last_line(error: str) -> str:
 
 
 def _died(running: _Running) -> str:
-    """What can be said of a process that ended without writing why."""
+    """Error of a process that ended without recording one: the end of its log."""
     log = running.run.log
     tail = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:] if log else []
-    return "\n".join([*tail, "the process ended without saying why: killed, or out of memory?"])
+    return "\n".join([*tail, "the process ended without recording an error: killed, or out of memory?"])
 
 
 @contextlib.contextmanager
@@ -291,3 +331,6 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+BACKEND: Backend = LocalBackend()

@@ -1,125 +1,82 @@
-"""Where runs stand, for whoever looks from outside: the job's own word first, then its lock, then the queue."""
+"""State of runs as seen from outside: the job's own status file first, then its lock, then the backend's queue."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from cl_bench.launch.slurm.queue import Job, Queue
+from cl_bench.launch import backend
+from cl_bench.launch.backend import Observed, QueuedJob
 from cl_bench.runs import lock, status, submission
 from cl_bench.runs.paths import RunDir
-from cl_bench.runs.status import FINISHED, Status
+from cl_bench.runs.status import FINISHED
 from cl_bench.runs.submission import Submission
 
-_ENDED = {
-    "OUT_OF_MEMORY": "it took more memory than it was given; raise resources.mem",
-    "TIMEOUT": "its time limit came before it could save; raise resources.notice_s or time_min",
-    "NODE_FAIL": "its node failed",
-    "CANCELLED": "it was cancelled",
-    "PREEMPTED": "another job took its place",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Observed:
-    """One run as it stands now."""
-
-    run: RunDir
-    status: Status
-    """What the job wrote last, with the state as it is known now."""
-    submission: Submission | None
-    job: Job | None
-    """Slurm's view."""
-    why: str
-    """Why it waits, or what is known of its end."""
-    unsure: str = ""
-    """Why its state could not be made out; the state is then the file's own."""
-    in_launch: bool = False
-    """Whether a launch on this or another machine is going to train it."""
-
-    @property
-    def is_queued(self) -> bool:
-        """Whether a Slurm job is to train it."""
-        return self.job is not None and not self.job.over and self.status.state == "PENDING"
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it is being trained, or something is going to."""
-        return self.status.state == "RUNNING" or self.is_queued or self.in_launch
-
-    @property
-    def job_id(self) -> str:
-        """Slurm's id of its newest job; empty for a local run."""
-        found = self.submission
-        return found.job_id if found is not None and found.launcher == "slurm" else ""
+NO_TRAINER = "no process trains it any more"
 
 
 def observe(runs: Sequence[RunDir]) -> list[Observed]:
-    """Each run as it stands now; Slurm is asked once for all of them, and only where it is needed."""
-    statuses = [status.read(run) for run in runs]
-    submissions = [
-        submission.read(run) if known.state not in FINISHED else None for run, known in zip(runs, statuses, strict=True)
+    """Each run as it stands now; a queue is asked once about all of its unfinished runs."""
+    submissions = [submission.read(run) if status.read(run).state not in FINISHED else None for run in runs]
+    by_launcher: dict[str, list[Submission]] = {}
+    for record in filter(None, submissions):
+        by_launcher.setdefault(record.launcher, []).append(record)
+    answers = {launcher: backend.get(launcher).observe(members) for launcher, members in by_launcher.items()}
+    return [
+        _observe(run, record, answers[record.launcher] if record else _without_submission)
+        for run, record in zip(runs, submissions, strict=True)
     ]
-    queue = Queue(s.job_id for s in submissions if s is not None and s.launcher == "slurm")
-    return [_observe(run, known, sub, queue) for run, known, sub in zip(runs, statuses, submissions, strict=True)]
 
 
-def _observe(run: RunDir, known: Status, sub: Submission | None, queue: Queue) -> Observed:
-    if known.state in FINISHED:
-        return Observed(run, known, sub, None, "")
-    held = lock.is_held(run)
+def _observe(run: RunDir, record: Submission | None, answer: Callable[[Observed], Observed]) -> Observed:
+    """What the run's files show, read after the queue was asked: a job may end in between, but not un-end."""
+    latest = status.read(run)
+    held = latest.state not in FINISHED and lock.is_held(run)
     if not held:
-        known = status.read(run)  # it may have ended since
-        if known.state in FINISHED:
-            return Observed(run, known, sub, None, "")
-    if sub is None or sub.launcher == "local":
-        return _observe_local(run, known, sub, held)
-    job = queue.get(sub.job_id)
-    if held:
-        return Observed(run, _as(known, "RUNNING"), sub, job, "")
-    if queue.problem:
-        return Observed(run, known, sub, None, "", unsure=queue.problem)
-    began = known.job == sub.job_id
-    if job is not None and not job.over:
-        return Observed(run, *_in_its_job(known, sub, job, began))
-    word = job.state if job else ""
-    if began and known.state != "RUNNING":
-        return Observed(run, known, sub, job, "")
-    if not began and (word == "CANCELLED" or sub.cancelled):
-        return Observed(run, known, sub, job, "cancelled before it began; `cl-bench retry` queues it again")
-    ended = _ENDED.get(word, f"Slurm says {word}" if word else "Slurm no longer knows its job")
+        latest = status.read(run)  # it may have ended since
+    seen = Observed(run, latest, record, held)
+    if latest.state in FINISHED:
+        return seen
+    return answer(seen.stands("RUNNING") if held else seen)
+
+
+def _without_submission(seen: Observed) -> Observed:
+    return seen.stands("LOST", NO_TRAINER) if seen.status.state == "RUNNING" and not seen.held else seen
+
+
+def with_job(seen: Observed, job: QueuedJob | None, *, queue: str, problem: str = "") -> Observed:
+    """State of a submitted run given its job in a queue; None for a job that the queue has forgotten.
+
+    `problem`: why the queue could not be asked.
+    """
+    record, latest = seen.submission, seen.status
+    assert record is not None
+    if problem and not seen.held:
+        return dataclasses.replace(seen, unsure=problem)
+    seen = dataclasses.replace(seen, job=job)
+    began = latest.job == record.job_id
+    if seen.held:
+        return seen
+    if job is not None and not job.is_over:
+        return _in_live_job(seen, record, job, began)
+    if began and latest.state != "RUNNING":
+        return seen
+    if not began and (record.cancelled or (job is not None and job.is_cancelled)):
+        return seen.stands(latest.state, "cancelled before it began; `cl-bench retry` queues it again")
+    why = job.reason if job else f"{queue} no longer knows its job"
     if not began:
-        ended += "; it never began" + (": see its log" if sub.batch_log.exists() else "")
-    return Observed(run, _as(known, "LOST"), sub, job, ended)
+        why += "; it never began" + (": see its log" if record.batch_log.exists() else "")
+    return seen.stands("LOST", why)
 
 
-def _in_its_job(known: Status, sub: Submission, job: Job, began: bool) -> tuple[Status, Submission, Job, str]:
+def _in_live_job(seen: Observed, record: Submission, job: QueuedJob, began: bool) -> Observed:
     """A run that nobody holds, while its job waits or runs."""
-    if began and known.state == "FAILED" and sub.runs_in_job > 1:
-        return known, sub, job, ""  # its job goes on with others, and does not come back to it
-    if job.waits:
-        again = f"restart {known.restarts + 1}; " if began else ""
-        return _as(known, "PENDING"), sub, job, again + job.why
-    if sub.runs_in_job > 1 and not began:
-        return _as(known, "PENDING"), sub, job, f"waits for its turn in job {sub.job_id}"
-    return _as(known, "RUNNING"), sub, job, "" if began else "starting"
-
-
-def _observe_local(run: RunDir, known: Status, sub: Submission | None, held: bool) -> Observed:
-    if held:
-        return Observed(run, _as(known, "RUNNING"), sub, None, "")
-    if sub is not None and sub.launch_lives and not sub.cancelled and known.updated < sub.submitted:
-        return Observed(run, _as(known, "PENDING"), sub, None, f"waits in process {sub.job_id}", in_launch=True)
-    if known.state == "RUNNING":
-        return Observed(run, _as(known, "LOST"), sub, None, "no process trains it any more")
-    if known.state != "PENDING" or sub is None:
-        return Observed(run, known, sub, None, "")
-    if sub.cancelled:
-        return Observed(run, known, sub, None, "cancelled before it began; `cl-bench retry` starts it")
-    if sub.launch_lives:  # it has just taken the run up
-        return Observed(run, known, sub, None, f"starts in process {sub.job_id}", in_launch=True)
-    return Observed(run, known, sub, None, "its launch is over; `cl-bench retry` starts it")
-
-
-def _as(known: Status, state: status.State) -> Status:
-    return known if known.state == state else dataclasses.replace(known, state=state)
+    shared = record.runs_in_job > 1
+    if began and seen.status.state == "FAILED" and shared:
+        return seen  # its job goes on with the others, and does not come back to it
+    if job.is_waiting:
+        again = f"restart {seen.status.restarts + 1}; " if began else ""
+        return seen.stands("PENDING", again + job.reason)
+    if shared and not began:
+        return seen.stands("PENDING", f"waits for its turn in job {record.job_id}")
+    return seen.stands("RUNNING", "" if began else "starting")

@@ -1,98 +1,182 @@
-"""What every launch does before anything trains, and after everything has: check, plan, print, write; report."""
+"""Course of a launch, whatever the backend: plan, print, check, write what jobs read, submit, wait."""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from cl_bench import config
-from cl_bench.errors import UserError
-from cl_bench.launch import display, plan
-from cl_bench.launch.plan import Plan
-from cl_bench.runs import provenance, status
-from cl_bench.runs.paths import RunDir, SweepDir
+from cl_bench.data import text
+from cl_bench.errors import RunsFailed
+from cl_bench.launch import backend, display, observe, plan
+from cl_bench.launch.backend import Backend
+from cl_bench.launch.grid import Plan
+from cl_bench.runs import lock, provenance, status
+from cl_bench.runs.paths import RunDir, SweepDir, submit_lock
+
+_WAIT_POLL_S = 3.0
+_PROGRESS_FROM_BYTES = 1 << 28
 
 
-class RunsFailed(Exception):
-    """Some runs failed or were stopped; all others were trained."""
-
-
-def prepare(
+def launch(
+    launcher: str,
     configs: Sequence[config.RunConfig],
-    launch: config.LaunchConfig,
+    settings: config.LaunchConfig,
     *,
-    is_sweep: bool,
-    print_plan: Callable[[Plan], None],
-    check: Callable[[Plan], None],
+    is_sweep: bool = True,
+    report: Callable[[config.LaunchConfig], object] | None = None,
     corpora: plan.Corpora | None = None,
-) -> Plan:
-    """Plan a grid and print it; unless `launch.dry_run`, let `check` refuse it and write what jobs read.
+    terse: bool = False,
+) -> list[float | None]:
+    """Plan, print (not when `terse`), and unless `settings.dry_run` carry out what is missing of a grid.
 
-    `corpora` are those already checked. Only a sweep leaves a folder below outputs/sweeps; a single run must not
-    replace the manifest of a grid.
+    Returns the final loss of each of `configs`; None for a run that is not finished: all of them in a dry run, most
+    where runs are queued and `settings.wait` is off. `report` is called once all runs have ended. `corpora`: those
+    checked already. Raises UserError before anything is started, RunsFailed after everything has ended.
     """
-    plan.check_writable(launch.outputs)
+    where = backend.get(launcher)
+    plan.check_writable(settings.outputs)
+    try:
+        # Of two launches at once the second waits, and then sees queued what the first has submitted.
+        exclusive = where.detached and not settings.dry_run
+        with lock.alone(submit_lock(settings.outputs), _say_waiting) if exclusive else contextlib.nullcontext():
+            planned = _prepare(where, configs, settings, is_sweep, corpora, terse)
+            if settings.dry_run:
+                return [None] * len(configs)
+            where.submit(planned, terse=terse)
+        if where.detached and not settings.wait:
+            _print_next(planned, is_sweep)
+            return final_losses(planned)
+        if where.detached:
+            _wait(planned, is_sweep)
+    except RunsFailed:
+        if report is not None:
+            report(settings)
+        raise
+    if report is not None:
+        report(settings)
+    return final_losses(planned)
+
+
+def _say_waiting() -> None:
+    display.console.print("another launch is submitting into the same outputs; waiting for it")
+
+
+def _prepare(
+    where: Backend,
+    configs: Sequence[config.RunConfig],
+    settings: config.LaunchConfig,
+    is_sweep: bool,
+    corpora: plan.Corpora | None,
+    terse: bool,
+) -> Plan:
+    """Plan a grid and print it; unless `dry_run`, have the backend check it and write what jobs read.
+
+    Only a sweep gets a folder below outputs/sweeps; a single run must not replace the manifest of a grid.
+    """
     corpora = corpora or plan.Corpora(progress("checking"))
-    planned = plan.build(configs, launch, corpora)
-    print_plan(planned)
+    planned = plan.build(configs, settings, corpora)
+    if not terse:
+        display.print_plan(planned, queued=where.detached)
+        for line in where.requests(planned):
+            display.console.print(line, soft_wrap=True)
     if is_sweep:
         plan.write_csv(planned)
-    if launch.dry_run:
+    if settings.dry_run:
         return planned
-    check(planned)
+    where.check(planned)
     plan.write_configs(planned)
-    left_out = plan.write_manifest(planned) if is_sweep else 0
-    if left_out:
+    dropped = plan.write_manifest(planned) if is_sweep else 0
+    if dropped:
         display.console.print(
-            f"of this sweep's earlier grid {left_out} run{'s are' if left_out > 1 else ' is'} not in this one; "
-            f"what was trained stays in {launch.outputs}/runs"
+            f"{dropped} run{'s' * (dropped > 1)} of this sweep's earlier grid {'are' if dropped > 1 else 'is'} not in "
+            f"this one; what was trained stays in {settings.outputs}/runs"
         )
     plan.prepare_data(planned, corpora, progress("preparing"))
     return planned
 
 
 def freeze_code(planned: Plan, *, snapshot: bool) -> dict[str, str]:
-    """Record what the missing runs are launched with; returns the variables under which their jobs find the code."""
-    runs = [r for r in planned.runs if r.to_train]
+    """Record the code that the missing runs are launched with; returns the variables by which their jobs find it."""
+    runs = planned.to_train
     if not runs:
         return {}
     functions = [r.config.curriculum.function for r in runs if r.config.curriculum.function]
     copy = provenance.take_snapshot(planned.launch.outputs, functions) if snapshot else None
     collected = provenance.collect()
-    for planned_run in runs:
-        provenance.write(RunDir(planned.launch.outputs, planned_run.run_id), collected, copy)
+    for run in runs:
+        provenance.write(RunDir(planned.launch.outputs, run.run_id), collected, copy)
     return provenance.job_environment(copy)
 
 
 def final_losses(planned: Plan) -> list[float | None]:
-    """The final validation loss of every job of the grid, in its order; None for a run that is not finished."""
-    known = [status.read(RunDir(planned.launch.outputs, run_id)) for run_id in planned.asked]
-    return [k.val_loss if k.state in status.FINISHED else None for k in known]
+    """Final validation loss of every job of the grid, in grid order; None for a run that is not finished."""
+    statuses = [status.read(RunDir(planned.launch.outputs, run_id)) for run_id in planned.run_ids]
+    return [latest.val_loss if latest.state in status.FINISHED else None for latest in statuses]
 
 
-def report(launch: config.LaunchConfig) -> None:
-    """The verdict in a sentence, and where the page is."""
-    from analysis import report  # pandas and scipy: not needed to launch
-
-    folder = SweepDir(launch.outputs, launch.sweep.name).root
-    try:
-        written = report.write(folder)
-    except UserError as error:
-        display.console.print(f"no report: {error}", soft_wrap=True)
-        return
-    display.print_verdict(written.verdict)
-    display.console.print(f"report  {written.path}", soft_wrap=True)
-    display.console.print(f"again   python -m analysis report {folder}", soft_wrap=True)
-
-
-def progress(verb: str) -> Any:
-    """A line on a corpus large enough to wait for."""
-    shown = [0.0]
+def progress(verb: str) -> text.Progress:
+    """A progress line for corpora large enough to wait for."""
+    shown = 0.0
 
     def show(done: int, total: int) -> None:
-        if time.monotonic() - shown[0] > 1 and total > 1 << 28:
-            shown[0] = time.monotonic()
+        nonlocal shown
+        if time.monotonic() - shown > 1 and total > _PROGRESS_FROM_BYTES:
+            shown = time.monotonic()
             display.console.print(f"{verb} text: {done / total:.0%} of {display.si(total)}B", end="\r")
 
     return show
+
+
+# --- after the submission ---------------------------------------------------------------------------------------------
+
+
+def _print_next(planned: Plan, is_sweep: bool) -> None:
+    """Print the commands that follow."""
+    outputs = planned.launch.outputs
+    lines = []
+    if is_sweep:
+        folder = shlex.quote(str(SweepDir(outputs, planned.launch.sweep.name).root))
+        lines = [f"state   cl-bench status {folder}", f"report  cl-bench report {folder}   (at any time)"]
+    else:
+        run_id = f" {planned.runs[0].run_id}" if len(planned.runs) == 1 else ""
+        lines = [f"state   cl-bench status{run_id} --outputs {shlex.quote(outputs)}"]
+    lines[0] += "   (--watch; also: logs, cancel, retry)"
+    for line in lines:
+        display.console.print(line, soft_wrap=True)
+
+
+def _wait(planned: Plan, is_sweep: bool) -> None:
+    """Stay until no run of the plan is live, printing each that ends. Raises RunsFailed; Ctrl-C leaves the jobs."""
+    try:
+        _wait_for_runs(planned)
+    except KeyboardInterrupt:
+        _print_next(planned, is_sweep)
+        raise KeyboardInterrupt("no longer waiting; the jobs go on") from None
+    runs = [RunDir(planned.launch.outputs, run.run_id) for run in planned.runs]
+    failed = [seen for seen in observe.observe(runs) if seen.status.state not in status.FINISHED]
+    if failed:
+        raise RunsFailed(f"{len(failed)} of {len(runs)} runs did not finish; `cl-bench status` says why")
+
+
+def _wait_for_runs(planned: Plan) -> None:
+    numbered = {run.run_id: (number, run) for number, run in enumerate(planned.runs, 1)}
+    waiting = [RunDir(planned.launch.outputs, r.run_id) for r in planned.runs if r.state not in ("done", "diverged")]
+    quiet_polls: dict[str, int] = {}
+    reasons: dict[str, str] = {}
+    while waiting:
+        for seen in observe.observe(waiting):
+            run_id = seen.run.run_id
+            if seen.job is not None and seen.job.never_starts and reasons.get(run_id) != seen.why:
+                reasons[run_id] = seen.why
+                display.console.print(f"{run_id} waits: {seen.why}", soft_wrap=True)
+            # Twice: a job that has left may not have come back to the queue yet, and queues lag.
+            quiet_polls[run_id] = 0 if seen.is_live or seen.unsure else quiet_polls.get(run_id, 0) + 1
+            if seen.status.state in status.FINISHED or quiet_polls[run_id] > 1:
+                number, run = numbered[run_id]
+                waiting = [w for w in waiting if w.run_id != run_id]
+                display.console.print(display.result_line(number, len(planned.runs), run, seen.status), soft_wrap=True)
+        if waiting:
+            time.sleep(_WAIT_POLL_S)

@@ -4,9 +4,9 @@ The kernel drops the lock when its process ends, however it ends, so a kill -9 c
 locks are the ones that network file systems carry between machines: NFSv4 as part of the protocol, NFSv3 through lockd,
 Lustre mounted with `-o flock`, GPFS, CephFS and BeeGFS in their usual set-ups. A file system without them is refused.
 
-Slurm may start a run again while the process it has given up still lives (a node that lost its network, a slurmd that
-died). The new job then leaves a claim beside the lock; the old trainer, which looks at it as often as it reports, saves
-and leaves.
+A cluster may start a job again while the process it has given up still lives (a node lost its network, or its daemon
+died). The new start then writes a claim beside the lock; the old trainer, which checks for claims whenever it reports,
+saves and leaves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _POLL_S = 0.5
 def only_trainer(run: RunDir, wait_s: float = 0.0) -> Iterator[bool]:
     """Hold the run's lock; yields whether it was free, or became free within `wait_s` seconds.
 
-    Raises UserError where the file system has no locks.
+    Raises UserError if the file system has no locks.
     """
     deadline = time.monotonic() + wait_s
     run.root.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def only_trainer(run: RunDir, wait_s: float = 0.0) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def alone(path: Path, say_waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold the lock on `path`, after waiting for whoever holds it. Raises UserError where there are no locks."""
+    """Hold the lock on `path`, waiting for its holder. Raises UserError if the file system has no locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         for attempt in itertools.count():
@@ -72,20 +72,20 @@ def _try(fd: int, path: Path) -> bool:
 
 
 def holder(run: RunDir) -> int | None:
-    """Process that trains the run now, None where there is none: its id on this machine, 0 on another.
+    """The process that trains the run now: its id, 0 for a process of another machine; None if nobody trains it.
 
-    Asks without taking the lock, which a starting job may want. The trainer itself must not ask: closing any file
-    descriptor of a locked file drops a POSIX lock.
+    Queries without taking the lock, which a starting job may want. The trainer itself must not call this: closing any
+    file descriptor of a locked file drops a POSIX lock.
     """
     try:
         file = run.lock.open("rb")
     except OSError:
         return None
     with file:
-        question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         try:
-            answer = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, question))
-        except OSError:  # no locks here: nothing can be said, and a trainer would not have started
+            answer = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, query))
+        except OSError:  # no locks on this file system: no trainer would have started
             return None
     return None if answer[0] == fcntl.F_UNLCK else max(0, int(answer[4]))
 
@@ -96,14 +96,14 @@ def is_held(run: RunDir) -> bool:
 
 
 def claim(run: RunDir, job: str, restarts: int) -> None:
-    """Say that Slurm has started `job` for the run, for the time number `restarts`: earlier starts are over."""
+    """Claim the run for the `restarts`-th restart of `job`; earlier starts are superseded."""
     write_atomic(run.claim, json.dumps({"job": job, "restarts": restarts}), durable=False)
 
 
 def is_superseded(run: RunDir, job: str, restarts: int) -> bool:
-    """Whether Slurm has started the same job anew since."""
+    """Whether the same job has been started again since."""
     try:
-        found = json.loads(run.claim.read_text())
-        return bool(found["job"] == job and found["restarts"] > restarts)
+        newest = json.loads(run.claim.read_text())
+        return bool(newest["job"] == job and newest["restarts"] > restarts)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -1,4 +1,4 @@
-"""What a launch leaves in a run's folder about the job that is to train it, so that another shell can find it."""
+"""Record of a run's submission: which job or process is to train it, so that another shell can find it."""
 
 from __future__ import annotations
 
@@ -8,48 +8,49 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cl_bench.runs.paths import RunDir, write_atomic
 
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """What `submission.json` holds."""
+    """Contents of `submission.json`."""
 
-    launcher: Literal["local", "slurm"]
+    launcher: str
+    """Name of the backend."""
     job_id: str
-    """Slurm's id, with the index in its array; local: the process id of the launch."""
+    """The queue's id, with the index in a job array; without a queue the process id of the launch."""
     folder: str = ""
-    """Slurm: folder of the submission: batch script, and what was printed before training took over the output."""
+    """Queue: folder of the submission, with the batch script and what was printed before training began."""
     runs_in_job: int = 1
-    """Slurm: runs that share the job."""
+    """Queue: runs that share the job."""
     sweep: str = ""
     """Sweep that was launched."""
     launch: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The launch's settings, for another one like it."""
+    """The launch's settings, to repeat it."""
     host: str = ""
-    """local: machine of the launch."""
+    """Without a queue: machine of the launch."""
     process_started: str = ""
-    """local: when that process began, in the kernel's ticks: process ids are used again."""
+    """Without a queue: when that process began, in the kernel's ticks, since process ids are reused."""
     cancelled: bool = False
-    """Whether `cl-bench cancel` has taken it back."""
+    """Whether `cl-bench cancel` has cancelled it."""
     submitted: float = 0.0
     """Unix time."""
 
     @property
     def batch_log(self) -> Path:
-        """Slurm: what the batch script and the first task printed before training took over the output."""
+        """Queue: what the batch script and the first task printed before training redirected the output."""
         return Path(self.folder) / f"{self.job_id}_0_log.out"
 
     @property
     def launch_lives(self) -> bool:
-        """Whether the launch of a local run is still there; so it is assumed of one on another machine."""
+        """Whether the process of the launch still lives; assumed of a process on another machine."""
         return self.host != socket.gethostname() or _started(int(self.job_id)) == self.process_started
 
 
 def by_this_process(sweep: str, launch: dict[str, Any]) -> Submission:
-    """A local submission by the running process."""
+    """Submission whose runs this process trains."""
     pid = os.getpid()
     return Submission(
         launcher="local",
@@ -63,7 +64,7 @@ def by_this_process(sweep: str, launch: dict[str, Any]) -> Submission:
 
 
 def _started(pid: int) -> str:
-    """When a process of this machine began; empty for none."""
+    """When a process of this machine began; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -71,15 +72,15 @@ def _started(pid: int) -> str:
 
 
 def read(run: RunDir) -> Submission | None:
-    """The run's newest submission; None where there is none or the file cannot be understood."""
+    """The run's newest submission; None without a readable record."""
     try:
         data = json.loads(run.submission.read_text())
-        known = {f.name for f in dataclasses.fields(Submission)}
-        return Submission(**{k: v for k, v in data.items() if k in known})
+        names = {f.name for f in dataclasses.fields(Submission)}
+        return Submission(**{k: v for k, v in data.items() if k in names})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
 def write(run: RunDir, submission: Submission) -> None:
-    """Leave `submission` in the run's folder."""
+    """Write `submission` into the run's folder."""
     write_atomic(run.submission, json.dumps(dataclasses.asdict(submission)), durable=False)

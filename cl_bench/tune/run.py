@@ -1,31 +1,32 @@
 """`cl-bench tune`: start length and T of a curriculum by the recipe of DeepSpeed's tutorial, each probe a short run.
 
-A probe is an ordinary run: launched like any other, kept in outputs/runs, known by its settings. So a search that was
-interrupted is started again and finds what it has: finished probes are read, an unfinished one goes on from its save.
+A probe is an ordinary run: launched like any other, kept in outputs/runs, identified by its settings. An interrupted
+search is therefore simply started again: finished probes are read, an unfinished one resumes from its save.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from cl_bench.config import LaunchConfig, RunConfig
 from cl_bench.config.tune import TuneConfig
+from cl_bench.errors import RunsFailed
 from cl_bench.launch import display, estimate, plan, prepare
-from cl_bench.launch.prepare import RunsFailed
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir, TuneDir
+from cl_bench.runs.search_record import Cost, Outcome, Probe, Purpose
 from cl_bench.tune import probe as tune_probe
 from cl_bench.tune import record
 from cl_bench.tune import search as tune_search
-from cl_bench.tune.record import Cost, Probe, Search
-from cl_bench.tune.search import Found, Purpose
+from cl_bench.tune.record import Search
 
 
 class Train(Protocol):
-    """local.train_grid or slurm.submit_grid."""
+    """prepare.launch on some backend."""
 
     def __call__(
         self,
@@ -35,114 +36,129 @@ class Train(Protocol):
         is_sweep: bool,
         corpora: plan.Corpora,
         terse: bool,
-    ) -> list[float | None]: ...
+    ) -> list[float | None]:
+        """Train runs; returns their final losses."""
 
 
-def tune(run: RunConfig, settings: LaunchConfig, asked: TuneConfig, train: Train) -> bool:
-    """Search, record, and say what was found; whether anything was. Ends after the plan when `settings.dry_run`.
+WritePage = Callable[[TuneDir], Path]
+"""Writes the page of a search from its record; returns its path."""
 
-    Raises ConfigError before anything trains, RunsFailed where a probe does not end.
+
+def tune(run: RunConfig, settings: LaunchConfig, tuning: TuneConfig, train: Train, write_page: WritePage) -> bool:
+    """Search, record and print the outcome; returns whether a curriculum was found. A dry run ends after the plan.
+
+    Raises UserError before anything trains, RunsFailed if a probe does not finish.
     """
-    space = tune_probe.space(run, asked)
+    space = tune_probe.space(run, tuning)
     plan.check_writable(settings.outputs)
     settings = dataclasses.replace(settings, wait=True)
-    prober = _Prober(run, settings, asked, space, train)
+    prober = _Prober(run, settings, tuning, space, train, write_page)
     prober.print_plan()
     if settings.dry_run:
         return True
-    found = tune_search.search(space.starts, space.durations, prober, asked.checks)
-    words = in_words(found, space)
-    prober.search.write(found, words)
-    if found.duration is not None:
-        chosen = tune_probe.candidate(run, asked, found.start, found.duration)
-        record.write_presets(prober.search.folder, chosen, words)
-        _print_found(prober.search, words, chosen)
+    outcome = tune_search.search(space.starts, space.durations, prober, tuning.checks)
+    outcome = dataclasses.replace(outcome, words=tuple(describe(outcome, space)))
+    prober.search.write(outcome)
+    folder, best = prober.search.folder, None
+    if outcome.duration is not None:
+        best = tune_probe.candidate(run, tuning, outcome.start, outcome.duration)
+        record.write_presets(folder, best, outcome.words)
     else:
-        prober.search.folder.preset.unlink(missing_ok=True)
-        prober.search.folder.sweep.unlink(missing_ok=True)
-        _print_found(prober.search, words, None)
-    return found.duration is not None
+        folder.preset.unlink(missing_ok=True)
+        folder.sweep.unlink(missing_ok=True)
+    _print_outcome(prober.search, outcome, best)
+    _print(f"page    {write_page(folder)}")
+    return outcome.duration is not None
+
+
+def _print(text: str) -> None:
+    display.console.print(text, soft_wrap=True)
 
 
 class _Prober:
-    """Answers the search's questions by training, or by reading what was trained."""
+    """Judges pairs of start and T by training a probe, or by reading one that is trained."""
 
     def __init__(
-        self, run: RunConfig, settings: LaunchConfig, asked: TuneConfig, space: tune_probe.Space, train: Train
+        self,
+        run: RunConfig,
+        settings: LaunchConfig,
+        tuning: TuneConfig,
+        space: tune_probe.Space,
+        train: Train,
+        write_page: WritePage,
     ) -> None:
-        self.run, self.settings, self.asked, self.space, self.train = run, settings, asked, space, train
+        self.run, self.settings, self.tuning, self.space = run, settings, tuning, space
+        self.train, self.write_page = train, write_page
         self.corpora = plan.Corpora(prepare.progress("checking"))
         baseline = dataclasses.replace(run.curriculum, schedule="baseline", max_difficulty=None)
         plain = plan.build([dataclasses.replace(run, curriculum=baseline)], settings, self.corpora).runs[0]
-        any_one = tune_probe.candidate(run, asked, space.starts[0], space.durations[0])
+        any_one = tune_probe.candidate(run, tuning, space.starts[0], space.durations[0])
         whole = plan.build([any_one], settings, self.corpora).runs[0].config
         self.search = Search(
-            TuneDir(settings.outputs, asked.name),
-            record.settings(whole, asked, space),
+            TuneDir(settings.outputs, tuning.name),
+            record.settings(whole, tuning, space),
             plain.extent.tokens,
             plain.flops,
         )
 
     def print_plan(self) -> None:
-        """What is searched, and what it costs where everything fluctuates: shorter values of T take more tokens."""
-        space, asked = self.space, self.asked
+        """Print the values to search and the largest cost: if everything fluctuates, T gets shorter and tokens more."""
+        space, tuning = self.space, self.tuning
         tokens: list[int] = []
 
-        def fluctuates(_: Purpose, start: int, duration: int) -> tune_probe.Judged:
-            tokens.append(tune_probe.probe(self.run, asked, start, duration).token_budget)
-            return tune_probe.Judged(False, False, asked.threshold, 0, diverged=False)
+        def fluctuates(_: Purpose, start: int, duration: int) -> tune_probe.Judgement:
+            tokens.append(tune_probe.probe(self.run, tuning, start, duration).token_budget)
+            return tune_probe.Judgement(False, False, tuning.threshold, 0, diverged=False)
 
-        tune_search.search(space.starts, space.durations, fluctuates, asked.checks)
-        most = tune_search.most_probes(len(space.starts), len(space.durations), asked.checks)
+        tune_search.search(space.starts, space.durations, fluctuates, tuning.checks)
+        most = tune_search.most_probes(len(space.starts), len(space.durations), tuning.checks)
         sizes = " to ".join(dict.fromkeys(map(display.si, (min(tokens), max(tokens)))))
-        display.console.print(
-            f"{asked.name}: start length of {_listed(space.starts)}, then T of {_listed(space.durations)} steps\n"
-            f"at most {most} probes of {sizes} tokens, {asked.warmups:g} LR warmups "
+        _print(
+            f"{tuning.name}: start length of {_listed(space.starts)}, then T of {_listed(space.durations)} steps\n"
+            f"at most {most} probes of {sizes} tokens, {tuning.warmups:g} LR warmups "
             f"each; in all at most about {sum(tokens) / self.search.run_tokens:.0%} of the tokens of a whole run "
-            f"({display.si(self.search.run_tokens)})",
-            soft_wrap=True,
+            f"({display.si(self.search.run_tokens)})"
         )
 
     def __call__(self, purpose: Purpose, start: int, duration: int) -> Probe:
-        """Train a probe unless that is done already, judge, record and print it."""
-        from analysis.page import tune as tune_page
-
-        config = tune_probe.probe(self.run, self.asked, start, duration)
+        """Train a probe unless it is trained already; judge, record and print it."""
+        config = tune_probe.probe(self.run, self.tuning, start, duration)
         planned = plan.build([config], self.settings, self.corpora).runs[0]
         run = RunDir(self.settings.outputs, planned.run_id)
         if status.read(run).state not in status.FINISHED:
             self.train([config], self.settings, is_sweep=False, corpora=self.corpora, terse=True)
-        known = status.read(run)
-        if known.state not in status.FINISHED:
+        latest = status.read(run)
+        if latest.state not in status.FINISHED:
             raise RunsFailed(f"{planned.run_id}: this probe is not over; `cl-bench status` says why, then tune again")
         evals = records.read(run).evals
         beginning = tune_probe.beginning(config)
+        judgement = tune_probe.judge(
+            evals["consumed_tokens"].tolist(),
+            evals["val_ppl"].tolist(),
+            tuning=self.tuning,
+            beginning=beginning,
+            diverged=latest.state == "DIVERGED",
+        )
         probe = Probe(
             purpose=purpose,
             start=start,
             duration=duration,
             run_id=planned.run_id,
-            judged=tune_probe.judge(
-                evals["consumed_tokens"].tolist(),
-                evals["val_ppl"].tolist(),
-                asked=self.asked,
-                beginning=beginning,
-                diverged=known.state == "DIVERGED",
-            ),
             beginning_tokens=beginning,
-            tokens=known.consumed_tokens,
-            train_seconds=known.train_seconds,
+            tokens=latest.consumed_tokens,
+            train_seconds=latest.train_seconds,
             eval_seconds=float(evals["eval_seconds"].sum()),
             flops=estimate.training_flops(planned.config, planned.extent)
-            * known.consumed_tokens
+            * latest.consumed_tokens
             / planned.extent.tokens,
+            **dataclasses.asdict(judgement),
+            words=judgement.describe(),
         )
         self.search.add(probe)
-        tune_page.write(self.search.folder)
-        display.console.print(
-            f"probe {len(self.search.probes)}  start {start}, T {duration}: {probe.judged.in_words()}  "
-            f"({display.si(probe.tokens)} tokens in {display.clock(probe.train_seconds)})",
-            soft_wrap=True,
+        self.write_page(self.search.folder)
+        _print(
+            f"probe {len(self.search.probes)}  start {start}, T {duration}: {probe.words}  "
+            f"({display.si(probe.tokens)} tokens in {display.clock(probe.train_seconds)})"
         )
         return probe
 
@@ -154,35 +170,35 @@ def _listed(values: Sequence[int]) -> str:
     return f"{values[0]}, {values[1]} … {values[-1]}"
 
 
-def in_words(found: Found, space: tune_probe.Space) -> list[str]:
-    """The outcome in a sentence, and one for each caveat."""
+def describe(outcome: Outcome, space: tune_probe.Space) -> list[str]:
+    """The outcome in a sentence, and one per caveat."""
     high = space.durations[-1]
     caveats = []
-    if not found.start_is_steady:
-        tried = "every start fluctuates" if len(space.starts) > 1 else "the only start fluctuates"
-        caveats.append(f"{tried} at the beginning with T = {high}; the search of T went on with {found.start}")
-    if found.contradictions:
-        shorter = ", ".join(map(str, found.contradictions))
+    if not outcome.start_is_steady:
+        starts = "every start fluctuates" if len(space.starts) > 1 else "the only start fluctuates"
+        caveats.append(f"{starts} at the beginning with T = {high}; the search of T went on with {outcome.start}")
+    if outcome.contradictions:
+        shorter = ", ".join(map(str, outcome.contradictions))
         caveats.append(
-            f"but T = {shorter} fluctuates, which is shorter: what the search takes for granted does not hold here; "
+            f"but T = {shorter} fluctuates, which is shorter: the search assumes that this does not happen; "
             "look at the curves, at other seeds, and at longer probes (tune.warmups)"
         )
-    if found.duration is None:
+    if outcome.duration is None:
         head = (
-            f"no T was found: with start {found.start} everything tried from T = {found.fluctuates_at} on fluctuates; "
-            "lower tune.low or the learning rate, or try longer starts"
+            f"no T was found: with start {outcome.start} everything tried from T = {outcome.fluctuates_at} on "
+            "fluctuates; lower tune.low or the learning rate, or try longer starts"
         )
     else:
-        head = f"start {found.start}, T = {found.duration} steps"
-        if found.fluctuates_at is None:
+        head = f"start {outcome.start}, T = {outcome.duration} steps"
+        if outcome.fluctuates_at is None:
             head += f": the longest that was tried is steady (tune.high = {high})"
         else:
-            head += f": T = {found.fluctuates_at} fluctuates"
+            head += f": T = {outcome.fluctuates_at} fluctuates"
     return [sentence[0].upper() + sentence[1:] + "." for sentence in (head, *caveats)]
 
 
-def cost_in_words(cost: Cost) -> str:
-    """Probes, tokens, time, and what share of a whole run that is."""
+def describe_cost(cost: Cost) -> str:
+    """Probes, tokens and time, and their share of a whole run."""
     return (
         f"{cost.probes} probe{'s' * (cost.probes != 1)}, {display.si(cost.tokens)} tokens, "
         f"{display.clock(cost.train_seconds)} of training and {display.clock(cost.eval_seconds)} of evaluation: "
@@ -190,21 +206,13 @@ def cost_in_words(cost: Cost) -> str:
     )
 
 
-def _print_found(search: Search, words: Sequence[str], chosen: RunConfig | None) -> None:
-    from analysis.page import tune as tune_page
-
-    folder = search.folder
-
-    def say(text: str) -> None:
-        display.console.print(text, soft_wrap=True)
-
-    for sentence in words:
-        say(sentence)
-    say(f"cost    {cost_in_words(search.cost())}")
-    if chosen is not None:
-        at = shlex.quote(str(folder.preset))
-        say(f"preset  {at}   (copy it to conf/curriculum/, then curriculum={folder.name})")
-        sweep = shlex.quote(str(folder.sweep))
-        say(f"sweep   {sweep}   (copy it to sweeps/, then python -m cl_bench.sweep -m sweeps={folder.name})")
-        say(f"or      {' '.join(record.overrides(chosen))}")
-    say(f"page    {tune_page.write(folder)}")
+def _print_outcome(search: Search, outcome: Outcome, best: RunConfig | None) -> None:
+    for sentence in outcome.words:
+        _print(sentence)
+    _print(f"cost    {describe_cost(search.cost)}")
+    if best is not None:
+        folder = search.folder
+        preset, sweep = shlex.quote(str(folder.preset)), shlex.quote(str(folder.sweep))
+        _print(f"preset  {preset}   (copy it to conf/curriculum/, then curriculum={folder.name})")
+        _print(f"sweep   {sweep}   (copy it to sweeps/, then python -m cl_bench.sweep -m sweeps={folder.name})")
+        _print(f"or      {' '.join(record.overrides(best))}")

@@ -1,22 +1,21 @@
-"""The recipe as a pure search: a start length, a binary search of T, and a look at what the search takes for granted.
+"""The recipe as a pure search: a start length, a binary search of T, and checks of what the search assumes.
 
-It asks a judge about (start, T) and knows nothing of runs. The same answers always lead to the same questions, so a
-search that was interrupted is taken up by asking again.
+It asks a judge about (start, T) and knows nothing of runs. The same answers always lead to the same questions, so an
+interrupted search is resumed by asking again.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
-Purpose = Literal["start", "T", "check"]
+from cl_bench.runs.search_record import Outcome, Purpose
 
 
-class Answer(Protocol):
-    """What a probe showed."""
+class Steadiness(Protocol):
+    """Result of a probe."""
 
     @property
     def begins_steady(self) -> bool:
@@ -27,64 +26,49 @@ class Answer(Protocol):
         """Whether it was steady from the beginning to the end."""
 
 
-Judge = Callable[[Purpose, int, int], Answer]
-"""(purpose, start length, T) -> answer."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """How a search ended."""
-
-    start: int
-    duration: int | None
-    """The longest T that was steady; None: no probe was."""
-    start_is_steady: bool
-    """False: every start fluctuated at the beginning, and the search went on with the longest."""
-    fluctuates_at: int | None
-    """The shortest longer T that fluctuates; None: none did."""
-    contradictions: tuple[int, ...] = ()
-    """Every T that fluctuates although a longer one is steady: the search took for granted that there is none."""
+Judge = Callable[[Purpose, int, int], Steadiness]
+"""(purpose, start length, T) -> steadiness."""
 
 
 def most_probes(starts: int, durations: int, checks: int) -> int:
-    """The most probes that a search over so many starts and values of T asks for."""
-    within = math.ceil(math.log2(durations)) if durations > 1 else 0
-    return starts + within + min(checks, max(0, durations - 1 - within))
+    """Upper bound on the probes of a search over so many starts and values of T."""
+    halvings = math.ceil(math.log2(durations)) if durations > 1 else 0
+    return starts + halvings + min(checks, max(0, durations - 1 - halvings))
 
 
-def search(starts: Sequence[int], durations: Sequence[int], judge: Judge, checks: int = 0) -> Found:
+def search(starts: Sequence[int], durations: Sequence[int], judge: Judge, checks: int = 0) -> Outcome:
     """Find the first of `starts` that begins steadily with the longest T, and with it the longest steady T.
 
-    Each start is tried with the longest T, where the length stays near it longest and a start that is too short has
-    nowhere to hide. That probe is the first of the binary search, too: no pair is asked about twice. When all starts
-    fail, T may be the reason, and the search goes on with the longest of them.
+    Each start is tried with the longest T, under which the length stays near the start longest, so that a start that is
+    too short shows. That probe is also the first of the binary search: no pair is probed twice. If all starts fail, T
+    may be the reason, and the search goes on with the longest of them.
     """
     last = len(durations) - 1
     start, start_is_steady = starts[-1], False
     for start in starts:
-        answer = judge("start", start, durations[last])
-        if answer.begins_steady:
+        result = judge("start", start, durations[last])
+        if result.begins_steady:
             start_is_steady = True
             break
-    steady = {last: answer.steady}  # index in durations -> answer
+    steady = {last: result.steady}  # by index in durations
 
-    def ask(purpose: Purpose, index: int) -> None:
+    def probe(purpose: Purpose, index: int) -> None:
         steady[index] = judge(purpose, start, durations[index]).steady
 
     below, above = (last, last + 1) if steady[last] else (-1, last)
     while above - below > 1:
         middle = (below + above) // 2
-        ask("T", middle)
+        probe("T", middle)
         below, above = (middle, above) if steady[middle] else (below, middle)
     for _ in range(checks):
         left, right = max(itertools.pairwise([-1, *sorted(steady)]), key=lambda gap: gap[1] - gap[0])
         if right - left < 2:
             break
-        ask("check", (left + right) // 2)
+        probe("check", (left + right) // 2)
 
     longest = max((i for i, is_steady in steady.items() if is_steady), default=-1)
     fluctuating = sorted(i for i, is_steady in steady.items() if not is_steady)
-    return Found(
+    return Outcome(
         start=start,
         duration=durations[longest] if longest >= 0 else None,
         start_is_steady=start_is_steady,

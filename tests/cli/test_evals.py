@@ -80,7 +80,7 @@ def test_eval_prints_and_records(
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 5
     # Thrice 55 bytes without the spaces that WikiText adds; thrice 18 words and line ends, and 2 x 2 line ends between.
-    assert "nats a token; 165 bytes tokens, 58 words; window 48, stride 32; step 40 of tiny_" in out[0]
+    assert "nats per token; 165 bytes tokens, 58 words; window 48, stride 32; step 40 of tiny_" in out[0]
     assert "window 48, stride 5;" in out[1]
     assert out[3].startswith("lambada, detokenised: last-word accuracy 0.00% (0 of 2; bytes tokens; window 48, 1 pass")
 
@@ -153,7 +153,7 @@ def test_runs_that_cannot_be_loaded(
     save.write_bytes(whole[: len(whole) // 2])
     assert "step_000000040: damaged, or not a save of this run (" in fails_with()
     torch.save({"module": {}, "state": {"step": 1}}, save)
-    assert "damaged, or not a save of this run (weights that do not belong there or are missing" in fails_with()
+    assert "damaged, or not a save of this run (unexpected or missing weights" in fails_with()
     save.unlink()
     assert "damaged, or not a save of this run (" in fails_with()
     shutil.rmtree(folder.checkpoints)

@@ -12,7 +12,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cl_bench.cli import hydra_glue, main, sweep
+from cl_bench import sweep
+from cl_bench.cli import hydra_glue, main
+from cl_bench.cli import sweep as composition
 from cl_bench.launch import display, local
 from cl_bench.runs.paths import config_root
 
@@ -80,7 +82,7 @@ def test_the_fast_grid_equals_hydras_own_composition(monkeypatch: pytest.MonkeyP
         "token_budget=50_000",
     ]
     assert dry(tmp_path, *arguments) == 0
-    sweep._register()
+    composition._register()
     with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
         for overrides, ours in zip(seen["jobs"], seen["grid"], strict=True):
             theirs = compose("config", list(overrides))

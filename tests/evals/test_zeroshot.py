@@ -205,7 +205,7 @@ def test_a_long_passage_loses_its_beginning(model: GPT2) -> None:
     got = zeroshot.accuracy(model, passages[:2], 16, 8, strict=True)
     assert (got.correct, got.cut, got.window) == (2, 1, 16)
     assert zeroshot.accuracy(model, passages, 16, 2, strict=True).correct == 2 + brute_correct(model, passages[2], 16)
-    with pytest.raises(UserError, match=r"line 7: its last word makes 17 tokens, more than the window of 16"):
+    with pytest.raises(UserError, match=r"line 7: its last word has 17 tokens, more than the window of 16"):
         zeroshot.accuracy(model, [Passage(context, context[:17], 7)], 16, 1, strict=True)
 
 
@@ -264,7 +264,7 @@ def test_plain_text_passages_and_the_treebank_form(tmp_path: Path) -> None:
         ("wiki", b"", "empty; give"),
         ("wiki", b" \n \n", "empty; give"),
         ("wiki", b"one two caf\xe9", "not UTF-8 text .byte 11"),
-        ("wiki", b"word", "1 words between spaces, 4 tokens, and a perplexity needs two of each"),
+        ("wiki", b"word", "1 words between spaces, 4 tokens, but a perplexity needs two of each"),
         ("wiki", b'{"text": "a passage"}\n', "JSON lines, not the raw text of WikiText-103"),
         ("lambada.jsonl", b'{"text": "a b"}\n{"txt": "a b"}\n', 'line 2: has the keys txt, not "text"'),
         ("lambada.jsonl", b'{"text": 3}\n', 'line 1: has the keys text, not "text" with a passage'),

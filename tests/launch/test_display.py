@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cl_bench import schedules
-from cl_bench.launch import display, memory
-from cl_bench.launch.plan import Planned
+from cl_bench.launch import display, estimate
+from cl_bench.launch.grid import Planned
 from cl_bench.runs.status import Status
 from cl_bench.schedules import Extent
 from tests.conftest import LINEAR, resolved
@@ -26,7 +26,7 @@ def planned() -> Planned:
         parameters=1,
         flops=1.0,
         hours=1.0,
-        memory=memory.estimate(config),
+        memory=estimate.memory(config),
     )
 
 

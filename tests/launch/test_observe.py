@@ -17,7 +17,7 @@ import pytest
 from cl_bench.cli import main
 from cl_bench.errors import UserError
 from cl_bench.launch import observe, plan
-from cl_bench.launch.slurm.queue import Job, Queue
+from cl_bench.launch.slurm.queue import Queue, parse_job
 from cl_bench.runs import lock, status, submission
 from cl_bench.runs.paths import RunDir
 from cl_bench.runs.submission import Submission
@@ -163,12 +163,14 @@ def test_no_squeue_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_reasons_in_words() -> None:
-    assert Job("PENDING", "(PartitionConfig)").never
-    assert Job("PENDING", "JobHeldUser").never
-    assert not Job("RUNNING", "PartitionConfig").never
-    assert Job("PENDING", "None").why == ""
-    assert Job("PENDING", "ReqNodeNotAvail, UnavailableNodes:n1").why.startswith("ReqNodeNotAvail: a node it needs")
-    assert Job("PENDING", "SomethingNew").why == "SomethingNew"
+    assert parse_job("PENDING", "(PartitionConfig)").never_starts
+    assert parse_job("PENDING", "JobHeldUser").never_starts
+    assert not parse_job("RUNNING", "PartitionConfig").never_starts
+    assert parse_job("PENDING", "None").reason == ""
+    assert parse_job("PENDING", "ReqNodeNotAvail, UnavailableNodes:n1").reason.startswith(
+        "ReqNodeNotAvail: a node it needs"
+    )
+    assert parse_job("PENDING", "SomethingNew").reason == "SomethingNew"
 
 
 # --- local runs -------------------------------------------------------------------------------------------------------

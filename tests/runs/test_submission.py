@@ -14,7 +14,7 @@ import pytest
 from cl_bench.config import LaunchConfig, SweepConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.launch import plan
-from cl_bench.launch.plan import Plan
+from cl_bench.launch.grid import Plan
 from cl_bench.launch.slurm import packing, submit
 from cl_bench.runs import provenance, submission
 from cl_bench.runs.paths import RunDir
@@ -37,7 +37,7 @@ def test_what_a_run_asks_for(tmp_path: Path, text: Path) -> None:
         "constraint": "a100",
         "sbatch": {"exclusive": True, "mail_type": None},
     }
-    (job,) = packing.of(planned(tmp_path, text, resources | more | {"setup": ["module load cuda"]}))
+    (job,) = packing.pack(planned(tmp_path, text, resources | more | {"setup": ["module load cuda"]}))
     asked = packing.parameters(job)
     names = ("nodes", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "time", "partition", "account", "qos")
     assert [asked[n] for n in names] == [2, 4, 4, 8, 240, "gpu", "lab", "long"]
@@ -50,7 +50,7 @@ def test_what_a_run_asks_for(tmp_path: Path, text: Path) -> None:
 
 def test_a_type_of_gpu_and_switches(tmp_path: Path, text: Path) -> None:
     resources = {"gpus_per_node": 2, "gpu_type": "a100", "sbatch": {"exclusive": False, "mail_type": None}}
-    (job,) = packing.of(planned(tmp_path, text, resources))
+    (job,) = packing.pack(planned(tmp_path, text, resources))
     asked = packing.parameters(job)
     assert asked["gpus_per_node"] is None
     assert asked["additional_parameters"] == {"requeue": True, "gpus-per-node": "a100:2"}
@@ -66,28 +66,28 @@ def test_a_type_of_gpu_and_switches(tmp_path: Path, text: Path) -> None:
     ],
 )
 def test_remedies(tmp_path: Path, text: Path, said: str, remedy: str) -> None:
-    assert remedy in submit._refused(said, packing.of(planned(tmp_path, text, {})))
+    assert remedy in submit._refused(said, packing.pack(planned(tmp_path, text, {})))
 
 
 @pytest.mark.parametrize(("minutes", "notice"), [(None, 90), (240, 90), (4, 60), (2, 30), (1, 15)])
 def test_short_jobs_are_not_noticed_before_their_first_step(
     tmp_path: Path, text: Path, minutes: int | None, notice: int
 ) -> None:
-    (job,) = packing.of(planned(tmp_path, text, {"time_min": minutes}))
+    (job,) = packing.pack(planned(tmp_path, text, {"time_min": minutes}))
     assert packing.parameters(job)["signal_delay_s"] == notice
 
 
 def test_small_runs_share_jobs(tmp_path: Path, text: Path) -> None:
     gpu = {"gpus_per_node": 1, "mem": "4G"}
     grid = planned(tmp_path, text, *[gpu] * 5, {"tasks_per_node": 2}, pack=2, side_by_side=True)
-    jobs = packing.of(grid)
+    jobs = packing.pack(grid)
     assert [len(job.runs) for job in jobs] == [1, 2, 2, 1]  # the run of two ranks has a job of its own
     asked = [packing.parameters(job) for job in jobs]
     assert [a["ntasks_per_node"] for a in asked] == [2, 2, 2, 1]
     assert [a["gpus_per_node"] for a in asked] == [None, 2, 2, 1]
     assert [a["additional_parameters"].get("mem") for a in asked] == [None, "8G", "8G", "4G"]
     assert "--kill-on-bad-exit=0" in asked[1]["srun_args"]
-    in_turn = packing.of(planned(tmp_path, text, *[gpu] * 4, pack=4))
+    in_turn = packing.pack(planned(tmp_path, text, *[gpu] * 4, pack=4))
     assert [packing.parameters(job)["gpus_per_node"] for job in in_turn] == [1]
 
 

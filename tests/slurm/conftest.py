@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import pytest
 
 from cl_bench import config
 from cl_bench.config import LaunchConfig, SweepConfig
-from cl_bench.launch import local, observe, plan
-from cl_bench.launch.slurm import launcher
+from cl_bench.launch import observe, plan, prepare
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir
 from tests.conftest import LINEAR, small
@@ -41,12 +40,6 @@ if os.environ.get("SLURM_JOB_ID"):
         return at(self, step, *consumed)
     StepShapes.at = slowed
 """
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slurm)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +95,7 @@ def _merged(text: Path, changes: dict[str, Any]) -> dict[str, Any]:
 def submit(outputs: Path, configs: list[config.RunConfig], **settings: Any) -> list[RunDir]:
     """Queue the runs; their folders."""
     launch = LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs), **settings)
-    launcher.submit_grid(configs, launch)
+    prepare.launch("slurm", configs, launch)
     return folders(outputs, configs)
 
 
@@ -117,7 +110,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, text: Path) -> RunDir:
     """RUN, trained on this machine without any Slurm."""
     outputs = tmp_path_factory.mktemp("undisturbed")
     configs = grid(text)
-    local.train_grid(configs, LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs)))
+    prepare.launch("local", configs, LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs)))
     return folders(outputs, configs)[0]
 
 

@@ -467,7 +467,7 @@ def test_packed_runs_come_back_together(
     runs = submit(tmp_path, grid(text, {}, {"seed": 2}), pack=2, side_by_side=side_by_side)
     until_step(runs[0], 60)
     with pytest.raises(UserError, match="shares job"):
-        commands.cancel([runs[0].run_id, "--outputs", str(tmp_path)])
+        commands.cancel_runs(commands.find(runs[0].run_id, str(tmp_path)))
     job = submission.read(runs[0]).job_id  # type: ignore[union-attr]
     slowly.run("scancel", "--signal=USR2", job)  # Slurm's notice
     until_over(*runs)

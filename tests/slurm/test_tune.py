@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 
+from analysis.page import tune as tune_page
 from cl_bench.config import LaunchConfig
 from cl_bench.config.tune import TuneConfig
-from cl_bench.launch.slurm import launcher
+from cl_bench.launch import prepare
 from cl_bench.runs import submission
 from cl_bench.runs.paths import TuneDir, all_runs
 from cl_bench.tune import run as tune
@@ -22,7 +24,9 @@ def test_probes_are_submitted_and_waited_for(
 ) -> None:
     (run,) = grid(text, token_budget=20_000)
     asked = TuneConfig(name="t", starts=(8,), low=20, high=20, resolution=20, checks=0)
-    tune.tune(run, LaunchConfig(outputs=str(tmp_path)), asked, launcher.submit_grid)
+    tune.tune(
+        run, LaunchConfig(outputs=str(tmp_path)), asked, functools.partial(prepare.launch, "slurm"), tune_page.write
+    )
     search = json.loads(TuneDir(tmp_path, "t").search.read_text())
     (probe,) = all_runs(tmp_path)
     assert [p["run_id"] for p in search["probes"]] == [probe.run_id]

@@ -20,7 +20,8 @@ import pytest
 from cl_bench import config, schedules
 from cl_bench.config import LaunchConfig, SweepConfig
 from cl_bench.config.schema import ConfigError
-from cl_bench.launch import local, plan
+from cl_bench.errors import RunsFailed
+from cl_bench.launch import plan, prepare
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir
 from cl_bench.training import hardware, worker
@@ -38,7 +39,7 @@ def train(outputs: Path, text: Path, *variants: dict[str, Any], **common: Any) -
     common = {"curriculum": LINEAR, **common}
     configs = [config.from_dict(small(data={"path": str(text)}, **{**common, **v})) for v in variants]
     launch = LaunchConfig(sweep=SweepConfig(name="t"), outputs=str(outputs))
-    local.train_grid(configs, launch)
+    prepare.launch("local", configs, launch)
     return [RunDir(outputs, r.run_id) for r in plan.build(configs, launch, plan.Corpora()).runs]
 
 
@@ -188,7 +189,7 @@ def test_a_save_of_other_ranks_or_none_at_all_is_no_dead_end(tmp_path: Path, tex
     sharded = {"deepspeed": {"zero_stage": 1}}
     (run,) = train(tmp_path, text, sharded, resources={"tasks_per_node": 2})
     status.write(run, status.read(run), state="PREEMPTED")
-    with pytest.raises(local.RunsFailed):
+    with pytest.raises(RunsFailed):
         train(tmp_path, text, sharded)
     assert "saved by 2 ranks" in status.read(run).error
     for saved in run.checkpoints.glob("step_*"):
@@ -291,7 +292,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     launched: tuple[subprocess.Popen[str], RunDir], undisturbed: RunDir, text: Path
 ) -> None:
     process, run = launched
-    assert "the process ended without saying why" in kill(process, run)
+    assert "the process ended without recording an error" in kill(process, run)
     with run.attempt(0).open("ab") as file:
         file.write(b'{"kind": "train", "step": 9')  # and its last write was torn
     finish(run, text)
@@ -327,7 +328,7 @@ def test_a_rank_that_cannot_start_takes_the_others_with_it(
         "    job._prepare = broken\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    with pytest.raises(local.RunsFailed):
+    with pytest.raises(RunsFailed):
         train(tmp_path / "out", text, {"resources": {"tasks_per_node": 2}})
     (run,) = (RunDir.at(p) for p in (tmp_path / "out" / "runs").glob("*"))
     assert status.read(run).state == "FAILED"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cl_bench.config import RunConfig, from_dict
-from cl_bench.launch import memory
+from cl_bench.launch import estimate
 from cl_bench.runs.paths import config_root, read_yaml
 from cl_bench.training import engine
 from cl_bench.training.model import GPT2
@@ -66,15 +66,15 @@ def test_the_largest_model_is_as_large_as_the_estimate_says() -> None:
     with torch.device("meta"):
         model = GPT2(run.model)
     n = sum(p.numel() for p in model.parameters())
-    need = memory.estimate(run)
+    need = estimate.memory(run)
     assert need.weights == 2 * n
     assert need.gradients == 2 * n
     assert need.optimizer == pytest.approx(12 * n / 128)
     # 48 blocks x 34 bytes x width x tokens, and logits in half and twice in single precision.
     assert need.activations == 48 * 34 * 1600 * 4096 + 4096 * 50257 * 10
-    sharded = memory.estimate(published(zero_stage=3, precision="fp16", activation_checkpointing=True))
+    sharded = estimate.memory(published(zero_stage=3, precision="fp16", activation_checkpointing=True))
     assert sharded.weights == pytest.approx(2 * n / 128 + 2 * n / 48)
     assert sharded.activations < need.activations / 4
-    offloaded = memory.estimate(published(zero_stage=2, precision="fp16", offload_optimizer=True))
+    offloaded = estimate.memory(published(zero_stage=2, precision="fp16", offload_optimizer=True))
     assert offloaded.optimizer == 0
     assert offloaded.total < need.total

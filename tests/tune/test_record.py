@@ -20,14 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.page import tune as tune_page
-from cl_bench import config, schedules
-from cl_bench.cli import main, sweep
+from cl_bench import config, schedules, sweep
+from cl_bench.cli import main
 from cl_bench.config.schema import ConfigError
 from cl_bench.config.tune import TuneConfig
-from cl_bench.errors import UserError
+from cl_bench.errors import RunsFailed, UserError
 from cl_bench.launch import display, plan
-from cl_bench.launch.prepare import RunsFailed
-from cl_bench.runs import records, status
+from cl_bench.runs import records, search_record, status
 from cl_bench.runs.paths import RunDir, TuneDir
 from cl_bench.tune import probe
 from cl_bench.tune import run as tune
@@ -130,7 +129,7 @@ class Trainer:
 
 def launched(outputs: Path, text: Path, train: Trainer, asked: TuneConfig = ASKED, **settings: Any) -> bool:
     run = run_config(data={"path": str(text)})
-    return tune.tune(run, config.LaunchConfig(outputs=str(outputs), **settings), asked, train)
+    return tune.tune(run, config.LaunchConfig(outputs=str(outputs), **settings), asked, train, tune_page.write)
 
 
 def test_a_search_and_what_it_leaves(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +189,7 @@ def test_an_earlier_search_is_not_overwritten(tmp_path: Path, text: Path) -> Non
     assert launched(tmp_path, text, other, dataclasses.replace(ASKED, name="u"))
     assert other.trained == []  # the same probes are the same runs
     TuneDir(tmp_path, "t").search.write_text("{}")
-    with pytest.raises(ConfigError, match="is damaged"):
+    with pytest.raises(UserError, match=r"not the record of a search .*; delete it and tune again"):
         launched(tmp_path, text, Trainer())
 
 
@@ -241,11 +240,14 @@ def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypat
 
 def test_the_page_escapes_what_it_shows_and_loads_nothing(tmp_path: Path, text: Path) -> None:
     launched(tmp_path, text, Trainer())
-    search = json.loads(TuneDir(tmp_path, "t").search.read_text())
+    folder = TuneDir(tmp_path, "t")
+    plain = json.loads(folder.search.read_text())
     evil = "<script>alert(1)</script>"
-    search["outcome"]["words"] = [evil, evil]
-    search["probes"][0]["run_id"] = evil
-    search["probes"][0]["worst_ratio"] = None
+    plain["outcome"]["words"] = [evil, evil]
+    plain["probes"][0]["run_id"] = evil
+    plain["probes"][0]["worst_ratio"] = None
+    folder.search.write_text(json.dumps(plain))
+    search = search_record.read(folder)
     curve = {"step": range(3), "consumed_tokens": [0, 1000, 2000], "train_seconds": 0.0}
     evals = pd.DataFrame({"run_id": evil, **curve, "val_ppl": [256.0, math.nan, 30.0]})
     train = pd.DataFrame({"run_id": evil, "step": [0], "seqlen": [8]})
@@ -265,7 +267,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     folder.root.mkdir(parents=True)
     for content in ("", "[]", '{"probes": [{}]}'):
         folder.search.write_text(content)
-        with pytest.raises(UserError, match="not the record of a search"):
+        with pytest.raises(UserError, match=r"not the record of a search"):
             tune_page.write(folder)
 
 

@@ -30,7 +30,7 @@ def test_a_search_killed_midway_goes_on(tmp_path: Path) -> None:
         "tune.warmups=2",
     ]
     run = ["sweeps=smoke", "tracking=none", "optim.warmup_tokens=4000", "evaluation.n_blocks=8", f"outputs={tmp_path}"]
-    command = [sys.executable, "-m", "cl_bench.cli.main", "tune", *run, *arguments, "resources.threads=1"]
+    command = [sys.executable, "-m", "cl_bench", "tune", *run, *arguments, "resources.threads=1"]
     first = subprocess.Popen(
         command,
         cwd=ROOT,

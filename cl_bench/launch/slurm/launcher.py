@@ -1,136 +1,105 @@
-"""Training a grid on a Slurm cluster: plan, queue what is missing, say what to type next, or wait for the end."""
+"""The Slurm backend: a grid as job arrays, and the queue's view of its runs."""
 
 from __future__ import annotations
 
-import contextlib
-import shlex
+import dataclasses
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from cl_bench import config
-from cl_bench.errors import EXIT_INTERRUPTED, UserError
-from cl_bench.launch import display, observe, plan, prepare
-from cl_bench.launch.plan import Plan
-from cl_bench.launch.prepare import RunsFailed
-from cl_bench.launch.slurm import packing, submit
-from cl_bench.launch.slurm.packing import in_words
-from cl_bench.runs import lock, status
-from cl_bench.runs.paths import RunDir, SweepDir, submit_lock
+from cl_bench.errors import UserError
+from cl_bench.launch import observe
+from cl_bench.launch.backend import Backend, Observed
+from cl_bench.launch.grid import Plan
+from cl_bench.launch.slurm import packing, queue, submit
+from cl_bench.runs import submission
+from cl_bench.runs.paths import RunDir, all_runs
+from cl_bench.runs.status import FINISHED
+from cl_bench.runs.submission import Submission
 
-_WAIT_POLL_S = 3.0
+_IDS_PER_COMMAND = 500
 
 
-def submit_grid(
-    configs: Sequence[config.RunConfig],
-    settings: config.LaunchConfig,
-    *,
-    is_sweep: bool = True,
-    corpora: plan.Corpora | None = None,
-    terse: bool = False,
-) -> list[float | None]:
-    """Plan, print (not when `terse`), and unless `settings.dry_run` submit what is missing of a grid.
+class SlurmBackend:
+    """Queues runs on a Slurm cluster; they need no process of ours while they wait and train."""
 
-    Returns the final loss of each of `configs`; None for those that are not over, as most are unless `settings.wait`.
-    Raises UserError before anything is submitted, RunsFailed (with `wait`) when all is over.
-    """
-    plan.check_writable(settings.outputs)
-    # Of two launches at once the second waits, and finds queued what the first has submitted.
-    with contextlib.nullcontext() if settings.dry_run else lock.alone(submit_lock(settings.outputs), _say_waiting):
-        planned = prepare.prepare(
-            configs,
-            settings,
-            is_sweep=is_sweep,
-            print_plan=display.print_nothing if terse else _print_plan,
-            check=_check_machine,
-            corpora=corpora,
+    label = "Slurm"
+    detached = True
+
+    def check(self, plan: Plan) -> None:
+        """Raise UserError for what no job could train, and on a machine without Slurm."""
+        if plan.to_train and not shutil.which("sbatch"):
+            raise UserError(
+                "hydra/launcher=slurm: there is no sbatch on this machine; log in to the cluster, or use local"
+            )
+        for run in (r.config for r in plan.to_train):
+            if run.resources.gpus_per_node == 0 or run.resources.accelerator == "cpu":
+                if run.resources.accelerator == "cuda":
+                    raise UserError("resources.accelerator = cuda: needs GPUs, and resources.gpus_per_node = 0; set it")
+                if run.deepspeed.precision == "fp16":
+                    raise UserError("deepspeed.precision = fp16 needs a GPU; give resources.gpus_per_node")
+
+    def requests(self, plan: Plan) -> Sequence[str]:
+        """One line per shape of resources."""
+        lines = []
+        for alike in packing.by_shape(packing.pack(plan)):
+            runs = sum(len(job.runs) for job in alike)
+            packed = f" in {len(alike)} jobs" if runs > len(alike) else ""
+            lines.append(f"{runs} run{'s' * (runs > 1)}{packed} with {packing.describe(alike[0].resources)}")
+        return lines
+
+    def submit(self, plan: Plan, *, terse: bool) -> None:
+        """Queue the missing runs, all or none."""
+        submit.submit(plan)
+
+    def observe(self, submissions: Sequence[Submission]) -> Callable[[Observed], Observed]:
+        """Ask squeue (and sacct) once about the jobs of these submissions."""
+        jobs = queue.Queue(s.job_id for s in submissions)
+
+        def complete(seen: Observed) -> Observed:
+            return observe.with_job(seen, jobs.get(seen.job_id), queue=self.label, problem=jobs.problem)
+
+        return complete
+
+    def cancel(self, runs: Sequence[Observed]) -> int:
+        """Cancel with scancel; a job that packs several runs goes only if all of them are meant."""
+        live = [seen for seen in runs if seen.job is not None and not seen.job.is_over]
+        jobs: dict[str, list[Observed]] = {}
+        for seen in live:
+            jobs.setdefault(seen.job_id, []).append(seen)
+        for job_id, members in jobs.items():
+            _refuse_to_split(job_id, members)
+        ids = sorted(jobs)
+        for i in range(0, len(ids), _IDS_PER_COMMAND):  # command lines are limited in length
+            out = queue.ask("scancel", *ids[i : i + _IDS_PER_COMMAND])
+            if out.returncode:
+                raise UserError(f"scancel: {out.stderr.strip() or out.returncode}")
+        for seen in live:
+            if seen.submission is not None:
+                submission.write(seen.run, dataclasses.replace(seen.submission, cancelled=True))
+        return len(live)
+
+    def log(self, run: RunDir, submission: Submission) -> Path | None:
+        """The run's own log; of a job that never got so far, what its batch script printed."""
+        own = run.log
+        if own is not None and own.name.startswith(f"{submission.job_id}_"):
+            return own
+        return submission.batch_log if submission.batch_log.exists() else own
+
+
+def _refuse_to_split(job_id: str, members: Sequence[Observed]) -> None:
+    """Raise UserError if the job trains live runs besides `members`."""
+    shared = members[0].submission
+    if shared is None or len(members) == shared.runs_in_job:
+        return
+    ours = {member.run.run_id for member in members}
+    others = [run for run in all_runs(members[0].run.outputs) if run.run_id not in ours]
+    live = [s for s in observe.observe(others) if s.job_id == job_id and s.status.state not in FINISHED]
+    if live:
+        raise UserError(
+            f"{members[0].run.run_id} shares job {job_id} with {live[0].run.run_id}"
+            f"{f' and {len(live) - 1} more' if len(live) > 1 else ''}; cancel the sweep, or `scancel {job_id}`"
         )
-        if settings.dry_run:
-            return [None] * len(configs)
-        submit.submit(planned)
-    if not settings.wait:
-        _print_next(planned, is_sweep)
-        return prepare.final_losses(planned)
-    try:
-        _wait(planned)
-    except KeyboardInterrupt:
-        _print_next(planned, is_sweep)
-        display.console.print("no longer waiting; the jobs go on")
-        raise SystemExit(EXIT_INTERRUPTED) from None
-    if is_sweep:
-        prepare.report(settings)
-    _raise_for_failures(planned)
-    return prepare.final_losses(planned)
 
 
-def _say_waiting() -> None:
-    display.console.print("another launch is submitting into the same outputs; waiting for it")
-
-
-def _check_machine(planned: Plan) -> None:
-    """Raise UserError for what no job could train, and where there is no Slurm."""
-    runs = [r.config for r in planned.runs if r.to_train]
-    if runs and not shutil.which("sbatch"):
-        raise UserError("hydra/launcher=slurm: there is no sbatch on this machine; log in to the cluster, or use local")
-    for run in runs:
-        if run.resources.gpus_per_node == 0 or run.resources.accelerator == "cpu":
-            if run.resources.accelerator == "cuda":
-                raise UserError("resources.accelerator = cuda: give resources.gpus_per_node, 0 are asked for")
-            if run.deepspeed.precision == "fp16":
-                raise UserError("deepspeed.precision = fp16 needs a GPU; give resources.gpus_per_node")
-
-
-def _print_plan(planned: Plan) -> None:
-    display.print_plan(planned, queued=True)
-    for alike in packing.by_shape(packing.of(planned)):
-        runs = sum(len(job.runs) for job in alike)
-        packed = f" in {len(alike)} jobs" if runs > len(alike) else ""
-        display.console.print(
-            f"{runs} run{'s' * (runs > 1)}{packed} with {in_words(alike[0].resources)}", soft_wrap=True
-        )
-
-
-# --- what is said afterwards ------------------------------------------------------------------------------------------
-
-
-def _print_next(planned: Plan, is_sweep: bool) -> None:
-    """What to type next."""
-    outputs = planned.launch.outputs
-    if is_sweep:
-        folder = shlex.quote(str(SweepDir(outputs, planned.launch.sweep.name).root))
-        display.console.print(
-            f"state   cl-bench status {folder}   (--watch; also: logs, cancel, retry)", soft_wrap=True
-        )
-        display.console.print(f"report  cl-bench report {folder}   (at any time)", soft_wrap=True)
-    else:
-        what = planned.runs[0].run_id if len(planned.runs) == 1 else ""
-        command = f"cl-bench status {what} --outputs {shlex.quote(outputs)}".replace("  ", " ")
-        display.console.print(f"state   {command}   (--watch; also: logs, cancel, retry)", soft_wrap=True)
-
-
-def _wait(planned: Plan) -> None:
-    """Stay until no run of the plan is live, saying which ended."""
-    by_id = {r.run_id: (number, r) for number, r in enumerate(planned.runs, 1)}
-    waiting = [RunDir(planned.launch.outputs, r.run_id) for r in planned.runs if r.state not in ("done", "diverged")]
-    quiet: dict[str, int] = {}
-    told: dict[str, str] = {}
-    while waiting:
-        for seen in observe.observe(waiting):
-            if seen.job is not None and seen.job.never and told.get(seen.run.run_id) != seen.why:
-                told[seen.run.run_id] = seen.why
-                display.console.print(f"{seen.run.run_id} waits: {seen.why}", soft_wrap=True)
-            # Twice: a job that has left may not have come back to the queue yet, and squeue lags.
-            quiet[seen.run.run_id] = 0 if seen.is_live or seen.unsure else quiet.get(seen.run.run_id, 0) + 1
-            if seen.status.state in status.FINISHED or quiet[seen.run.run_id] > 1:
-                number, run = by_id[seen.run.run_id]
-                waiting = [w for w in waiting if w.run_id != seen.run.run_id]
-                display.console.print(display.result_line(number, len(planned.runs), run, seen.status), soft_wrap=True)
-        if waiting:
-            time.sleep(_WAIT_POLL_S)
-
-
-def _raise_for_failures(planned: Plan) -> None:
-    runs = [RunDir(planned.launch.outputs, r.run_id) for r in planned.runs]
-    failed = [seen for seen in observe.observe(runs) if seen.status.state not in status.FINISHED]
-    if failed:
-        raise RunsFailed(f"{len(failed)} of {len(runs)} runs did not finish; `cl-bench status` says why")
+BACKEND: Backend = SlurmBackend()

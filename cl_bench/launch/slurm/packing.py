@@ -1,4 +1,4 @@
-"""A plan's missing runs as Slurm jobs: which runs share one, and what each asks sbatch for."""
+"""A plan's missing runs as Slurm jobs: which runs share a job, and what each job requests."""
 
 from __future__ import annotations
 
@@ -7,68 +7,62 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl_bench.config.resources import MEMORY, ResourcesConfig
-from cl_bench.launch.plan import Plan, Planned
+from cl_bench.launch.grid import Plan, Planned
 
 _LEAST_NOTICE_S = 15
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """Runs that share one job, before it is submitted."""
+class JobRequest:
+    """A job before its submission: the runs that share it."""
 
     runs: tuple[Planned, ...]
     side_by_side: bool
 
     @property
     def resources(self) -> ResourcesConfig:
-        """What each of its runs was given; they are alike."""
+        """Resources of each of its runs; they are alike."""
         return self.runs[0].config.resources
 
 
-def of(planned: Plan) -> list[Job]:
-    """The missing runs as jobs: small runs of one shape are packed, `launch.pack` to a job, in the plan's order."""
-    settings = planned.launch
-    waiting = [r for r in planned.runs if r.to_train]
-    small = [r for r in waiting if settings.pack > 1 and r.config.resources.ranks == 1]
-    jobs = [Job((run,), False) for run in waiting if run not in small]
-    for alike in by_shape([Job((run,), False) for run in small]):
+def pack(plan: Plan) -> list[JobRequest]:
+    """The missing runs as jobs, in the order of `plan.to_train`: small ones of one shape, `launch.pack` per job."""
+    settings = plan.launch
+    small = [r for r in plan.to_train if settings.pack > 1 and r.config.resources.ranks == 1]
+    jobs = [JobRequest((run,), False) for run in plan.to_train if run not in small]
+    for alike in by_shape([JobRequest((run,), False) for run in small]):
         runs = [job.runs[0] for job in alike]
         packs = [tuple(runs[i : i + settings.pack]) for i in range(0, len(runs), settings.pack)]
-        jobs += [Job(pack, settings.side_by_side and len(pack) > 1) for pack in packs]
+        jobs += [JobRequest(pack, settings.side_by_side and len(pack) > 1) for pack in packs]
     return jobs
 
 
-def shape(job: Job) -> str:
-    """Jobs of one shape go into one array."""
-    return repr(sorted(parameters(job).items()))
-
-
-def by_shape(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that ask for the same, together, in the order in which each shape first comes."""
-    groups: dict[str, list[Job]] = {}
+def by_shape(jobs: Sequence[JobRequest]) -> list[list[JobRequest]]:
+    """Jobs grouped by equal requests, each group an array, in the order in which each shape first occurs."""
+    groups: dict[str, list[JobRequest]] = {}
     for job in jobs:
-        groups.setdefault(shape(job), []).append(job)
+        groups.setdefault(repr(sorted(parameters(job).items())), []).append(job)
     return list(groups.values())
 
 
-def parameters(job: Job) -> dict[str, Any]:
-    """What submitit is told about a job. Side by side each run has its own share: as many tasks, GPUs and memory."""
+def parameters(job: JobRequest) -> dict[str, Any]:
+    """A job's parameters for submitit. Side by side, each run has its own share of tasks, GPUs and memory."""
     resources = job.resources
     shares = len(job.runs) if job.side_by_side else 1
     tasks = resources.ranks_per_node * shares
     notice = resources.notice_s
     if resources.time_min:
-        # Slurm looks at time limits every 30 s or so and gives notice up to a minute early: in a short job it would
-        # come before the first step.
+        # Slurm checks time limits every 30 s or so and gives notice up to a minute early: in a short job the notice
+        # would come before the first step.
         notice = max(_LEAST_NOTICE_S, min(notice, resources.time_min * 60 // 4))
-    more: dict[str, Any] = {"requeue": True}
+    extra: dict[str, Any] = {"requeue": True}
     if resources.mem:
-        more["mem"] = _times(resources.mem, shares)
+        extra["mem"] = _times(resources.mem, shares)
     if resources.gpu_type and resources.gpus_per_node:
-        more["gpus-per-node"] = f"{resources.gpu_type}:{resources.gpus_per_node * shares}"
-    given = {name.lstrip("-").replace("_", "-"): value for name, value in resources.sbatch.items()}
-    more |= {name: value for name, value in given.items() if value is not None and value is not False}
-    together = ["--kill-on-bad-exit=1"] if len(job.runs) == 1 else ["--kill-on-bad-exit=0", "--wait=0"]
+        extra["gpus-per-node"] = f"{resources.gpu_type}:{resources.gpus_per_node * shares}"
+    options = {name.lstrip("-").replace("_", "-"): value for name, value in resources.sbatch.items()}
+    extra |= {name: value for name, value in options.items() if value is not None and value is not False}
+    srun_args = ["--kill-on-bad-exit=1"] if len(job.runs) == 1 else ["--kill-on-bad-exit=0", "--wait=0"]
     return {
         "nodes": resources.nodes,
         "ntasks_per_node": tasks,
@@ -82,15 +76,15 @@ def parameters(job: Job) -> dict[str, Any]:
         "signal_delay_s": notice,
         "setup": list(resources.setup),
         "teardown": _teardown(resources.max_restarts),
-        "srun_args": together,
-        "additional_parameters": more,
+        "srun_args": srun_args,
+        "additional_parameters": extra,
         "stderr_to_stdout": True,
         "wckey": None,
     }
 
 
 def _teardown(max_restarts: int) -> list[str]:
-    """Shell lines after training. Slurm's notice (USR2) ends a task that has not begun to listen for it, with 140."""
+    """Shell lines after training: requeue if Slurm's notice (USR2) ended a task that did not handle it yet (140)."""
     job = "$SLURM_JOB_ID"
     element = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
     return [
@@ -109,8 +103,8 @@ def _times(memory: str, shares: int) -> str:
     return f"{int(number[1]) * shares}{number[2]}"
 
 
-def in_words(resources: ResourcesConfig) -> str:
-    """What a run is given, e.g. '2 nodes x 8 GPUs, partition gpu, 240 min'."""
+def describe(resources: ResourcesConfig) -> str:
+    """Resources of a run, e.g. '2 nodes x 8 GPUs, partition gpu, 240 min a job'."""
     each = (
         f"{resources.gpus_per_node} GPU{'s' * (resources.gpus_per_node > 1)}"
         if resources.gpus_per_node

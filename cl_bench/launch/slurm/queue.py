@@ -1,20 +1,28 @@
-"""What Slurm says about jobs: squeue while it remembers them, sacct afterwards where accounting is on."""
+"""State of jobs in Slurm: from squeue while it remembers them, then from sacct if accounting is on."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
 from collections.abc import Iterable
 
 from cl_bench.errors import UserError
+from cl_bench.launch.backend import QueuedJob
 
 _TIMEOUT_S = 120
 _OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
 _OVER |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "SUSPENDED"}
 
+# How jobs end that do not end by themselves, and what would help.
+_ENDS = {
+    "OUT_OF_MEMORY": "it took more memory than it was given; raise resources.mem",
+    "TIMEOUT": "its time limit came before it could save; raise resources.notice_s or time_min",
+    "NODE_FAIL": "its node failed",
+    "CANCELLED": "it was cancelled",
+    "PREEMPTED": "another job took its place",
+}
 # Reasons for which a pending job never starts as it stands: a pattern, what it means, and what to change.
 _NEVER = (
     ("PartitionNodeLimit", "asks for more nodes, or more on each, than the partition has", "resources.nodes"),
@@ -45,39 +53,20 @@ _PLAIN = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One job, or one element of an array."""
-
-    state: str
-    """Slurm's word, e.g. PENDING, RUNNING, NODE_FAIL."""
-    reason: str = ""
-    nodes: str = ""
-
-    @property
-    def waits(self) -> bool:
-        """Whether it is to start, for the first time or again."""
-        return self.state in _WAITING
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended for good."""
-        return self.state in _OVER
-
-    @property
-    def never(self) -> bool:
-        """Whether it waits for something that does not come."""
-        return self.waits and (_never(self.reason) is not None or _plain(self.reason) in _HELD)
-
-    @property
-    def why(self) -> str:
-        """The reason it waits, in words: what it means and what would help."""
-        reason = _plain(self.reason)
-        if found := _never(reason):
-            return f"{reason}: will never start: {found[0]}; cancel it and change {found[1]}"
-        if reason in _HELD:
-            return f"{reason}: {_HELD[reason]}"
-        return ": ".join(filter(None, [reason, _PLAIN.get(reason, "")])) if reason != "None" else ""
+def parse_job(state: str, reason: str = "") -> QueuedJob:
+    """A job with Slurm's word for its state, and for the reason why it waits."""
+    reason = _plain(reason)
+    waits, over = state in _WAITING, state in _OVER
+    obstacle = next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, reason)), None)
+    if over:
+        text = _ENDS.get(state, f"Slurm says {state}")
+    elif obstacle:
+        text = f"{reason}: will never start: {obstacle[0]}; cancel it and change {obstacle[1]}"
+    else:
+        meaning = _HELD.get(reason) or _PLAIN.get(reason, "")
+        text = "" if reason == "None" else ": ".join(filter(None, [reason, meaning]))
+    never_starts = waits and (obstacle is not None or reason in _HELD)
+    return QueuedJob(state, waits, over, state == "CANCELLED", never_starts, text)
 
 
 def _plain(reason: str) -> str:
@@ -87,14 +76,10 @@ def _plain(reason: str) -> str:
     return text if " " in first else first
 
 
-def _never(reason: str) -> tuple[str, str] | None:
-    return next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, _plain(reason))), None)
-
-
 def ask(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run one of Slurm's commands, whatever it returns. Raises UserError when it is not there or does not answer.
+    """Run one of Slurm's commands, whatever it returns. Raises UserError if it is missing or does not answer.
 
-    The user's own filters (SQUEUE_PARTITION, SCANCEL_USER, …) are left out: they would hide jobs.
+    The user's own filters (SQUEUE_PARTITION, SCANCEL_USER, …) are removed from its environment: they would hide jobs.
     """
     hiding = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SLURM_")
     environment = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(hiding)}
@@ -107,38 +92,38 @@ def ask(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 class Queue:
-    """Slurm's view of the jobs with the given ids, asked once."""
+    """Slurm's view of the jobs with the given ids at one moment."""
 
     def __init__(self, job_ids: Iterable[str]) -> None:
         self.problem = ""
-        """Why Slurm could not be asked; then nothing is known of any job."""
-        self._jobs: dict[str, Job] = {}
-        self._arrays: dict[str, Job] = {}
-        """What is said of an array as a whole: elements that were cancelled before they began are not listed."""
-        wanted = set(job_ids)
-        if not wanted:
+        """Why Slurm could not be asked; no job is known then."""
+        self._jobs: dict[str, QueuedJob] = {}
+        self._arrays: dict[str, QueuedJob] = {}
+        """Arrays as a whole: elements that were cancelled before they began are not listed one by one."""
+        ids = set(job_ids)
+        if not ids:
             return
-        arrays = sorted({j.partition("_")[0] for j in wanted})
+        arrays = sorted({j.partition("_")[0] for j in ids})
         try:
             out = ask("squeue", "-h", "-r", "-t", "all", "-j", ",".join(arrays), "-o", "%i|%T|%r|%N")
         except UserError as error:
             self.problem = str(error)
             return
-        # Slurm says so of a single job that it has forgotten; of several it leaves out the forgotten.
+        # The error for a single forgotten job; of several jobs squeue just leaves out the forgotten ones.
         if out.returncode and "Invalid job id" not in out.stderr:
             self.problem = (out.stderr.strip().splitlines() or [f"squeue ended with {out.returncode}"])[-1]
             return
         for line in out.stdout.splitlines():
             job_id, _, rest = line.partition("|")
-            job = Job(*rest.split("|", 2))
-            if job_id in wanted:
+            job = parse_job(*rest.split("|", 2)[:2])
+            if job_id in ids:
                 self._jobs[job_id] = job
-            elif job.over and "_[" not in job_id and "_" not in job_id:
+            elif job.is_over and "_[" not in job_id and "_" not in job_id:
                 self._arrays[job_id] = job
-        self._ask_accounting(wanted - {j for j, job in self._jobs.items() if not job.over})
+        self._ask_accounting(ids - {j for j, job in self._jobs.items() if not job.is_over})
 
     def _ask_accounting(self, job_ids: set[str]) -> None:
-        """How jobs ended that squeue has forgotten, where accounting is on."""
+        """Ask sacct how jobs ended that squeue has forgotten; without accounting it does not know."""
         forgotten = job_ids - self._jobs.keys()
         if not forgotten:
             return
@@ -148,14 +133,14 @@ class Queue:
         except UserError:
             return
         for line in out.stdout.splitlines() if out.returncode == 0 else ():
-            job_id, state, nodes = line.split("|", 2)
-            # 'CANCELLED by 1000'. Accounting lags: what it still calls running squeue would know.
+            job_id, state, _ = line.split("|", 2)
+            # 'CANCELLED by 1000'. Accounting lags: what it still calls running, squeue would list.
             word = state.split()[0] if state else ""
             if word in _OVER and job_id in forgotten:
-                self._jobs[job_id] = Job(word, "", nodes)
+                self._jobs[job_id] = parse_job(word)
             elif word in _OVER and "_" not in job_id.replace("_[", ""):
-                self._arrays[job_id.partition("_")[0]] = Job(word, "", nodes)
+                self._arrays[job_id.partition("_")[0]] = parse_job(word)
 
-    def get(self, job_id: str) -> Job | None:
-        """What Slurm knows of a job; None when it has forgotten it, or could not be asked (`problem`)."""
+    def get(self, job_id: str) -> QueuedJob | None:
+        """A job's state; None if Slurm has forgotten the job, or could not be asked (`problem`)."""
         return self._jobs.get(job_id) or self._arrays.get(job_id.partition("_")[0])

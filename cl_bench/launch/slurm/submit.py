@@ -1,7 +1,7 @@
-"""Queueing a plan's missing runs on Slurm through submitit: an array for each shape of resources, all of it or nothing.
+"""Submission of a plan's missing runs to Slurm through submitit: one array per shape of resources, all or nothing.
 
-Everything is checked with Slurm (`sbatch --test-only`) before the first job is submitted, and taken back if a later
-submission is refused or interrupted.
+Every request is checked with Slurm (`sbatch --test-only`) before the first job is submitted, and everything is taken
+back if a later submission is refused or interrupted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cl_bench.config.resources import ResourcesConfig
 from cl_bench.config.schema import to_dict
 from cl_bench.errors import UserError
 from cl_bench.launch import display, prepare
-from cl_bench.launch.plan import Plan, Planned
+from cl_bench.launch.grid import Plan, Planned
 from cl_bench.launch.slurm import packing, task
-from cl_bench.launch.slurm.packing import Job, in_words
+from cl_bench.launch.slurm.packing import JobRequest, describe
 from cl_bench.launch.slurm.queue import ask
 from cl_bench.runs import submission
 from cl_bench.runs.paths import RunDir, slurm_folder
@@ -33,7 +33,7 @@ from cl_bench.runs.submission import Submission
 
 _DEFAULT_ARRAY_SIZE = 1001
 
-# sbatch reads these, too, and prefers them to the batch script; each stays where the run leaves the option open.
+# sbatch also reads these, and prefers them to the batch script; each is kept if the run leaves the option open.
 _USER_DEFAULTS = {
     "SBATCH_PARTITION": "partition",
     "SBATCH_ACCOUNT": "account",
@@ -61,11 +61,11 @@ _REMEDIES = (
 
 
 def submit(planned: Plan) -> None:
-    """Queue what is missing of a plan, all of it or nothing, and leave in each run's folder which job it is.
+    """Queue the missing runs of a plan, all or none, and record in each run's folder which job it is.
 
-    Raises UserError with Slurm's own words when it refuses.
+    Raises UserError with Slurm's own message if it refuses.
     """
-    jobs = packing.of(planned)
+    jobs = packing.pack(planned)
     if not jobs:
         return
     variables = prepare.freeze_code(planned, snapshot=planned.launch.snapshot is not False)
@@ -75,7 +75,7 @@ def submit(planned: Plan) -> None:
     for group in groups:
         with _clean_environment(group[0].resources):
             _ask_first(_executor(group, planned, variables, Path(tempfile.gettempdir())), group)
-    submitted: list[tuple[Job, str]] = []
+    submitted: list[tuple[JobRequest, str]] = []
     before = {run.run_id: submission.read(_folder(planned, run)) for job in jobs for run in job.runs}
     with _uninterrupted() as interrupted:
         try:
@@ -98,9 +98,9 @@ def submit(planned: Plan) -> None:
 
 
 def _submit_array(
-    group: Sequence[Job], planned: Plan, variables: dict[str, str], folder: Path
-) -> list[tuple[Job, str]]:
-    """Queue jobs of one shape as an array; the jobs with their ids."""
+    group: Sequence[JobRequest], planned: Plan, variables: dict[str, str], folder: Path
+) -> list[tuple[JobRequest, str]]:
+    """Queue jobs of one shape as an array; returns the jobs with their ids."""
     executor = _executor(group, planned, variables, folder)
     calls = [functools.partial(task.task, [_root(planned, run) for run in job.runs], job.side_by_side) for job in group]
     with _clean_environment(group[0].resources):
@@ -108,10 +108,10 @@ def _submit_array(
     return list(zip(group, ids, strict=True))
 
 
-def _write_down(array: Sequence[tuple[Job, str]], planned: Plan, folder: Path) -> None:
-    """Leave in each run's folder which job it is."""
+def _write_down(array: Sequence[tuple[JobRequest, str]], planned: Plan, folder: Path) -> None:
+    """Record in each run's folder which job it is."""
     for job, job_id in array:
-        told = Submission(
+        record = Submission(
             launcher="slurm",
             job_id=job_id,
             folder=str(folder),
@@ -121,11 +121,13 @@ def _write_down(array: Sequence[tuple[Job, str]], planned: Plan, folder: Path) -
             submitted=time.time(),
         )
         for run in job.runs:
-            submission.write(_folder(planned, run), told)
+            submission.write(_folder(planned, run), record)
 
 
-def _take_back(planned: Plan, submitted: Sequence[tuple[Job, str]], before: dict[str, Submission | None]) -> None:
-    """Cancel what was submitted before the rest was refused or interrupted, and leave the runs as they were."""
+def _take_back(
+    planned: Plan, submitted: Sequence[tuple[JobRequest, str]], before: dict[str, Submission | None]
+) -> None:
+    """Cancel what was submitted before the rest was refused or interrupted, and restore the runs' records."""
     arrays = sorted({job_id.partition("_")[0] for _, job_id in submitted})
     for run in (run for job, _ in submitted for run in job.runs):
         if (earlier := before[run.run_id]) is not None:
@@ -138,7 +140,7 @@ def _take_back(planned: Plan, submitted: Sequence[tuple[Job, str]], before: dict
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[list[int]]:
-    """Ctrl-C and a lost terminal only leave their mark: a job that was queued must be written down, or taken back."""
+    """Collect signals instead of acting on them: a job that was queued must be recorded, or taken back."""
     marks: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda n, _: marks.append(n)) for number in signals}
@@ -158,81 +160,83 @@ def _root(planned: Plan, run: Planned) -> str:
 
 
 def _new_folder(folder: Path) -> Path:
-    """`folder`, or beside it one that is not there yet: two sweeps may be submitted within one second."""
+    """Create `folder`, or one beside it if it exists: two sweeps may be submitted within one second."""
     for number in range(1000):
         candidate = folder.with_name(f"{folder.name}.{number}") if number else folder
         with contextlib.suppress(FileExistsError):
             candidate.mkdir(parents=True)
             return candidate
-    raise UserError(f"{folder}: cannot be made; clear {folder.parent}")
+    raise UserError(f"{folder}: cannot be created; clear {folder.parent}")
 
 
-def _executor(group: Sequence[Job], planned: Plan, variables: dict[str, str], folder: Path) -> submitit.SlurmExecutor:
+def _executor(
+    group: Sequence[JobRequest], planned: Plan, variables: dict[str, str], folder: Path
+) -> submitit.SlurmExecutor:
     """submitit's executor for jobs of one shape."""
-    wanted = packing.parameters(group[0])
-    # After the user's own lines: `module load` may set PYTHONPATH as well.
+    parameters = packing.parameters(group[0])
+    # After the user's own lines: `module load` may set PYTHONPATH too.
     path = shlex.quote(variables["PYTHONPATH"])
-    wanted["setup"] += [
+    parameters["setup"] += [
         f"export PYTHONSAFEPATH={variables['PYTHONSAFEPATH']} PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"
     ]
-    if wanted["cpus_per_task"]:
-        # Since 22.05 srun does not take it over from sbatch.
-        wanted["setup"] += ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
+    if parameters["cpus_per_task"]:
+        # Since 22.05 srun does not inherit it from sbatch.
+        parameters["setup"] += ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
     executor = submitit.SlurmExecutor(folder=folder)
     most = planned.launch.array_parallelism or len(group)
     name = re.sub(r"[^\w.+-]", "_", planned.launch.sweep.name)
-    executor.update_parameters(**wanted, array_parallelism=most, job_name=f"clb_{name}")
+    executor.update_parameters(**parameters, array_parallelism=most, job_name=f"clb_{name}")
     return executor
 
 
-def _ask_first(executor: submitit.SlurmExecutor, group: Sequence[Job]) -> None:
-    """Have Slurm judge the batch script without queueing it. Raises UserError when it could never start."""
+def _ask_first(executor: submitit.SlurmExecutor, group: Sequence[JobRequest]) -> None:
+    """Have Slurm check the batch script without queueing it. Raises UserError if it could never start."""
     text = executor._make_submission_file_text("true", "test")
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write(text)
         script.flush()
         answer = ask("sbatch", "--test-only", script.name)
-    # Other failures may pass (limits of running jobs): sbatch itself decides. So may a configuration that is not
-    # available: Slurm says so, too, while nodes are down, and queues the job.
-    said = answer.stderr.lower()
-    never = any(word in said for word in ("invalid", "unrecognized", "not satisfied", "unable to contact"))
+    # Other failures may be temporary (limits on running jobs): sbatch itself decides. So may a configuration that is
+    # not available: Slurm reports that also while nodes are down, and queues the job.
+    message = answer.stderr.lower()
+    never = any(word in message for word in ("invalid", "unrecognized", "not satisfied", "unable to contact"))
     if answer.returncode and (
-        never or ("node configuration is not available" in said and _all_nodes_up(group[0].resources.partition))
+        never or ("node configuration is not available" in message and _all_nodes_up(group[0].resources.partition))
     ):
         raise UserError(_refused(answer.stderr, group))
 
 
 def _all_nodes_up(partition: str | None) -> bool:
-    """Whether every node of a partition (of the cluster's default, when None) can be given to jobs."""
-    said = ask("sinfo", "-h", "-N", "-o", "%P %T", *(["-p", partition] if partition else []))
-    rows = [line.split() for line in said.stdout.splitlines()]
+    """Whether every node of a partition (None: the cluster's default) is available to jobs."""
+    listing = ask("sinfo", "-h", "-N", "-o", "%P %T", *(["-p", partition] if partition else []))
+    rows = [line.split() for line in listing.stdout.splitlines()]
     nodes = [state for name, state in rows if partition or name.endswith("*")]
     return bool(nodes) and all(state in ("idle", "mixed", "allocated", "completing") for state in nodes)
 
 
-def _refused(words: str, group: Sequence[Job]) -> str:
-    """Slurm's message, on what, and the remedy."""
-    said = [line.strip() for line in words.splitlines() if re.search(r"error|fail|invalid|allocation", line, re.I)]
-    said = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in said if not line.startswith("Traceback")]
-    unique = "; ".join(dict.fromkeys(said)) or words.strip()
+def _refused(words: str, group: Sequence[JobRequest]) -> str:
+    """Slurm's message, the request it refuses, and the remedy."""
+    lines = [line.strip() for line in words.splitlines() if re.search(r"error|fail|invalid|allocation", line, re.I)]
+    lines = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in lines if not line.startswith("Traceback")]
+    unique = "; ".join(dict.fromkeys(lines)) or words.strip()
     remedy = next((r for pattern, r in _REMEDIES if re.search(pattern, unique, re.IGNORECASE)), "`man sbatch` explains")
     runs = sum(len(job.runs) for job in group)
     return (
-        f"Slurm refuses {runs} run{'s' * (runs > 1)} with {in_words(group[0].resources)}: {unique}\n"
+        f"Slurm refuses {runs} run{'s' * (runs > 1)} with {describe(group[0].resources)}: {unique}\n"
         f"{remedy}; nothing was submitted"
     )
 
 
 def _largest_array() -> int:
-    """Elements that one array may have on this cluster."""
-    said = ask("scontrol", "show", "config").stdout
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
-    return max(1, int(found[1]) if found else _DEFAULT_ARRAY_SIZE)
+    """The cluster's limit on elements per array."""
+    settings = ask("scontrol", "show", "config").stdout
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", settings, re.MULTILINE)
+    return max(1, int(match[1]) if match else _DEFAULT_ARRAY_SIZE)
 
 
 @contextlib.contextmanager
 def _clean_environment(resources: ResourcesConfig) -> Iterator[None]:
-    """Without the variables of a job or training that this process may be part of; the user's own defaults stay."""
+    """Hide the variables of a job or training that this process may be part of; keep the user's own defaults."""
     before = os.environ.copy()
     keep = {name for name, field in _USER_DEFAULTS.items() if getattr(resources, field) is None} | set(_KEPT)
     for name in before:
@@ -245,14 +249,14 @@ def _clean_environment(resources: ResourcesConfig) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _print_submitted(submitted: Sequence[tuple[Job, str]]) -> None:
-    by_array: dict[str, list[Job]] = {}
+def _print_submitted(submitted: Sequence[tuple[JobRequest, str]]) -> None:
+    by_array: dict[str, list[JobRequest]] = {}
     for job, job_id in submitted:
         by_array.setdefault(job_id.partition("_")[0], []).append(job)
     for array, jobs in by_array.items():
         runs = sum(len(job.runs) for job in jobs)
         elements = f"_[0-{len(jobs) - 1}]" if len(jobs) > 1 else ""
         display.console.print(
-            f"submitted job {array}{elements}: {runs} run{'s' * (runs > 1)}, {in_words(jobs[0].resources)}",
+            f"submitted job {array}{elements}: {runs} run{'s' * (runs > 1)}, {describe(jobs[0].resources)}",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""What runs inside a Slurm job: this task's place in it, its log, its runs, and its return to the queue."""
+"""Code inside a Slurm job: this task's place in it, its log, its runs, and its return to the queue."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _POLL_S = 0.2
 _SCONTROL_TIMEOUT_S = 60
 _CLAIM_POLL_S = 1.0
 _GIVE_WAY_S = 60.0
-"""What a trainer that Slurm has given up may take to save; less than its successor waits for it."""
+"""Time that a trainer which Slurm has given up may take to save; less than its successor waits for it."""
 
 
 def task(roots: Sequence[str], side_by_side: bool) -> None:
-    """What submitit runs as each task of the job: train the runs in the folders `roots`, then end the process.
+    """Entry of each task of the job: train the runs in the folders `roots`, then end the process.
 
-    One run is trained by all tasks together. Several are packed small runs: side by side one for each task, else one
-    after another in processes of their own.
+    One run is trained by all tasks together. Several are packed small runs: side by side, one per task, or one after
+    another in processes of their own.
     """
     if len(roots) == 1:
         worker.leave(train_one(roots[0], place()))
@@ -43,7 +43,7 @@ def task(roots: Sequence[str], side_by_side: bool) -> None:
 
 
 def place() -> Rank:
-    """This task's place, as Slurm's variables have it."""
+    """This task's place, from Slurm's variables."""
     env = os.environ
     return Rank(
         rank=int(env.get("SLURM_PROCID", 0)),
@@ -57,9 +57,9 @@ def place() -> Rank:
 
 
 def job_id() -> str:
-    """This job's id; an element of an array by its index.
+    """This job's id; of an array element, the array's id with the index.
 
-    SLURM_JOB_ID would not do: the last element's equals the array's, and requeueing that requeues all of them.
+    SLURM_JOB_ID would not do: the last element's equals the array's, and requeueing that requeues all elements.
     """
     env = os.environ
     if "SLURM_ARRAY_TASK_ID" in env:
@@ -68,13 +68,13 @@ def job_id() -> str:
 
 
 def threads() -> int:
-    """CPU threads for this task: its share of what the job was given on this node."""
+    """CPU threads for this task: its share of the job's cores on this node."""
     env = os.environ
     if "SLURM_CPUS_PER_TASK" in env:
         return int(env["SLURM_CPUS_PER_TASK"])
     tasks = int(env.get("SLURM_NTASKS", 1)) // int(env.get("SLURM_JOB_NUM_NODES", 1)) or 1
-    given = int(env.get("SLURM_CPUS_ON_NODE", 1)) // tasks
-    return max(1, min(given, len(os.sched_getaffinity(0))))
+    share = int(env.get("SLURM_CPUS_ON_NODE", 1)) // tasks
+    return max(1, min(share, len(os.sched_getaffinity(0))))
 
 
 def train_one(root: str, here: Rank) -> int:
@@ -97,7 +97,7 @@ def _train(run: RunDir, here: Rank, stop: StopRequest) -> int:
 
 
 def _give_way(run: RunDir, here: Rank, stop: StopRequest) -> None:
-    """Leave when Slurm has started this job anew: save at the next step's end, or, stuck, without."""
+    """Leave once Slurm has started this job anew: save at the end of the step, or, if stuck, leave without a save."""
     while not lock.is_superseded(run, here.job, here.restarts):
         time.sleep(_CLAIM_POLL_S)
     stop.signals.add(signal.SIGTERM)
@@ -127,7 +127,7 @@ def _train_in_a_process(root: str, stop: StopRequest) -> int:
     forwarded = False
     while child.poll() is None:
         if stop.signals and not forwarded:
-            # Slurm may have told the child as well; to be asked twice does no harm.
+            # Slurm may have signalled the child too; a second signal does no harm.
             child.send_signal(signal.SIGTERM)
             forwarded = True
         time.sleep(_POLL_S)
@@ -136,13 +136,15 @@ def _train_in_a_process(root: str, stop: StopRequest) -> int:
 
 def _is_over(run: RunDir, here: Rank) -> bool:
     """Whether a packed run has finished, or failed in an earlier start of this job."""
-    known = status.read(run)
-    return known.state in FINISHED or (known.state == "FAILED" and known.job == here.job)
+    latest = status.read(run)
+    return latest.state in FINISHED or (latest.state == "FAILED" and latest.job == here.job)
 
 
 def _left_unfinished(run: RunDir, here: Rank) -> bool:
-    known = status.read(run)
-    return known.state == "PREEMPTED" and known.job == here.job and not lock.is_superseded(run, here.job, here.restarts)
+    latest = status.read(run)
+    return (
+        latest.state == "PREEMPTED" and latest.job == here.job and not lock.is_superseded(run, here.job, here.restarts)
+    )
 
 
 def _requeue(runs: Sequence[RunDir], here: Rank) -> None:
@@ -150,24 +152,24 @@ def _requeue(runs: Sequence[RunDir], here: Rank) -> None:
     most = min(worker.load_config(run).resources.max_restarts for run in runs)
     if here.restarts >= most:
         for run in runs:
-            known = status.read(run)
-            if known.job == here.job:  # not one that waits for its turn in a pack
+            latest = status.read(run)
+            if latest.job == here.job:  # not one that waits for its turn in a pack
                 error = (
                     f"not put back into the queue: Slurm has started this job again {here.restarts} times, and "
                     f"resources.max_restarts = {most}; `cl-bench retry` goes on from the last save"
                 )
-                status.write(run, known, state="FAILED", error=error, restarts=here.restarts)
+                status.write(run, latest, state="FAILED", error=error, restarts=here.restarts)
         return
     print(f"back to the queue: scontrol requeue {here.job}", flush=True)
     try:
         subprocess.run(["scontrol", "requeue", here.job], check=True, timeout=_SCONTROL_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
-        # Packed runs side by side all ask; those that ask after the first are told that it is done.
+        # Packed runs side by side all request it; Slurm refuses every request after the first.
         print(f"not put back into the queue: {error}", flush=True)
 
 
 def _log_into(run: RunDir, here: Rank) -> None:
-    """From here on this process prints into the run's own folder, whichever job it is."""
+    """Redirect this process's output into the run's own folder."""
     run.logs.mkdir(parents=True, exist_ok=True)
     log = os.open(run.logs / f"{here.job}_{here.rank}_log.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()

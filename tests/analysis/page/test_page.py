@@ -23,6 +23,7 @@ from analysis.page.data import ReportData
 from analysis.page.document import SIZE_LIMIT_BYTES, render
 from analysis.page.html import script_json
 from analysis.tables import Column, Table
+from cl_bench.runs.search_record import Cost, Outcome, Probe, SearchRecord
 from tests.analysis.synthetic import make_report
 
 LAUNCH_ARGS = [
@@ -375,19 +376,33 @@ def test_two_hundred_runs_stay_small_and_are_all_drawn(open_report: Open) -> Non
 
 def search_html() -> str:
     """The page of a search with a steady probe and one that fluctuates at the end."""
-    shared = {"start": 8, "diverged": False, "tokens": 2000, "train_seconds": 8.0, "beginning_tokens": 500}
-    probes = [
-        {**shared, "run_id": "a", "purpose": "start", "duration": 80, "steady": False, "worst_ratio": 1.5},
-        {**shared, "run_id": "b", "purpose": "T", "duration": 40, "steady": True, "worst_ratio": 0.7},
-    ]
-    cost = {"probes": 2, "tokens": 4000, "train_seconds": 16.0, "eval_seconds": 2.0}
-    search = {
-        "name": EVIL,
-        "settings": {"tune.warmups": 3.0, "tune.threshold": 1.3, "tune.skip": 1, "tune.checks": 1},
-        "probes": [probe | {"worst_tokens": 2000} for probe in probes],
-        "cost": cost | {"share_of_tokens": 0.2, "share_of_flops": 0.1},
-        "outcome": {"words": ["Start 8, T = 40 steps: T = 80 fluctuates.", EVIL_END]},
-    }
+    probe = Probe(
+        purpose="start",
+        start=8,
+        duration=80,
+        run_id="a",
+        beginning_tokens=500,
+        tokens=2000,
+        train_seconds=8.0,
+        eval_seconds=1.0,
+        flops=1.0,
+        steady=False,
+        begins_steady=True,
+        worst_ratio=1.5,
+        worst_tokens=2000,
+        diverged=False,
+        words="",
+    )
+    steady = replace(probe, run_id="b", purpose="T", duration=40, steady=True, worst_ratio=0.7)
+    search = SearchRecord(
+        name=EVIL,
+        settings={"tune.warmups": 3.0, "tune.threshold": 1.3, "tune.skip": 1, "tune.checks": 1},
+        run_tokens=20_000,
+        run_flops=20.0,
+        probes=(probe, steady),
+        outcome=Outcome(8, 40, True, 80, words=("Start 8, T = 40 steps: T = 80 fluctuates.", EVIL_END)),
+        cost=Cost(2, 4000, 16.0, 2.0, 0.2, 0.1),
+    )
     rows = [
         (run, i, 1000 * i, 4.0 * i, ppl)
         for run, end in (("a", 45.0), ("b", 20.0))

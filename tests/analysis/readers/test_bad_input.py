@@ -155,8 +155,7 @@ def test_a_folder_that_cannot_be_written_into(
     assert main([command, "--table", str(path), "--out", str(path)]) == 2
     assert capsys.readouterr().err == f"error: --out {path}: is a file; give a folder\n"
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
+    assert main([command, "--help"]) == 0
     assert "NAME_report beside any other" in " ".join(capsys.readouterr().out.split())
 
 

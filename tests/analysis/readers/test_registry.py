@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from analysis import commands
 from analysis.__main__ import main
 from analysis.readers import source
 from analysis.readers.reader import Option
@@ -66,8 +66,7 @@ def test_a_new_reader_is_one_module_and_one_entry(lines: Path, capsys: pytest.Ca
     table = pd.read_csv(lines.parent / "lines_report" / "savings.csv")
     # The baseline ends at 2 after 2M tokens; the curriculum passes 2 halfway between 3 (1M) and 1 (2M).
     assert table["token_saving"].tolist() == pytest.approx([0.25])
-    with pytest.raises(SystemExit):
-        main(["report", "--help"])
+    assert main(["report", "--help"]) == 0
     assert "--lines FILE" in capsys.readouterr().out
 
 
@@ -81,13 +80,13 @@ def test_its_options_are_checked_like_the_others(lines: Path, capsys: pytest.Cap
 def test_options_are_plain_data() -> None:
     options = source.options()
     assert [o.flag for o in options] == [
-        "outputs/sweeps/NAME", "--table", "--wandb-dir", "--wandb", "--tensorboard", "--map", "--filter", "--runs",
-        "--out",
+        "outputs/sweeps/NAME", "--table", "--wandb-dir", "--wandb", "--tensorboard", "--map", "--baseline", "--filter",
+        "--runs", "--out",
     ]  # fmt: skip
     assert Option("wandb-dir", "FOLDER", "…").key == "wandb_dir"
-    parser = argparse.ArgumentParser()
-    source.add_arguments(parser)
-    assert vars(parser.parse_args([])) == dict.fromkeys(o.key for o in options)
+    for command in (commands.report, commands.figures):
+        with command.make_context(command.name, []) as context:
+            assert {o.key: context.params[o.key] for o in options} == dict.fromkeys(o.key for o in options)
 
 
 def test_the_command_reads_the_same_again(tmp_path: Path) -> None:
