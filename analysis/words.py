@@ -9,7 +9,7 @@ from cl_bench.errors import printable as printable
 
 def amount(saved: float, what: str) -> str:
     """0.37 of tokens -> '37% fewer tokens'; -0.3 of time -> '30% more time'."""
-    size = percent(abs(saved))
+    size = saved_share(saved) if saved > 0 else percent(-saved)
     if size == "0%":
         return f"as many {what}" if what == "tokens" else f"as much {what}"
     return f"{size} {direction(saved, what)} {what}"
@@ -18,6 +18,19 @@ def amount(saved: float, what: str) -> str:
 def direction(saved: float, what: str) -> str:
     """'fewer' or 'less' for a saving of `what`, 'more' for a cost."""
     return "more" if saved <= 0 else "fewer" if what == "tokens" else "less"
+
+
+def more(cost: float, what: str) -> str:
+    """0.3 of tokens -> '30% more', 24 -> '25x as many': percentages above 1,000 say nothing."""
+    if cost < 10:
+        return f"{percent(cost)} more"
+    times = float(f"{1 + cost:.3g}")
+    return f"{times:,.0f}x as {'many' if what == 'tokens' else 'much'}"
+
+
+def saved_share(saved: float) -> str:
+    """0.37 -> '37%', 0.9996 -> 'over 99%': nothing that was needed at all is 100% fewer."""
+    return "over 99%" if 0.995 <= saved < 1 else percent(saved)
 
 
 def percent(value: float, decimals: int = 0) -> str:
@@ -37,7 +50,7 @@ def interval(span: tuple[float, float], what: str) -> str:
     """
     low, high = span
     if low < 0 < high:
-        return f"{percent(-low)} more to {percent(high)} {direction(high, what)}"
+        return f"{more(-low, what)} to {saved_share(high)} {direction(high, what)}"
     near, far = sorted((abs(low), abs(high)))
     for decimals in range(3):
         first, last = percent(near, decimals), percent(far, decimals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.stats.intervals import CONFIDENCE, Estimate
 from analysis.stats.loss_difference import LossDifference
-from analysis.words import amount, direction, interval, percent
+from analysis.words import amount, direction, interval, more, percent, saved_share
 
 CI = f"{CONFIDENCE:.0%} CI"
 
@@ -41,7 +41,7 @@ def needed(estimate: Estimate, what: str, *, name_interval: bool = True, within:
 def between(span: tuple[float, float], what: str) -> str:
     """An interval that includes 0: 'between 30% more and 86% fewer tokens'."""
     low, high = span
-    return f"between {percent(-low)} more and {percent(high)} {direction(1, what)} {what}"
+    return f"between {more(-low, what)} and {saved_share(high)} {direction(1, what)} {what}"
 
 
 def bounded(estimate: Estimate, what: str) -> str:
@@ -60,6 +60,8 @@ def loss_words(loss: LossDifference, *, name_interval: bool = True) -> str:
         return ""
     label = f"{CI} " if name_interval else ""
     side = "lower" if loss.mean < 0 else "higher"
+    if abs(loss.mean) < 0.0005 and (loss.span is None or max(map(abs, loss.span)) < 0.0005):
+        return "equal"
     if loss.span is None:
         return f"{abs(loss.mean):.3f} nats {side}"
     low, high = loss.span

@@ -11,6 +11,8 @@ from analysis.schema import Row, cell_of, method_name, place_name, rows_of
 from analysis.stats.joint_boundary import MethodStability, PlaceStability
 from analysis.stats.outcome import Kind, Outcome
 
+_Method = tuple[str, str, str]
+"""Setting, curriculum, variant."""
 _Where = tuple[str, str, str, int, float]
 """Setting, curriculum, variant, batch size, learning rate."""
 
@@ -42,7 +44,7 @@ class Contrast:
 
     setting: str
     curriculum: str
-    """With its variant."""
+    """With its variant or the sweep's name for it."""
     place: PlaceStability
     ours: Side
     theirs: Side | None
@@ -61,18 +63,33 @@ class Contrast:
 def contrasts(answer: Answer) -> list[Contrast]:
     """For each curriculum, its farthest place that favours it and its nearest that favours the baseline."""
     judged = answer.instability
-    sides = _sides(rows_of(answer.runs.runs), judged.outcomes, judged.unstable)
+    rows = rows_of(answer.runs.runs)
+    names, sides = _names(rows), _sides(rows, judged.outcomes, judged.unstable)
     result: list[Contrast] = []
     for joint in judged.joint:
         base = next(m for m in joint.methods if m.role == "baseline")
         for method in joint.methods:
             if method.role != "baseline":
-                result += _of_method(joint.setting, method, base, sides)
+                name = names[joint.setting, method.curriculum, method.variant]
+                result += _of_method(joint.setting, name, method, base, sides)
     return result
 
 
+def _names(runs: Sequence[Row]) -> dict[_Method, str]:
+    """Curriculum and variant of each method; if the sweep has one name for its cells, that instead of the variant."""
+    labels: dict[_Method, set[str]] = {}
+    for cell in map(cell_of, runs):
+        labels.setdefault((cell.setting, cell.curriculum, cell.variant), set()).add(cell.label)
+    return {
+        method: f"{method[1]} ({label})"
+        if method[2] and len(own) == 1 and (label := min(own))
+        else method_name(*method[1:])
+        for method, own in labels.items()
+    }
+
+
 def _of_method(
-    setting: str, method: MethodStability, base: MethodStability, sides: Mapping[_Where, Side]
+    setting: str, name: str, method: MethodStability, base: MethodStability, sides: Mapping[_Where, Side]
 ) -> list[Contrast]:
     def side(of: MethodStability, place: PlaceStability) -> Side | None:
         return sides.get((setting, of.curriculum, of.variant, place.global_batch_size, place.lr))
@@ -81,7 +98,6 @@ def _of_method(
     for place in method.places:
         ours, theirs = side(method, place), side(base, place)
         assert ours is not None
-        name = method_name(method.curriculum, method.variant)
         contrast = Contrast(setting, name, place, ours, theirs, method.p_value)
         differs = theirs is not None and ours.failed * theirs.seeds != theirs.failed * ours.seeds
         if differs or (theirs is None and _beyond(place, ours, base)):

@@ -121,7 +121,8 @@ def _one_cell(cell: CellResult, at: str = "") -> str:
     within = MARGIN if saving.equivalent else None
     result = _result(cell.tokens, cell.time, cell.loss, within, (cell.tokens_differ, cell.time_differs), at)
     if not result:
-        return f" cannot be compared ({saving.note or 'no figure'})"
+        notes = dict.fromkeys(n for r in saving.runs if (n := r.printed.at_target.note or r.paired.note))
+        return f" cannot be compared ({'; '.join(notes) or 'no figure'})"
     if saving.unpaired is not None:
         ours, theirs = saving.unpaired.runs
         result += f" (unpaired: {ours} runs against {theirs})"
@@ -241,17 +242,21 @@ def _reasons(silent: Sequence[CellResult]) -> str:
 
 def _costs(cells: Sequence[CellResult]) -> str:
     """The significant costs, for the first sentence if that is about something else."""
-    texts = []
+    called = [c for c in cells if "cost" in (c.tokens_differ, c.time_differs)]
+    if not called:
+        return ""
+    if len(called) == 1:
+        (cell,) = called
+        sizes = [needed(_estimate(cell, w), w, name_interval=False) for w in _WHAT if _differs(cell, w) == "cost"]
+        return f"but {cell.saving.cell.curriculum} at {place(cell.saving)} needed {' and '.join(sizes)}"
+    parts = []
     for what in _WHAT:
-        called = [c for c in cells if not c.failed and _differs(c, what) == "cost"]
-        if len(called) == 1:
-            (cell,) = called
-            texts.append(
-                f"{cell.saving.cell.curriculum} needed {needed(_estimate(cell, what), what)} at {place(cell.saving)}"
-            )
-        elif called:
-            texts.append(f"in {len(called)} of {len(cells)} cells the curriculum needed more {what}")
-    return "but " + " and ".join(texts) if texts else ""
+        costs = [e.point for c in called if _differs(c, what) == "cost" and (e := _estimate(c, what)).point is not None]
+        if costs:
+            near, far = percent(-max(costs)), percent(-min(costs))
+            span = near if near == far else f"{near.removesuffix('%')}–{far}"
+            parts.append(f"{span} more {what} in {len(costs)} of {len(cells)} cells")
+    return f"but curricula needed {' and '.join(parts)}"
 
 
 # --- tokens, time and loss of one comparison --------------------------------------------------------------------------
@@ -300,7 +305,7 @@ def _with_loss(text: str, loss: LossDifference, tokens: Estimate) -> str:
     if not words or loss.mean is None:
         return text
     opposite = tokens.point is not None and decided(tokens) and tokens.point * loss.mean > 0
-    if words.startswith("undecided"):
+    if words == "equal" or words.startswith("undecided"):
         return f"{text}; final loss {words}" if text else f": final loss {words}"
     if tokens.point is None or opposite:
         join = " but" if opposite else " and"
