@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -15,11 +15,13 @@ from analysis.schema import Cell, Runs, cell_of, perplexity, rows_of
 from analysis.stats.best_vs_best import Best, best_against_best
 from analysis.stats.boundary import all_boundaries
 from analysis.stats.correlation import correlations
-from analysis.stats.crossings import Method
+from analysis.stats.crossings import Method, curves
+from analysis.stats.evaluations import Unlike, unlike_arms
 from analysis.stats.outcome import DEFAULT, Outcome, Rules
 from analysis.stats.over_targets import over_targets
 from analysis.stats.pairs import best_baseline_point
-from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested
+from analysis.stats.power import Power, sweep_power
+from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, unpaired_cells
 from analysis.stats.stability import Instability, judge_runs, stability, with_outcomes
 from cl_bench.errors import UserError
 
@@ -89,6 +91,10 @@ class Answer:
     correlation: pd.DataFrame
     """analysis.stats.correlation.CORRELATION_COLUMNS."""
     cost: hours.Cost
+    power: Power
+    """What the tests of this sweep can detect."""
+    unlike: tuple[Unlike, ...]
+    """Evaluation noise, grids and budgets that differ between the arms of a cell, and runs that can hardly be read."""
 
     # How each run ended, and what that says about stability.
     instability: Instability
@@ -138,9 +144,9 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
     """
     options = options or Options()
     judged = judge_runs(runs, options.rules)
-    runs = with_outcomes(runs, judged.outcomes)
-    by_run = run_savings(runs, options.target_ppl, options.method)
-    cells = cell_savings(by_run)
+    runs, outcome = with_outcomes(runs, judged.outcomes), judged.outcomes
+    by_run = run_savings(runs, options.target_ppl, options.method, outcome)
+    cells = cell_savings(by_run, unpaired_cells(runs, by_run, options.target_ppl, outcome))
     targets, common = over_targets(runs, cells, options.method)
     cells = tuple(dataclasses.replace(c, common_target=t) for c, t in zip(cells, common, strict=True))
     ratios = stability(runs, judged)
@@ -150,14 +156,24 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         by_run,
         cells,
         best_baseline(runs),
-        tuple(best_against_best(runs, options.method)),
+        tuple(best_against_best(runs, options.method, options.target_ppl, outcome)),
         targets,
         ratios,
         all_boundaries(runs.runs, ratios),
         correlations(runs.runs, runs.train),
         hours.cost(runs.runs, runs.train, runs.attempts, by_run, charges, options.price),
+        sweep_power([c.log_ratios for c in cells if tested(c)]),
+        unlike_arms(runs.runs, _run_ids(cells), curves(runs.evals)),
         judged,
     )
+
+
+def _run_ids(cells: Sequence[CellSaving]) -> list[tuple[Cell, list[tuple[str, str]]]]:
+    """The (curriculum, baseline) run_ids of each cell's pairs."""
+    return [
+        (c.cell, [(r.run_id, r.paired.baseline_run_id) for r in c.runs if r.paired.baseline_run_id is not None])
+        for c in cells
+    ]
 
 
 def best_baseline(runs: Runs) -> BestBaseline | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,10 +126,9 @@ def report(
                 "--watch: goes with outputs/sweeps/NAME or outputs only, whose runs record whether they are live"
             )
         written = watch.watch(lambda: source.read_values(where), options, every_s, click.echo)
-    for sentence in (written.verdict["sentence"], written.verdict["best_sentence"]):
-        click.echo(textwrap.fill(sentence, _WIDTH), nl=bool(sentence))
-    for caveat in written.verdict["caveats"]:
-        click.echo(textwrap.fill(caveat, _WIDTH))
+    width = min(_WIDTH, shutil.get_terminal_size().columns)
+    for words in (*written.verdict["headline"], *written.verdict["caveats"]):
+        click.echo(textwrap.fill(words, width))
     click.echo(f"report  {written.path}")
 
 
@@ -182,7 +182,7 @@ def compare(baseline: Path, curriculum: Path, target: float, as_json: bool) -> N
     """Compute the saving between two curves in files.
 
     BASELINE and CURRICULUM are CSV or Parquet files with the columns
-    consumed_tokens, train_seconds and val_loss (or val_ppl).
+    consumed_tokens, val_loss (or val_ppl) and, for time, train_seconds.
     """
     if not math.isfinite(target):
         raise UserError(f"--target {target}: must be a finite loss in nats per token")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from cl_bench.errors import UserError
 
 
 def read_curve(path: str | Path) -> pd.DataFrame:
-    """A CSV or Parquet file as columns consumed_tokens, train_seconds, val_loss (from val_ppl if given).
+    """A CSV or Parquet file as columns consumed_tokens, train_seconds (NaN if absent) and val_loss (or from val_ppl).
 
     Raises UserError that names the invalid column, row and value.
     """
     table = read_table(path)
-    for column in checks.EVALUATION:
+    for column in checks.REQUIRED:
         if column not in table and not (column == "val_loss" and "val_ppl" in table):
             raise checks.missing(path, column, table.columns)
     if table.empty:
@@ -36,6 +37,7 @@ def compare(baseline: pd.DataFrame, curriculum: pd.DataFrame, target_loss: float
     """Tokens and seconds to `target_loss` (nats per token) of two curves, and the saving of the second.
 
     Savings are shares, None if the curriculum never reached the target; `token_saving_bound` is then an upper bound.
+    Seconds and their saving are None without train_seconds.
     Raises UserError if the baseline never reaches the target.
     """
     ours, theirs = _crossing(curriculum, target_loss), _crossing(baseline, target_loss)
@@ -51,11 +53,11 @@ def compare(baseline: pd.DataFrame, curriculum: pd.DataFrame, target_loss: float
         "method": "linear interpolation of loss over tokens between the two evaluations around the target",
         "reached": ours.reached,
         "baseline_tokens_to_target": theirs.tokens,
-        "baseline_seconds_to_target": theirs.seconds,
+        "baseline_seconds_to_target": _finite(theirs.seconds),
         "tokens_to_target": ours.tokens,
-        "seconds_to_target": ours.seconds,
+        "seconds_to_target": _finite(ours.seconds),
         "token_saving": saving(ours.tokens, theirs.tokens),
-        "time_saving": saving(ours.seconds, theirs.seconds),
+        "time_saving": saving(_finite(ours.seconds), _finite(theirs.seconds)),
         "token_saving_bound": 1 - ours.tokens_bound / theirs.tokens if never and theirs.tokens else None,
     }
 
@@ -69,17 +71,23 @@ def _crossing(curve: pd.DataFrame, target_loss: float) -> Crossing:
     )
 
 
+def _finite(seconds: float | None) -> float | None:
+    return None if seconds is None or math.isnan(seconds) else seconds
+
+
+def _needed(tokens: float, seconds: float | None) -> str:
+    return f"{tokens:,.0f} tokens" + (f"  {seconds:,.1f} s" if seconds is not None else "")
+
+
 def in_words(result: dict[str, Any]) -> str:
     """The comparison for a terminal."""
     target = f"loss {result['target_loss']:g} (perplexity {result['target_ppl']:.4g})"
-    base = (
-        f"baseline    {result['baseline_tokens_to_target']:,.0f} tokens  {result['baseline_seconds_to_target']:,.1f} s"
-    )
+    base = f"baseline    {_needed(result['baseline_tokens_to_target'], result['baseline_seconds_to_target'])}"
     if not result["reached"]:
         bound = result["token_saving_bound"]
         least = f"; it saved at most {percent(bound)} of the tokens" if bound is not None else ""
         return f"To {target}:\n{base}\ncurriculum  never reached it{least}"
-    ours = f"curriculum  {result['tokens_to_target']:,.0f} tokens  {result['seconds_to_target']:,.1f} s"
+    ours = f"curriculum  {_needed(result['tokens_to_target'], result['seconds_to_target'])}"
     saved = [
         amount(result[f"{key}_saving"], what)
         for key, what in (("token", "tokens"), ("time", "time"))

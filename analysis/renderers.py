@@ -15,14 +15,16 @@ from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Cell
 from analysis.stats import boundary
 from analysis.stats.best_vs_best import Best
+from analysis.stats.evaluations import Unlike
 from analysis.stats.events import EventRate
 from analysis.stats.intervals import Estimate
 from analysis.stats.joint_boundary import JointBoundary
+from analysis.stats.loss_difference import LossDifference
 from analysis.stats.lr_response import Response
 from analysis.stats.savings import CellSaving, CommonTarget, RunSaving
 from analysis.verdict.boundary import boundary_sentence, joint_sentences
 from analysis.verdict.caveats import caveats
-from analysis.verdict.sentence import best_sentence, sentence
+from analysis.verdict.sentence import best_sentence, headline_sentences, sentence, spikes_sentence
 from cl_bench.runs.paths import SweepDir
 
 _SAVING: dict[str, Callable[[RunSaving], Any]] = {
@@ -62,8 +64,23 @@ _SAVING: dict[str, Callable[[RunSaving], Any]] = {
     "vs_best_time_saving": lambda s: s.best.plain_saving("time"),
     "waiting": lambda s: s.paired.waiting,
     "note": lambda s: s.paired.note,
+    "printed_target_ppl": lambda s: s.printed.at_target.target_ppl,
+    "printed_tokens": lambda s: s.printed.at_target.amounts("token")[0],
+    "printed_seconds": lambda s: s.printed.at_target.amounts("time")[0],
+    "printed_baseline_tokens": lambda s: s.printed.at_target.amounts("token")[1],
+    "printed_baseline_seconds": lambda s: s.printed.at_target.amounts("time")[1],
+    "printed_token_saving": lambda s: s.printed.at_target.pair("token").saving,
+    "printed_time_saving": lambda s: s.printed.at_target.pair("time").saving,
+    "loss_difference": lambda s: s.loss,
+    "loss_difference_at_seconds": lambda s: s.loss_at_seconds,
+    "unstable": lambda s: s.diverged,
+    "baseline_unstable": lambda s: s.baseline_diverged,
 }
-"""Columns of savings.csv; savings are shares, NaN if a run never reached the target."""
+"""Columns of savings.csv; savings are shares, NaN if a run never reached the target.
+
+Up to `note` at the paper's target, the final loss of the baseline in question, or at the given one; `printed_*` on
+cleaned curves at the printed target (analysis.stats.level).
+"""
 
 
 def csv_tables(answer: Answer, folder: SweepDir) -> dict[Path, pd.DataFrame]:
@@ -86,8 +103,9 @@ def savings_table(savings: Sequence[RunSaving]) -> pd.DataFrame:
 def verdict_json(answer: Answer) -> dict[str, Any]:
     """The content of verdict.json: values that JSON can hold."""
     return {
+        "headline": headline_sentences(answer),
         "sentence": sentence(answer),
-        "best_sentence": best_sentence(answer.best),
+        "best_sentence": best_sentence(answer.best, answer.options.target_ppl),
         "caveats": caveats(answer),
         "target_ppl": answer.target_ppl,
         "target_kind": answer.target_kind,
@@ -96,8 +114,11 @@ def verdict_json(answer: Answer) -> dict[str, Any]:
         "best_against_best": [_best(b) for b in answer.best],
         "cells": cells_json(answer.cells),
         "stability_sentence": boundary_sentence(answer.frontier) if len(answer.runs.train) else "",
+        "spikes_sentence": spikes_sentence(answer),
         "frontier": boundary.plain_rows(answer.frontier),
         "cost": cost_json(answer.cost),
+        "power": dataclasses.asdict(answer.power),
+        "unlike": [_unlike(u) for u in answer.unlike],
         **_stability(answer),
     }
 
@@ -133,6 +154,10 @@ def _joint(joint: JointBoundary) -> dict[str, Any]:
     }
 
 
+def _unlike(unlike: Unlike) -> dict[str, Any]:
+    return {**_cell(unlike.cell), "kind": unlike.kind, "ratio": unlike.ratio, "run_ids": list(unlike.run_ids)}
+
+
 def cells_json(cells: Sequence[CellSaving]) -> list[dict[str, Any]]:
     """The cells of verdict.json."""
     tested = sum(c.p_holm is not None for c in cells)
@@ -150,13 +175,13 @@ def _cell_saving(saving: CellSaving) -> dict[str, Any]:
         "reached": saving.reached,
         "of": saving.seeds,
         "waiting": saving.waiting,
-        **_interval("token_saving", saving.tokens, bound=True),
-        **_interval("time_saving", saving.time, bound=True),
-        **_interval("rank_hour_saving", saving.rank_hours, bound=True),
-        "interval_method": saving.tokens.method,
-        "censored": saving.tokens.censored if saving.compared else "",
+        **_interval("token_saving", saving.printed, bound=True),
+        **_interval("time_saving", saving.printed_time, bound=True),
+        **_interval("rank_hour_saving", saving.printed_rank_hours, bound=True),
+        "interval_method": saving.printed.method,
+        "censored": saving.printed.censored if saving.printed.n else "",
         **_interval("both_saving", saving.lowest_common),
-        "token_p": saving.lowest_common.p_value,
+        "token_p": saving.test.p_value,
         "token_p_holm": saving.p_holm,
         "difference": saving.difference,
         **{f"token_saving_{m}": e.point for m, e in saving.tokens_by_method.items()},
@@ -165,6 +190,31 @@ def _cell_saving(saving: CellSaving) -> dict[str, Any]:
         "vs_best_time_saving": saving.vs_best_time.point,
         "deepest": None if saving.common_target is None else _common_target(saving.common_target),
         "note": saving.note,
+        "printed_target_ppl": saving.printed_ppl,
+        **_interval("final_token_saving", saving.final, bound=True),
+        **_interval("final_time_saving", saving.time, bound=True),
+        **_interval("final_rank_hour_saving", saving.rank_hours, bound=True),
+        "final_interval_method": saving.final.method,
+        "final_censored": saving.final.censored if saving.compared else "",
+        **_loss("loss_difference", saving.loss),
+        **_loss("loss_difference_at_seconds", saving.loss_at_seconds),
+        "unpaired": saving.unpaired is not None,
+        "unpaired_runs": None if saving.unpaired is None else list(saving.unpaired.runs),
+        "diverged": saving.diverged,
+        "baseline_diverged": saving.baseline_diverged,
+        "equivalence_p": saving.equivalence_p,
+        "equivalent": saving.equivalent,
+    }
+
+
+def _loss(name: str, difference: LossDifference) -> dict[str, float | None]:
+    """A difference of losses, in nats."""
+    return {
+        name: difference.mean,
+        f"{name}_low": difference.low,
+        f"{name}_high": difference.high,
+        f"{name}_p": difference.p_value,
+        f"{name}_p_holm": difference.p_holm,
     }
 
 
@@ -189,7 +239,12 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 def _best(best: Best) -> dict[str, Any]:
     keys = ("point", "low", "high", "p_value", "method", "bound", "censored", "arrived")
-    estimates = {"token_saving": best.tokens, "time_saving": best.time}
+    estimates = {
+        "token_saving": best.printed,
+        "time_saving": best.printed_time,
+        "final_token_saving": best.tokens,
+        "final_time_saving": best.time,
+    }
     return {
         "baseline": _cell(best.baseline),
         "curriculum": _cell(best.curriculum),
@@ -197,6 +252,12 @@ def _best(best: Best) -> dict[str, Any]:
             name: getattr(best, name)
             for name in ("picks", "seeds", "crossfitted", "target_ppl", "baseline_cells", "curriculum_cells")
         },
+        "printed_target_ppl": best.printed_ppl,
+        **_loss("loss_difference", best.loss),
+        **_loss("loss_difference_at_seconds", best.loss_at_seconds),
+        "diverged": best.diverged,
+        "baseline_diverged": best.baseline_diverged,
+        "left_out_seeds": list(best.left_out),
         **{f"{name}_{key}": getattr(e, key) for name, e in estimates.items() for key in keys},
     }
 

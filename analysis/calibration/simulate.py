@@ -15,11 +15,14 @@ import numpy as np
 from scipy import signal
 
 from analysis.schema import Cell
-from analysis.stats.best_vs_best import best_baseline, best_curriculum, crossfitted, measure
+from analysis.stats.best_vs_best import GridRun, best_baseline, best_curriculum, crossfitted, folds, measure
+from analysis.stats.censored import censored_estimate
 from analysis.stats.crossings import Curve, Floats
 from analysis.stats.intervals import SIGNIFICANCE, Estimate, Pair, estimate, holm, pair_of
+from analysis.stats.level import SHARE, level_pair
 from analysis.stats.over_targets import target_losses
-from analysis.stats.pairs import common_log_ratio
+from analysis.stats.pairs import Comparison, Printed, common_log_ratio
+from analysis.stats.smoothing import clean_curves
 
 BUDGET = 1e9
 """Tokens of a run."""
@@ -99,6 +102,11 @@ def at_final(pairs: Pairs) -> Estimate:
     return estimate([measure(ours, theirs, "interpolate")[0] for ours, theirs in pairs])
 
 
+def at_final_by_likelihood(pairs: Pairs) -> Estimate:
+    """As `at_final`; if seeds are bounds, with both ends of the interval by a censored likelihood."""
+    return censored_estimate([measure(ours, theirs, "interpolate")[0] for ours, theirs in pairs])
+
+
 def at_lowest_common(pairs: Pairs) -> Estimate:
     """The basis of the test of significance: each seed at the lowest common loss of its two runs."""
     return estimate([Pair.exact(common_log_ratio(ours, theirs, theirs.final, "interpolate")) for ours, theirs in pairs])
@@ -118,6 +126,7 @@ def at_cell_lowest(pairs: Pairs) -> Estimate:
 
 READINGS: dict[str, Callable[[Pairs], Estimate]] = {
     "the baseline's final loss": at_final,
+    "the same, censored likelihood": at_final_by_likelihood,
     "a loss named beforehand": at_given,
     "the lowest loss of all runs": at_cell_lowest,
     "the lowest common loss of each seed": at_lowest_common,
@@ -180,17 +189,31 @@ def best_of_equals(seeds: int, sweeps: int, *, apart: bool, rng_seed: int = 3) -
     rng = np.random.default_rng([rng_seed, seeds])
     points, covered = [], []
     for _ in range(sweeps):
-        grid = [simulate(USUAL, EQUAL_SAVING, seeds, rng) for _ in range(8)]
+        grid = [_cleaned(simulate(USUAL, EQUAL_SAVING, seeds, rng)) for _ in range(8)]
         curricula = {Cell("c", "", i, 1.0): {s: p[0] for s, p in enumerate(pairs)} for i, pairs in enumerate(grid)}
         baselines = {Cell("b", "", i, 1.0): {s: p[1] for s, p in enumerate(pairs)} for i, pairs in enumerate(grid[:2])}
+        whole = list(range(seeds))
         measured = []
-        for seed in range(seeds):
-            others = [s for s in range(seeds) if s != seed] if apart else list(range(seeds))
-            base = best_baseline(baselines, others)
-            cl = best_curriculum(curricula, baselines[base], others, "interpolate")
-            measured.append(measure(curricula[cl][seed], baselines[base][seed], "interpolate")[0])
+        for own, choosing in folds(whole) if apart else [(whole, whole)]:
+            base = best_baseline(baselines, choosing)
+            cl = best_curriculum(curricula, baselines[base], choosing, _read)
+            measured += [_read(curricula[cl][s], baselines[base][s]).at_target.pair("token") for s in own]
         result = crossfitted(measured) if apart else estimate(measured)
         points.append(result.point if result.point is not None else result.bound or 0.0)
         if result.span:
             covered.append(result.span[0] <= EQUAL_SAVING <= result.span[1])
     return BestOfEquals(seeds, sweeps, apart, float(np.mean(points)), float(np.mean(covered)))
+
+
+def _cleaned(pairs: Pairs) -> list[tuple[GridRun, GridRun]]:
+    """The pairs with cleaned curves."""
+    clean = clean_curves({f"{seed}{arm}": curve for seed, pair in enumerate(pairs) for arm, curve in enumerate(pair)})
+    return [(GridRun({}, clean[f"{seed}0"]), GridRun({}, clean[f"{seed}1"])) for seed in range(len(pairs))]
+
+
+def _read(ours: GridRun, theirs: GridRun) -> Printed:
+    """The printed saving of a pair."""
+    reading = level_pair(ours.curve, theirs.curve, SHARE * BUDGET)
+    assert reading is not None
+    comparison = Comparison("", *reading)
+    return Printed(comparison, comparison, comparison.pair("token").log_ratio)

@@ -107,6 +107,8 @@ class Cost:
     """Money per rank-hour, if given."""
     notes: tuple[str, ...]
     """What was counted and what was not."""
+    timed: bool = True
+    """Whether any run's training seconds are known."""
 
 
 def check_price(price: float | None) -> None:
@@ -135,6 +137,7 @@ def cost(
         _unit(table, attempts),
         price,
         tuple(_notes(table, attempts, charges)),
+        timed=table.empty or bool(runs["train_seconds"].notna().any()),
     )
 
 
@@ -156,7 +159,7 @@ def run_costs(
     table = runs.merge(_by_run(attempts), how="left", left_on="run_id", right_index=True)
     unknown = table["attempts"].isna()
     ranks = table["world_size"].where(table["world_size"] > 0).astype("float64")
-    trained = (table["train_seconds"] * ranks / 3600).where(table["train_seconds"] > 0, 0.0)
+    trained = (table["train_seconds"] * ranks / 3600).where(table["train_seconds"] != 0, 0.0)
     table["rank_hours"] = table["rank_hours"].where(~unknown, trained)
     counts = ["attempts", "lost_rank_hours", "eval_rank_hours"]
     table[counts] = table[counts].fillna(0.0)

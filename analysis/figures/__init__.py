@@ -11,6 +11,7 @@ dicts into a figure for one column of a paper.
 
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
 from analysis.figures.frontier import stability_frontier
+from analysis.figures.glance import savings_glance
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
 from analysis.figures.joint import joint_maps
@@ -49,6 +50,7 @@ __all__ = [
     "probe_curves",
     "run_styles",
     "saving_over_targets",
+    "savings_glance",
     "savings_intervals",
     "search_path",
     "stability_frontier",

@@ -81,14 +81,17 @@ def printed(figure: Figure, width: Width = "one") -> Figure:
 
 
 def over_time(figure: Figure) -> Figure | None:
-    """A figure of curves with training time along the x axis; None if it has no such axis."""
+    """A figure of curves with training time along the x axis; None if it has no such axis, or no times."""
     axes = figure["layout"].get("meta", {}).get("axes")
     if not axes:
         return None
     data = [{**t, "x": [p[axes["seconds"]["column"]] for p in t["customdata"]]} for t in figure["data"] if "meta" in t]
     x_axis = copy.deepcopy(figure["layout"]["xaxis"])
     x_axis["title"]["text"] = axes["seconds"]["title"]
-    end = 1.01 * max(x for t in data for x in t["x"] if x is not None)
+    times = [x for t in data for x in t["x"] if x is not None]
+    if not times:
+        return None
+    end = 1.01 * max(times)
     x_axis |= {"range": [0, end], "maxallowed": end}
     return {"data": data, "layout": {**figure["layout"], "xaxis": x_axis}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -85,6 +86,11 @@ def time_column(head: str, values: pd.Series[Any], unit: TimeUnit) -> Column:
     """Times in the page's unit."""
     largest = float(np.nanmax(values.to_numpy(dtype=float), initial=0.0)) / unit.seconds
     return Column(f"{head} ({unit.suffix})", numbers(values, 2 if largest < 100 else 1, 1 / unit.seconds), number=True)
+
+
+def without_unknown_times(columns: Sequence[Column]) -> list[Column]:
+    """The columns without those of training time that hold no value: seconds were not recorded, or nothing arrived."""
+    return [c for c in columns if not (re.search(r"\btime\b", c.head) and set(c.cells) <= {"–"})]
 
 
 def percent_column(head: str, values: Iterable[Any]) -> Column:

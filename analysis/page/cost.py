@@ -23,7 +23,9 @@ class Section:
     """Values of cost.html.jinja."""
 
     known: bool
-    """Whether any run's number of ranks, and so its hours, are known."""
+    """Whether any run's hours are known: its number of ranks and its seconds."""
+    timed: bool
+    """Whether training seconds are recorded."""
     clocks: str
     hour_word: str
     tuned: bool
@@ -40,6 +42,7 @@ def section(cost: Cost) -> Section:
     """The section's values."""
     return Section(
         known=_known(cost),
+        timed=cost.timed,
         clocks=clocks_in_words(cost.runs),
         hour_word=cost.unit.hour_word,
         tuned=any(cell.tuning_rank_hours for cell in cost.cells),

@@ -23,6 +23,7 @@ from analysis.page.columns import (
     time_column,
     token_column,
     where_columns,
+    without_unknown_times,
 )
 from analysis.schema import method_names
 from analysis.stats.correlation import MEASURES
@@ -56,7 +57,9 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     methods = sorted({METHOD_WORDS[c["interval_method"]] for c in cells if c["interval_method"]})
     how = f"; intervals: {', '.join(methods)}" if methods else ""
     return Table(
-        f"Savings by cell, over seeds{how}", columns, "No curriculum run has a baseline to be compared with yet."
+        f"Savings by cell, over seeds{how}",
+        without_unknown_times(columns),
+        "No curriculum run has a baseline to be compared with yet.",
     )
 
 
@@ -77,7 +80,7 @@ def deepest_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         interval_column("lowest common loss", compared, "both_saving"),
     ]
     words = "Savings without censoring: at the deepest perplexity that all runs of a cell reached, and seed by seed"
-    return Table(words, columns, "No target was reached by all runs of a cell.")
+    return Table(words, without_unknown_times(columns), "No target was reached by all runs of a cell.")
 
 
 def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
@@ -126,7 +129,7 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
         *note_columns(savings["note"]),
         Column("run", texts(savings["run_id"])),
     ]
-    return Table("Savings by run", columns, "No curriculum run to compare yet.")
+    return Table("Savings by run", without_unknown_times(columns), "No curriculum run to compare yet.")
 
 
 def correlation_table(table: pd.DataFrame) -> Table:
@@ -178,4 +181,4 @@ def runs_table(runs: pd.DataFrame, unit: TimeUnit) -> Table:
         Column("lengths", texts(runs["shape"])),
         Column("run", texts(runs["run_id"])),
     ]
-    return Table("Final values, tokens and training time of every run", columns, "No run yet.")
+    return Table("Final values, tokens and training time of every run", without_unknown_times(columns), "No run yet.")

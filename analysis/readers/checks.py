@@ -19,7 +19,9 @@ Place = Callable[[int], str]
 """Location of the row at a position of a frame: 'curves.csv, line 3'."""
 
 EVALUATION = ("consumed_tokens", "train_seconds", "val_loss")
-"""Required columns of an evaluation: tokens, seconds of training, nats per token."""
+"""Columns of an evaluation: tokens, seconds of training, nats per token."""
+REQUIRED = ("consumed_tokens", "val_loss")
+"""Those without which there is no curve; without seconds there are no figures of time."""
 
 WHOLE = 2**53
 """From here on a float cannot represent every integer."""
@@ -164,16 +166,19 @@ def _refuse_perplexities(table: pd.DataFrame, loss: pd.Series[float], place: Pla
 def evaluations(table: pd.DataFrame, place: Place, *, diverged: Collection[str] = (), remedy: str = "") -> pd.DataFrame:
     """Checked evaluations: EVALUATION as floats, and run_id if the table has it, in the table's order.
 
-    `table` has consumed_tokens, train_seconds, and val_loss or val_ppl; runs may be interleaved, each in order of
-    tokens. Only runs in `diverged` may hold losses that are not finite; `remedy` ends the message about perplexities.
-    Raises UserError naming place, column and value for text, negative, decreasing and duplicate values.
+    `table` has consumed_tokens, val_loss or val_ppl, and train_seconds unless they are unknown (then NaN); runs may be
+    interleaved, each in order of tokens. Only runs in `diverged` may hold losses that are not finite; `remedy` ends the
+    message about perplexities. Raises UserError naming place, column and value for text, negative, decreasing and
+    duplicate values.
     """
     exempt: npt.ArrayLike = False
     runs = table["run_id"].astype(str) if "run_id" in table else pd.Series("", index=table.index)
     if diverged:
         exempt = runs.isin(list(diverged)).to_numpy()
-    columns = {"consumed_tokens": tokens(table, place), "train_seconds": numbers(table, "train_seconds", place)}
-    _check_from_zero(columns["train_seconds"], "train_seconds", place)
+    unknown = pd.Series(np.nan, index=table.index)
+    seconds = numbers(table, "train_seconds", place) if "train_seconds" in table else unknown
+    columns = {"consumed_tokens": tokens(table, place), "train_seconds": seconds}
+    _check_from_zero(seconds, "train_seconds", place)
     columns["val_loss"] = losses(table, place, exempt, remedy)
     curve = pd.DataFrame(columns)
     _check_order(curve, runs, place)

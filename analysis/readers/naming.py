@@ -47,4 +47,7 @@ def remedy(column: str) -> str:
 
 
 PERPLEXITY_REMEDY = "; map it as what it is: --map val_ppl=THEIRS"
-MAP = Option("map", "OURS=THEIRS,…", "column names or keys that differ from ours", parse=parse)
+MAP = Option("map", "OURS=THEIRS,…", "column names, keys or tags that differ from ours", parse=parse)
+BASELINE = Option(
+    "baseline", "VALUE", f"curriculum of the runs that others are compared with (default: {tidy.BASELINE})"
+)

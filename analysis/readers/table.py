@@ -16,18 +16,19 @@ from analysis.schema import NoRunsError, Runs
 from cl_bench.errors import UserError
 
 
-def load_table(path: str | Path, names: Mapping[str, str] | None = None) -> Runs:
+def load_table(path: str | Path, names: Mapping[str, str] | None = None, baseline: str = tidy.BASELINE) -> Runs:
     """Runs in a CSV or Parquet file; `names` maps our column names to the file's.
 
-    Columns: run_id; tidy.REQUIRED, one value per run; consumed_tokens (from 0), train_seconds (training only), val_loss
-    (nats per token) or val_ppl. Optional: tidy.OPTIONAL, and the columns of a training step. If there is a column
+    Columns: run_id; tidy.REQUIRED, one value per run; consumed_tokens (from 0), val_loss (nats per token) or val_ppl.
+    Optional: train_seconds (training only), tidy.OPTIONAL, and the columns of a training step. `baseline` is the
+    curriculum of the runs that others are compared with. If there is a column
     `loss`, rows with a loss are training steps and rows with a val_loss evaluations. A run without a state counts as
     DONE. Raises UserError naming the line, column and value that cannot be used.
     """
     path = Path(path)
     table = read_table(path)
     table = naming.renamed(table, names or {}, path)
-    for column in ("run_id", *tidy.REQUIRED, *checks.EVALUATION):
+    for column in ("run_id", *tidy.REQUIRED, *checks.REQUIRED):
         if column not in table and not (column == "val_loss" and "val_ppl" in table):
             raise checks.missing(path, column, table.columns, naming.remedy(column))
     if table.empty:
@@ -38,7 +39,7 @@ def load_table(path: str | Path, names: Mapping[str, str] | None = None) -> Runs
     table["run_id"] = table["run_id"].astype(str)
     facts = _facts(table, place)
     evals, train = _evaluations(table, facts, place), _steps(table, place)
-    return tidy.tidy(path.stem, path, facts, evals, train)
+    return tidy.tidy(path.stem, path, facts, evals, train, baseline=baseline)
 
 
 def _facts(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame:
@@ -50,9 +51,10 @@ def _facts(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame:
     for column in columns:
         values = pd.factorize(table[column], use_na_sentinel=False)[0]
         if (row := checks.first_true(values != values[first][codes])) is not None:
+            peak = " (of a scheduled learning rate, its peak)" if column == "lr" else ""
             raise UserError(
                 f"{place(row)}: run '{table['run_id'].iloc[row]}' has {column} '{table[column].iloc[row]}', and "
-                f"'{facts[column].iloc[codes[row]]}' before; it is one value for the whole run"
+                f"'{facts[column].iloc[codes[row]]}' before; it is one value for the whole run{peak}"
             )
     return facts.reset_index(drop=True)
 
@@ -93,6 +95,6 @@ def _steps(table: pd.DataFrame, place: checks.Place) -> pd.DataFrame | None:
 READER = Reader(
     Option("table", "FILE", "instead: curves in a .csv or .parquet file"),
     load_table,
-    {"names": naming.MAP},
+    {"names": naming.MAP, "baseline": naming.BASELINE},
     lambda location: folder_beside(location, Path(location).stem),
 )

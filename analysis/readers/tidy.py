@@ -38,6 +38,9 @@ OPTIONAL = (
 BASELINE = "baseline"
 """The curriculum of the runs that others are compared with."""
 
+_SAME_BUDGET = 0.01
+"""Relative difference up to which token budgets count as equal: the last step may go beyond them."""
+
 # Other tools' names of states.
 _STATES: dict[str, State] = {
     "FINISHED": "DONE",
@@ -55,12 +58,15 @@ def tidy(
     evals: pd.DataFrame,
     train: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
+    *,
+    baseline: str = BASELINE,
 ) -> Runs:
     """Runs in the tidy schema.
 
     `facts`: one row per run, with run_id, REQUIRED and any of OPTIONAL. `evals`: checked rows of run_id,
-    consumed_tokens, train_seconds, val_loss (nats per token) and optionally step, each run's in order. `train`: run_id
-    and any of TRAIN_COLUMNS, one row per step. Raises UserError for impossible facts and duplicate runs, NoRunsError
+    consumed_tokens, train_seconds (NaN: unknown), val_loss (nats per token) and optionally step, each run's in order.
+    `train`: run_id and any of TRAIN_COLUMNS, one row per step. `baseline`: the curriculum of the runs that others are
+    compared with, upper and lower case alike. Raises UserError for impossible facts and duplicate runs, NoRunsError
     if no run has an evaluation.
     """
     if facts.empty:
@@ -68,6 +74,7 @@ def tidy(
     if evals.empty:
         raise NoRunsError(f"{folder}: no run has an evaluation; give at least one row with a val_loss")
     runs, notes = _facts(facts), [printable(note) for note in notes]
+    _set_roles(runs, baseline, folder)
     runs, evals, train = _printable_ids(runs, evals, pd.DataFrame() if train is None else train)
     train = _train(train, runs)
     evals = _evals(evals)
@@ -76,6 +83,7 @@ def tidy(
     notes += _without_evaluation(runs["run_id"], evals)
     notes += _split_settings(runs)
     runs = _measured(runs, evals, train)
+    notes += [*_without_seconds(runs), *_unequal_budgets(runs)]
     runs, left_out = _without_duplicates(runs)
     if left_out:
         train, evals = (f[f["run_id"].isin(runs["run_id"])].reset_index(drop=True) for f in (train, evals))
@@ -128,8 +136,6 @@ def _facts(facts: pd.DataFrame) -> pd.DataFrame:
     for column in ("curriculum", "setting", "eval_set", "variant", "shape", "model", "hardware", "precision"):
         runs[column] = [_text(v) for v in runs[column]]
     runs["state"] = [state(v) if _text(v) else "DONE" for v in runs["state"]]
-    plain = runs["curriculum"].str.lower() == BASELINE
-    runs.loc[plain, "curriculum"] = BASELINE
     if (row := checks.first_true(runs["curriculum"] == "")) is not None:
         raise _bad_fact(runs, "curriculum", row, f"name it, '{BASELINE}' for runs without one")
     runs["global_batch_size"] = _whole(runs, "global_batch_size", least=1).astype("int64")
@@ -139,8 +145,28 @@ def _facts(facts: pd.DataFrame) -> pd.DataFrame:
         limit = checks.WHOLE if column == "token_budget" else 2**31
         runs[column] = _whole(runs, column, least=0, limit=limit, may_lack=True)
     runs["world_size"] = runs["world_size"].fillna(0).astype("int64")
-    runs["role"] = np.where(runs["curriculum"] == BASELINE, "baseline", "curriculum")
     return runs
+
+
+def _set_roles(runs: pd.DataFrame, baseline: str, folder: object) -> None:
+    """Set the role of each run in place, and one spelling of the baseline.
+
+    Raises UserError if no run is a baseline: of a name that was given, or of several curricula.
+    """
+    is_baseline = runs["curriculum"].str.casefold() == baseline.strip().casefold()
+    names = list(dict.fromkeys(runs["curriculum"]))
+    if not is_baseline.any() and baseline != BASELINE:
+        raise UserError(
+            f"{folder}: --baseline {baseline}: no run has this curriculum; {did_you_mean(baseline.strip(), names)}"
+        )
+    if not is_baseline.any() and len(names) > 1:
+        raise UserError(
+            f"{folder}: no run has the curriculum '{BASELINE}' to compare with; it has {', '.join(names)}; name the "
+            "one that the others are compared with: --baseline VALUE"
+        )
+    own_spelling = [BASELINE] if baseline == BASELINE else runs.loc[is_baseline, "curriculum"].tolist()
+    runs.loc[is_baseline, "curriculum"] = own_spelling[0]
+    runs["role"] = np.where(is_baseline, "baseline", "curriculum")
 
 
 def _text(value: object) -> str:
@@ -233,6 +259,37 @@ def _without_evaluation(run_ids: pd.Series[str], evals: pd.DataFrame) -> list[st
     return [f"{run_id}: ended before any evaluation; it has no curve." for run_id in run_ids if run_id not in measured]
 
 
+def _without_seconds(runs: pd.DataFrame) -> list[str]:
+    """A note if training seconds are unknown."""
+    lacking = runs.loc[runs["train_seconds"].isna(), "run_id"].tolist()
+    if not lacking:
+        return []
+    which = (
+        "the runs" if len(lacking) == len(runs) else f"{len(lacking)} of {len(runs)} runs ({', '.join(lacking[:3])})"
+    )
+    return [
+        f"No training seconds of {which} are recorded: tokens are compared, time is not (--map train_seconds=THEIRS "
+        "names another column)."
+    ]
+
+
+def _unequal_budgets(runs: pd.DataFrame) -> list[str]:
+    """A note if finished runs of baselines and curricula of one setting have different token budgets."""
+    notes = []
+    finished = runs[(runs["state"] == "DONE") & runs["final_loss"].notna()]
+    for _, group in finished.groupby("setting", sort=False):
+        budgets = group.groupby("curriculum", sort=False)["token_budget"].median()
+        theirs = group.loc[group["role"] == "baseline", "token_budget"].median()
+        unequal = [name for name, budget in budgets.items() if abs(budget - theirs) > _SAME_BUDGET * theirs]
+        if unequal:
+            words = ", ".join(f"{name} {budget / 1e6:,.4g}M" for name, budget in budgets.items())
+            notes.append(
+                f"Token budgets differ ({words}): at equal tokens the runs are at different points of their "
+                "learning-rate decay, which favours the shorter one."
+            )
+    return notes
+
+
 def _split_settings(runs: pd.DataFrame) -> list[str]:
     """Give runs of different models or evaluation sets different settings, in place; returns notes.
 
@@ -262,7 +319,8 @@ def _measured(runs: pd.DataFrame, evals: pd.DataFrame, train: pd.DataFrame) -> p
     furthest = both.groupby("run_id").max().reindex(runs["run_id"])
     final = runs["run_id"].map(after.groupby("run_id")["val_loss"].agg(lambda loss: loss.iloc[-1])).astype(float)
     best = runs["run_id"].map(evals.groupby("run_id")["val_loss"].min()).astype(float)
-    seconds = furthest["train_seconds"].fillna(0).to_numpy(dtype=float)
+    seconds = furthest["train_seconds"].to_numpy(dtype=float)
+    seconds = np.where(furthest["consumed_tokens"].isna(), 0.0, seconds)  # NaN: trained for an unknown time
     tokens = furthest["consumed_tokens"].fillna(0).to_numpy(dtype="int64")
     steps = furthest["step"].fillna(0).to_numpy(dtype="int64")
     cells = [

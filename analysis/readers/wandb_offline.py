@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.readers import naming, wandb_log, wandb_runs
+from analysis.readers import naming, tidy, wandb_log, wandb_runs
 from analysis.readers.reader import Option, Reader
 from analysis.readers.wandb_runs import WandbRun
 from analysis.schema import NoRunsError, Runs
@@ -18,8 +18,10 @@ from cl_bench.errors import UserError
 from cl_bench.runs.status import State
 
 
-def load_wandb_dir(folder: str | Path, names: Mapping[str, str] | None = None) -> Runs:
+def load_wandb_dir(folder: str | Path, names: Mapping[str, str] | None = None, baseline: str = tidy.BASELINE) -> Runs:
     """Every W&B run at any depth below a folder; `names` maps our metric and config names to the runs'.
+
+    `baseline` is the curriculum of the runs that others are compared with.
 
     A file whose end is cut off is read up to there, with a note. Raises NoRunsError if there are no runs, UserError for
     a file that is damaged before its end.
@@ -31,7 +33,7 @@ def load_wandb_dir(folder: str | Path, names: Mapping[str, str] | None = None) -
     if not files:
         raise NoRunsError(f"{root}: no run-*.wandb below it; give a folder that W&B logged into")
     notes: list[str] = []
-    return wandb_runs.combine(root.resolve().name, root, _read_all(files, notes), names or {}, notes)
+    return wandb_runs.combine(root.resolve().name, root, _read_all(files, notes), names or {}, notes, baseline)
 
 
 def _read_all(files: list[Path], notes: list[str]) -> Iterator[WandbRun]:
@@ -106,5 +108,7 @@ def _update(plain: dict[str, Any], record: Any) -> None:
 
 
 READER = Reader(
-    Option("wandb-dir", "FOLDER", "instead: W&B's offline runs below a folder"), load_wandb_dir, {"names": naming.MAP}
+    Option("wandb-dir", "FOLDER", "instead: W&B's offline runs below a folder"),
+    load_wandb_dir,
+    {"names": naming.MAP, "baseline": naming.BASELINE},
 )

@@ -47,10 +47,16 @@ def _parse_filter(text: str) -> dict[str, Any]:
     return filters
 
 
-def load_wandb(where: str, filters: Mapping[str, Any] | None = None, names: Mapping[str, str] | None = None) -> Runs:
+def load_wandb(
+    where: str,
+    filters: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
+    baseline: str = tidy.BASELINE,
+) -> Runs:
     """Runs of the project `where` ("entity/project") that match `filters` (in the syntax of W&B's Api).
 
-    `names` maps our metric and config names to the project's. Raises NoRunsError if no run matches, UserError if the
+    `names` maps our metric and config names to the project's; `baseline` is the curriculum of the runs that others are
+    compared with. Raises NoRunsError if no run matches, UserError if the
     service cannot be reached, does not have the project or rejects the key, and if the runs lack a required metric or
     config key.
     """
@@ -62,7 +68,9 @@ def load_wandb(where: str, filters: Mapping[str, Any] | None = None, names: Mapp
     if not runs:
         raise NoRunsError(f"W&B {where}: no runs" + (f" that match {dict(filters)}" if filters else " yet"))
     notes: list[str] = []
-    return wandb_runs.combine(project, Path(f"W&B {where}"), _read_all(where, runs, notes), names or {}, notes)
+    return wandb_runs.combine(
+        project, Path(f"W&B {where}"), _read_all(where, runs, notes), names or {}, notes, baseline
+    )
 
 
 def _list(where: str, filters: Mapping[str, Any]) -> list[Any]:
@@ -180,6 +188,7 @@ READER = Reader(
     load_wandb,
     {
         "names": naming.MAP,
+        "baseline": naming.BASELINE,
         "filters": Option(
             "filter", "JSON", 'filter of W&B runs, in the syntax of its Api: \'{"tags": "a"}\'', parse=_parse_filter
         ),

@@ -50,9 +50,16 @@ class WandbRun:
 
 
 def combine(
-    name: str, folder: Path, wandb_runs: Iterable[WandbRun], names: Mapping[str, str], notes: list[str]
+    name: str,
+    folder: Path,
+    wandb_runs: Iterable[WandbRun],
+    names: Mapping[str, str],
+    notes: list[str],
+    baseline: str = tidy.BASELINE,
 ) -> Runs:
     """The runs in the tidy schema; `names` maps our names to theirs, and if given, no run is taken for cl_bench's.
+
+    `baseline` is the curriculum of the other tools' runs that others are compared with; cl_bench's know their own.
 
     Notes on what is left out are appended to `notes`, as iterating over `wandb_runs` may do too.
     Raises NoRunsError if there are no runs, UserError if all runs lack a required metric or config key.
@@ -69,7 +76,9 @@ def combine(
     if not ours and not others:
         raise NoRunsError(f"{folder}: holds no W&B runs")
     if not ours:
-        return _foreign(name, folder, others, notes)
+        return _foreign(name, folder, others, names, notes, baseline)
+    if baseline != tidy.BASELINE:
+        raise UserError(f"{folder}: --baseline {baseline}: runs of cl_bench know their baseline; leave it out")
     if others:
         notes.append(f"{len(others)} W&B runs were not logged by cl_bench; left out (--map reads runs by column).")
     own = [_join(run_id, group, notes) for run_id, group in _by_run(ours).items()]
@@ -199,7 +208,9 @@ def _curve(run: WandbRun, names: Mapping[str, str]) -> _Curve:
     )
 
 
-def _foreign(name: str, folder: Path, curves: list[_Curve], notes: list[str]) -> Runs:
+def _foreign(
+    name: str, folder: Path, curves: list[_Curve], names: Mapping[str, str], notes: list[str], baseline: str
+) -> Runs:
     for column in tidy.REQUIRED:
         if not any(column in c.facts for c in curves):
             keys = dict.fromkeys(k for c in curves for k in c.keys)
@@ -207,12 +218,11 @@ def _foreign(name: str, folder: Path, curves: list[_Curve], notes: list[str]) ->
     metrics = dict.fromkeys(m for c in curves for m in c.metrics if not m.startswith("_"))
     if not any(len(c.evals) for c in curves):
         raise checks.missing(f"{folder}: history of its runs", "val_loss", metrics, naming.remedy("val_loss"))
-    for column in ("consumed_tokens", "train_seconds"):
-        if not any(c.evals[column].notna().any() for c in curves if len(c.evals)):
-            remedy = naming.remedy(column)
-            if column == "train_seconds":
-                remedy += " (W&B's own clock is _runtime, which counts evaluation and loading too)"
-            raise checks.missing(f"{folder}: evaluations of its runs", column, metrics, remedy)
+    if not _is_logged(curves, "consumed_tokens"):
+        remedy = naming.remedy("consumed_tokens")
+        raise checks.missing(f"{folder}: evaluations of its runs", "consumed_tokens", metrics, remedy)
+    if "train_seconds" in names and not _is_logged(curves, "train_seconds"):
+        raise checks.missing(f"{folder}: evaluations of its runs", names["train_seconds"], metrics)
     whole = []
     for curve in curves:
         lacks = [c for c in tidy.REQUIRED if c not in curve.facts]
@@ -232,7 +242,13 @@ def _foreign(name: str, folder: Path, curves: list[_Curve], notes: list[str]) ->
         pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
         pd.concat(train, ignore_index=True) if train else None,
         notes,
+        baseline=baseline,
     )
+
+
+def _is_logged(curves: Sequence[_Curve], column: str) -> bool:
+    """Whether any run has values of a column of evaluations."""
+    return any(c.evals[column].notna().any() for c in curves if len(c.evals))
 
 
 def _state(curve: _Curve) -> str:
@@ -249,9 +265,11 @@ def _steps(curve: _Curve) -> pd.DataFrame:
 
 
 def _checked(curve: _Curve) -> pd.DataFrame:
-    run_id = str(curve.facts["run_id"])
+    run_id, evals = str(curve.facts["run_id"]), curve.evals
+    if evals["train_seconds"].isna().all():
+        evals = evals.drop(columns="train_seconds")
     return checks.evaluations(
-        curve.evals.assign(run_id=run_id),
+        evals.assign(run_id=run_id),
         lambda row: f"{curve.label}, evaluation {row + 1}",
         diverged={run_id} if _state(curve) == "DIVERGED" else (),
         remedy=naming.PERPLEXITY_REMEDY,

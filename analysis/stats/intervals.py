@@ -32,12 +32,24 @@ Censored = Literal["", "at_most", "at_least", "unbounded"]
 A curriculum that never reached the target took longer than it was trained, so it saved at most 1 - trained / baseline.
 A baseline that never reached it gives a lower bound. If neither did, nothing is known.
 """
-IntervalMethod = Literal["", "t", "bootstrap"]
+IntervalMethod = Literal["", "t", "bootstrap", "welch", "censored", "jackknife"]
 METHOD_WORDS: dict[IntervalMethod, str] = {
     "": "no interval",
     "t": "Student's t on the log ratio",
     "bootstrap": f"BCa bootstrap of the log ratio, {_RESAMPLES:,} resamples",
+    "welch": "Welch's t on log amounts, runs of different seeds (unpaired)",
+    "censored": "profile likelihood of a normal log ratio, with runs that never arrived as bounds",
+    "jackknife": "delete-one-seed jackknife of the log ratio, the clock fitted again each time",
 }
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95% interval and the two-sided p-value of a mean of 0; each of shape (...)."""
+
+    mean: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    p_value: npt.NDArray[np.float64]
 
 
 class Pair(NamedTuple):
@@ -88,6 +100,10 @@ class Estimate:
     def span(self) -> tuple[float, float] | None:
         """Both ends of the interval, if there are both."""
         return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+NO_ESTIMATE = Estimate()
+"""Of no seed."""
 
 
 def pair(curriculum: float, baseline: float, curriculum_bound: float, baseline_bound: float) -> Pair:
@@ -215,6 +231,22 @@ def _p_value(logs: npt.NDArray[np.float64]) -> float | None:
     if error <= 1e-12:  # seeds without spread are copies of one run
         return None
     return float(2 * special.stdtr(len(logs) - 1, -abs(mean / error)))
+
+
+def t_interval(values: npt.NDArray[np.float64], factor: float = 1.0) -> Interval:
+    """Student's t over the last axis of `values` (..., seeds >= 2), with the standard error multiplied by `factor`."""
+    n = values.shape[-1]
+    mean, error = values.mean(-1), factor * values.std(-1, ddof=1) / math.sqrt(n)
+    return interval_from(mean, error, np.full_like(mean, n - 1.0))
+
+
+def interval_from(
+    mean: npt.NDArray[np.float64], error: npt.NDArray[np.float64], df: npt.NDArray[np.float64]
+) -> Interval:
+    """The t interval of a mean with standard error `error` and `df` degrees of freedom, each of shape (...)."""
+    half = special.stdtrit(df, (1 + CONFIDENCE) / 2) * error
+    p_value = 2 * special.stdtr(df, -np.abs(mean) / np.maximum(error, 1e-300))
+    return Interval(mean, mean - half, mean + half, p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

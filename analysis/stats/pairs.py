@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.schema import Row, Runs, perplexity, rows_of
 from analysis.stats.crossings import Crossing, Curve, Method, curves, saving
 from analysis.stats.intervals import Pair, pair_of
+from analysis.stats.level import SHARE, crossing_at, crossing_of, level_pair
 from cl_bench.runs.status import FINISHED
 
 Measure = Literal["token", "time", "rank_hour"]
@@ -78,8 +79,10 @@ class Baselines:
     def __init__(self, table: pd.DataFrame) -> None:
         baselines = table[table["role"] == "baseline"]
         self._by_key: dict[tuple[Any, ...], Row] = {}
+        self._by_point: dict[tuple[Any, ...], list[Row]] = {}
         for run in rows_of(baselines):
             self._by_key.setdefault(self._key(run, run["global_batch_size"], run["lr"]), run)
+            self._by_point.setdefault((run["setting"], run["global_batch_size"], run["lr"]), []).append(run)
         groups = baselines.groupby("setting", sort=False)
         self._best = {setting: best_baseline_point(group) for setting, group in groups}
 
@@ -90,6 +93,10 @@ class Baselines:
     def paired(self, run: Row) -> Row | None:
         """The baseline of the run's own batch size, learning rate, seed and setting."""
         return self._by_key.get(self._key(run, run["global_batch_size"], run["lr"]))
+
+    def at_point(self, setting: str, batch: int, lr: float) -> list[Row]:
+        """The baselines of one setting, batch size and learning rate, of every seed."""
+        return self._by_point.get((setting, batch, lr), [])
 
     def best(self, run: Row) -> Row | None:
         """The run's seed in the best baseline cell of its setting."""
@@ -127,16 +134,18 @@ def compare(
     by_run: Mapping[str, Curve],
     target_loss: float | None,
     method: Method,
+    failed: Collection[str] = (),
 ) -> Comparison:
     """One curriculum run against one baseline (rows of Runs.runs) at `target_loss`, or at the baseline's final loss.
 
-    `by_run` holds curves by run_id.
+    `by_run` holds curves by run_id; `failed` run_ids that diverged by their record, whatever their state. A curriculum
+    that failed has not arrived, even if it was at the target before.
     """
     if baseline is None:
         return Comparison(note="no baseline of the same batch, learning rate and seed", waiting=True)
     baseline_id = str(baseline["run_id"])
     if target_loss is None:
-        if baseline["state"] == "DIVERGED":
+        if baseline["state"] == "DIVERGED" or baseline_id in failed:
             return Comparison(baseline_id, note="the baseline diverged: it has no final perplexity to compare at")
         if baseline["state"] != "DONE":
             return Comparison(baseline_id, note=f"the baseline is not finished ({baseline['state']})", waiting=True)
@@ -145,11 +154,101 @@ def compare(
         return Comparison(baseline_id, note="no evaluation yet", waiting=True)
     both = by_run[str(run["run_id"])], by_run[baseline_id]
     ours, theirs = (curve.crossing(target, method) for curve in both)
-    common = common_log_ratio(*both, target, method)
-    if run["state"] == "DIVERGED" and not ours.reached:  # its remaining tokens would not have helped
-        ours = dataclasses.replace(ours, tokens_bound=max(ours.tokens_bound, float(run["token_budget"])))
-    note = _note(ours, theirs, str(run["state"]), str(baseline["state"]))
+    state = "DIVERGED" if run["run_id"] in failed else str(run["state"])
+    common = math.nan if state == "DIVERGED" else common_log_ratio(*both, target, method)
+    if state == "DIVERGED":
+        ours = _never(ours, float(run["token_budget"]))
+    note = _note(ours, theirs, state, str(baseline["state"]))
     return Comparison(baseline_id, target, ours, theirs, note, common_log_ratio=common)
+
+
+def _never(crossing: Crossing, token_budget: float) -> Crossing:
+    """The crossing of a run that diverged: its remaining tokens would not have helped."""
+    return Crossing(None, None, max(crossing.tokens_bound, token_budget), crossing.seconds_bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class Printed:
+    """One pair on cleaned curves: the saving that is printed, and the one that is tested."""
+
+    at_target: Comparison
+    """At the given target or, without one, where `test` is. A curriculum that diverged leaves a bound."""
+    test: Comparison
+    """At the given target or, if a run had not reached it by 80% of the smaller budget, at the lowest loss that both
+    had reached by then (analysis.stats.level). Nothing is censored; a pair with a failed run has no figure."""
+    log_ratio: float = math.nan
+    """Of tokens, of `test`."""
+
+
+NOT_PRINTED = Printed(Comparison(), Comparison())
+"""Of no pair."""
+
+
+def printed(
+    run: Row,
+    baseline: Row | None,
+    clean: Mapping[str, Curve],
+    target_loss: float | None,
+    failed: Collection[str],
+    ranks: tuple[float, float] = (1, 1),
+) -> Printed:
+    """One curriculum run against its baseline on cleaned curves (`clean`, by run_id).
+
+    A pair of which a run has not been evaluated at 80% of the smaller budget yet is waiting.
+    """
+    if baseline is None:
+        return _nothing(Comparison(note="no baseline of the same batch, learning rate and seed", waiting=True))
+    run_id, baseline_id = str(run["run_id"]), str(baseline["run_id"])
+    if baseline_id in failed:
+        return _nothing(Comparison(baseline_id, note="the baseline diverged or did not learn"))
+    theirs, end = clean.get(baseline_id), _end(run, baseline, clean)
+    waiting = Comparison(baseline_id, note="not evaluated at 80% of the budget yet", waiting=True)
+    if theirs is None or not end <= theirs.tokens[-1] * (1 + 1e-9):
+        return _nothing(waiting)
+    if run_id in failed:
+        return Printed(_bounded(run, baseline_id, theirs, end, target_loss), Comparison(baseline_id, note="diverged"))
+    ours = clean.get(run_id)
+    level = None if ours is None else level_pair(ours, theirs, end)
+    if ours is None or level is None:
+        return _nothing(waiting)
+    test = Comparison(baseline_id, *level, ranks=ranks)
+    at_target = test
+    if target_loss is not None:
+        at_target = _at(baseline_id, ours, theirs, target_loss, ranks)
+        test = test if target_loss < test.target_loss else at_target
+    pair = test.pair("token")
+    return Printed(at_target, test, math.nan if pair.censored else pair.log_ratio)
+
+
+def _nothing(comparison: Comparison) -> Printed:
+    return Printed(comparison, comparison)
+
+
+def _end(run: Row, baseline: Row, clean: Mapping[str, Curve]) -> float:
+    """Tokens at which a pair is read: SHARE of the smaller budget."""
+    return SHARE * min(budget(row, clean.get(str(row["run_id"]))) for row in (run, baseline))
+
+
+def budget(row: Row, curve: Curve | None) -> float:
+    """Tokens that a run is trained for: those of its last evaluation once it has finished, else its token budget."""
+    planned = float(row["token_budget"])
+    finished = row["state"] == "DONE" or not planned > 0
+    return float(curve.tokens[-1]) if finished and curve is not None else planned
+
+
+def _at(baseline_id: str, ours: Curve, theirs: Curve, target_loss: float, ranks: tuple[float, float]) -> Comparison:
+    return Comparison(
+        baseline_id, target_loss, crossing_of(ours, target_loss), crossing_of(theirs, target_loss), ranks=ranks
+    )
+
+
+def _bounded(run: Row, baseline_id: str, theirs: Curve, end: float, target_loss: float | None) -> Comparison:
+    """A curriculum that diverged: it never arrived, however far its budget went."""
+    reached = crossing_at(theirs, end) if target_loss is None else crossing_of(theirs, target_loss)
+    loss = float(np.interp(end, theirs.tokens, theirs.loss)) if target_loss is None else target_loss
+    # Its seconds ended with it and bound nothing.
+    never = Crossing(None, None, float(run["token_budget"]), math.nan)
+    return Comparison(baseline_id, loss, never, reached, note="the run diverged")
 
 
 def _note(ours: Crossing, theirs: Crossing, state: str, baseline_state: str) -> str:

@@ -191,8 +191,9 @@ def result_line(number: int, total: int, run: Planned, state: Status) -> Text:
 
 
 def print_verdict(verdict: dict[str, Any]) -> None:
-    """Print the verdict's sentence and caveats."""
-    console.print(Text(verdict["sentence"], style="bold"))
+    """Print the headline, one line per sentence, and its caveats."""
+    for sentence in verdict["headline"]:
+        console.print(Text(sentence, style="bold"))
     for caveat in verdict["caveats"]:
         console.print(Text(caveat))
 

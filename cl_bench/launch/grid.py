@@ -7,6 +7,7 @@ from typing import Literal
 
 from cl_bench.config import LaunchConfig, RunConfig
 from cl_bench.launch.estimate import Memory
+from cl_bench.runs import identity
 from cl_bench.runs.identity import short_float
 from cl_bench.schedules import Extent
 
@@ -69,8 +70,17 @@ class Plan:
 
     @property
     def to_train(self) -> tuple[Planned, ...]:
-        """The runs that a launch starts."""
-        return tuple(run for run in self.runs if run.to_train)
+        """The runs that a launch starts, in the order in which it starts them.
+
+        Runs that differ only in curriculum (and batch warmup) are neighbours, otherwise it is the grid's order: if the
+        machine becomes slower during a sweep, it does so for baselines and curricula alike.
+        """
+        groups: dict[tuple[str, int, float, int], list[Planned]] = {}
+        for run in self.runs:
+            config = run.config
+            place = identity.setting(config), config.global_batch_size, config.optim.lr, config.seed
+            groups.setdefault(place, []).append(run)
+        return tuple(run for group in groups.values() for run in group if run.to_train)
 
     @property
     def duplicates(self) -> int:

@@ -158,7 +158,8 @@ class LocalQueue:
         self.plan = planned
         self.terse = terse
         self.outputs = planned.launch.outputs
-        self.waiting = [(n, r) for n, r in enumerate(planned.runs, 1) if r.to_train]
+        numbers = {run.run_id: n for n, run in enumerate(planned.runs, 1)}
+        self.waiting = [(numbers[run.run_id], run) for run in planned.to_train]
         self.running: list[_Running] = []
         self.ended: list[tuple[Planned, status.Status]] = []
         self.started = time.monotonic()

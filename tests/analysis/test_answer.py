@@ -32,7 +32,17 @@ def test_a_cells_estimates_by_hand(tmp_path: Path) -> None:
     assert cell.tokens.bound == pytest.approx(1 - math.sqrt(2 / 3 * 1))
     assert cell.lowest_common.point == pytest.approx(1 - math.sqrt(2 / 3 * 2))
     assert cell.lowest_common.span == (cell.lowest_common.low, cell.lowest_common.high)
-    assert cell.p_holm == cell.lowest_common.p_value  # one cell tested
+    # Printed and tested at 80% of the tokens: 2,400, on the log a share of log(1.2) / log(1.5) of the way from 2,000 to
+    # 3,000. Seed 1's baseline is there at 3 - share, which its curriculum passes after 1,000 * 2**share tokens; seed
+    # 2's curriculum is there at 4 - share / 2, which its baseline passes after 1,000 * 2**(share / 2).
+    share = math.log(1.2) / math.log(1.5)
+    ratios = 1000 * 2**share / 2400, 2400 / (1000 * 2 ** (share / 2))
+    assert cell.printed.point == pytest.approx(1 - math.sqrt(ratios[0] * ratios[1]))
+    assert cell.printed_time.point == pytest.approx(1 - math.sqrt(ratios[0] * ratios[1]))  # 100 tokens a second, all
+    assert cell.log_ratios == pytest.approx([math.log(r) for r in ratios])
+    assert cell.printed_ppl == pytest.approx(math.exp((3 - share + 4 - share / 2) / 2))
+    assert cell.p_holm == cell.test.p_value == cell.printed.p_value  # one cell tested
+    assert (cell.loss.mean, cell.loss.n) == (pytest.approx((-1 + 1.5) / 2), 2)
     assert cell.difference == "undecided"
     # At 3.5, the lowest loss of all four runs: 750 tokens (seed 1) and 3,000 (seed 2) against 1,500 each.
     assert cell.common_target is not None
@@ -95,7 +105,8 @@ def test_renderings_agree_with_the_answer() -> None:
             cell.cell.curriculum,
             *cell.cell.point,
         )
-        assert (plain["token_saving"], plain["time_saving"]) == (cell.tokens.point, cell.time.point)
+        assert (plain["token_saving"], plain["time_saving"]) == (cell.printed.point, cell.printed_time.point)
+        assert (plain["final_token_saving"], plain["final_time_saving"]) == (cell.tokens.point, cell.time.point)
         assert plain["of"] == cell.seeds
 
 

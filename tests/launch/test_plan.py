@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cl_bench import schedules
 from cl_bench.config import LaunchConfig, RunConfig, SweepConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.launch import estimate, plan
+from cl_bench.launch.local import LocalQueue
+from cl_bench.launch.slurm import packing
 from cl_bench.runs import status
 from cl_bench.runs.lock import only_trainer
 from cl_bench.runs.paths import RunDir, SweepDir, read_yaml
@@ -154,3 +157,34 @@ def test_outputs_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
         plan.check_writable(str(tmp_path / "file" / "outputs"))
+
+
+def test_methods_alternate_within_a_seed(text: Path, launch: LaunchConfig) -> None:
+    """A machine that becomes slower during a sweep must not do so for the curriculum alone."""
+    runs = grid(text)  # baseline seeds 1 and 2, then the curriculum's
+    where = {"data": {"path": str(text)}}
+    warmup = {"start": 4, "increment": 4, "duration": 64}
+    batch = run_config(**where, curriculum=LINEAR, batch_warmup=warmup)
+    large = [run_config(**where, curriculum=c, optim={"lr": 8e-3}) for c in (LINEAR, {})]
+    built = plan.build([*runs, batch, *large], launch, plan.Corpora())
+    order = [built.runs.index(run) for run in built.to_train]
+    assert order == [0, 2, 4, 1, 3, 5, 6]  # by seed: baseline, curriculum, with batch warmup; then the other LR
+    assert [run.config.seed for run in built.runs] == [1, 2, 1, 2, 1, 1, 1]  # the table keeps the grid's order
+
+
+def test_the_local_queue_and_slurm_packs_start_runs_in_that_order(text: Path, launch: LaunchConfig) -> None:
+    built = plan.build(grid(text), launch, plan.Corpora())
+    order = [built.runs[i].run_id for i in (0, 2, 1, 3)]
+    queue = LocalQueue(built)
+    assert [(number, run.run_id) for number, run in queue.waiting] == list(zip((1, 3, 2, 4), order, strict=True))
+    assert [job.runs[0].run_id for job in packing.pack(built)] == order
+    packed = plan.build(grid(text), dataclasses.replace(launch, pack=2), plan.Corpora())
+    assert [[run.run_id for run in job.runs] for job in packing.pack(packed)] == [order[:2], order[2:]]
+
+
+def test_a_finished_run_does_not_change_the_order_of_the_others(text: Path, launch: LaunchConfig) -> None:
+    built = plan.build(grid(text), launch, plan.Corpora())
+    run = RunDir(launch.outputs, built.runs[0].run_id)
+    status.write(run, status.read(run), state="DONE")
+    again = plan.build(grid(text), launch, plan.Corpora())
+    assert [again.runs.index(r) for r in again.to_train] == [2, 1, 3]

@@ -26,7 +26,7 @@ class JobRequest:
 
 
 def pack(plan: Plan) -> list[JobRequest]:
-    """The missing runs as jobs: small runs of one shape are packed, `launch.pack` per job, in the plan's order."""
+    """The missing runs as jobs, in the order of `plan.to_train`: small ones of one shape, `launch.pack` per job."""
     settings = plan.launch
     small = [r for r in plan.to_train if settings.pack > 1 and r.config.resources.ranks == 1]
     jobs = [JobRequest((run,), False) for run in plan.to_train if run not in small]

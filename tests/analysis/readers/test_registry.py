@@ -80,8 +80,8 @@ def test_its_options_are_checked_like_the_others(lines: Path, capsys: pytest.Cap
 def test_options_are_plain_data() -> None:
     options = source.options()
     assert [o.flag for o in options] == [
-        "outputs/sweeps/NAME", "--table", "--wandb-dir", "--wandb", "--tensorboard", "--map", "--filter", "--runs",
-        "--out",
+        "outputs/sweeps/NAME", "--table", "--wandb-dir", "--wandb", "--tensorboard", "--map", "--baseline", "--filter",
+        "--runs", "--out",
     ]  # fmt: skip
     assert Option("wandb-dir", "FOLDER", "…").key == "wandb_dir"
     for command in (commands.report, commands.figures):

@@ -231,7 +231,7 @@ def test_a_name_near_the_missing_one_is_offered(tmp_path: Path, capsys: pytest.C
     [
         ([], "no curves are named; give one of outputs/sweeps/NAME, --table"),
         (["x", "--table", "y.csv"], "outputs/sweeps/NAME and --table are both given"),
-        (["x", "--map", "lr=x"], "--map: goes with --table, --wandb-dir, --wandb only"),
+        (["x", "--map", "lr=x"], "--map: goes with --table, --wandb-dir, --wandb, --tensorboard only"),
         (["--table", "none.csv"], "none.csv: no such file"),
         (["--table", "none.csv", "--map", "loss_value=x"], "'loss_value' is not one of our columns"),
         (["--table", "none.csv", "--map", "lr"], "--map lr: give ours=theirs"),

@@ -178,7 +178,7 @@ def test_runs_without_what_is_needed_are_left_out_and_named(tmp_path: Path) -> N
 BAD: list[tuple[dict[str, Any], list[dict[str, Any]], str]] = [
     ({}, [{"acc": 1.0}], "history of its runs: no column 'val_loss' (or val_ppl); it has acc; name yours: --map"),
     ({"lr": None}, evaluations([5.0, 4.0]), "config of its 1 runs: no column 'lr'; it has"),
-    ({}, [{"val_loss": 3.0, "consumed_tokens": 1}], "no column 'train_seconds'; it has val_loss, consumed_tokens"),
+    ({}, [{"val_loss": 3.0, "train_seconds": 1}], "no column 'consumed_tokens'; it has val_loss, train_seconds"),
     ({}, evaluations([5.0, math.nan, 4.0]), "run 'b', evaluation 2: column 'val_loss' is empty or nan"),
     ({}, evaluations([5.0, 4.0]) * 2, "run 'b', evaluation 3: 'consumed_tokens' goes backwards"),
     (

@@ -179,7 +179,7 @@ def test_one_seed_flatters_the_choice_and_says_so(tmp_path: Path) -> None:
     folder = grid(tmp_path, {"base@2e-3": [(2, 1000)], "cl@2e-3": [(2, 800)], "cl@4e-3": [(2, 400)]})
     answer = verdict(load_runs(folder))
     (found,) = answer["best_against_best"]
-    assert found["token_saving_point"] == pytest.approx(0.6)
+    assert found["final_token_saving_point"] == pytest.approx(0.6)
     assert not found["crossfitted"]
     assert "which flatters the choice" in answer["best_sentence"]
     assert any("flatters the choice" in c for c in answer["caveats"])
@@ -189,8 +189,8 @@ def test_a_best_curriculum_that_lost_seeds_is_bounded(tmp_path: Path) -> None:
     folder = grid(tmp_path, {"base@2e-3": [(2, 1000)] * 2, "cl@2e-3": [(2, 500), (3, 1000)]})
     answer = verdict(load_runs(folder))
     (found,) = answer["best_against_best"]
-    assert (found["token_saving_point"], found["token_saving_arrived"]) == (None, 1)
-    assert found["token_saving_bound"] == pytest.approx(1 - math.sqrt(0.5))
+    assert (found["final_token_saving_point"], found["final_token_saving_arrived"]) == (None, 1)
+    assert found["final_token_saving_bound"] == pytest.approx(1 - math.sqrt(0.5))
     assert "saved at most 29% of the tokens (1 of 2 seeds arrived)" in answer["best_sentence"]
 
 

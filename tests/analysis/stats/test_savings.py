@@ -92,8 +92,8 @@ def test_saving_of_a_pair_by_hand(tmp_path: Path) -> None:
     assert row["time_saving"] == pytest.approx(1 - 25 / 40)
     assert row["target_ppl"] == pytest.approx(math.exp(2))
     (cell,) = cells(runs)
-    assert cell["token_saving"] == pytest.approx(0.375)
-    assert (cell["reached"], cell["of"], cell["token_saving_low"]) == (1, 1, None)
+    assert cell["final_token_saving"] == pytest.approx(0.375)
+    assert (cell["reached"], cell["of"], cell["final_token_saving_low"]) == (1, 1, None)
 
 
 def test_a_given_target(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_never_stays_never_and_is_counted(tmp_path: Path) -> None:
     assert table["token_saving_bound"][0] == 0.0  # it used the baseline's whole budget: it saved nothing, or less
     (cell,) = cells(runs)
     assert (cell["reached"], cell["of"]) == (1, 2)
-    assert cell["token_saving"] is None
-    assert cell["time_saving"] is None
+    assert cell["final_token_saving"] is None
+    assert cell["final_time_saving"] is None
     assert "never reached the target" in cell["note"]
 
 
@@ -127,11 +127,11 @@ def test_seeds_are_paired_and_summarised_on_the_log(tmp_path: Path) -> None:
         ]
     (cell,) = cells(load_runs(make_sweep(tmp_path, made)))
     # ratios 1/2 and 1/4: geometric mean sqrt(1/8)
-    assert cell["token_saving"] == pytest.approx(1 - math.sqrt(1 / 8))
+    assert cell["final_token_saving"] == pytest.approx(1 - math.sqrt(1 / 8))
     # half width on the log: t(0.975, 1) = 12.7062 times sd/sqrt(2) = log(2)/2
     half_width = 12.706204736 * math.log(2) / 2
-    assert cell["token_saving_low"] == pytest.approx(1 - math.exp(math.log(math.sqrt(1 / 8)) + half_width))
-    assert cell["token_saving_high"] == pytest.approx(1 - math.exp(math.log(math.sqrt(1 / 8)) - half_width))
+    assert cell["final_token_saving_low"] == pytest.approx(1 - math.exp(math.log(math.sqrt(1 / 8)) + half_width))
+    assert cell["final_token_saving_high"] == pytest.approx(1 - math.exp(math.log(math.sqrt(1 / 8)) - half_width))
     assert len(cell["run_ids"]) == len(cell["baseline_run_ids"]) == 2
 
 
@@ -160,7 +160,7 @@ def test_a_diverged_baseline_is_no_target(tmp_path: Path) -> None:
     cl = make_run(tmp_path, [5, 3, 1], curriculum=LINEAR)
     runs = load_runs(make_sweep(tmp_path, [base, cl]))
     (cell,) = cells(runs)
-    assert cell["token_saving"] is None
+    assert cell["final_token_saving"] is None
     assert "the baseline diverged" in cell["note"]
     answer = verdict(runs)
     json.dumps(answer, allow_nan=False)
@@ -207,7 +207,7 @@ def test_amounts_in_words() -> None:
 def test_a_target_above_the_untrained_model_saves_nothing(tmp_path: Path) -> None:
     runs = load_runs(make_sweep(tmp_path, pair(tmp_path, [5, 4, 2], [5, 3, 1])))
     (cell,) = cells(runs, target_ppl=1000)
-    assert cell["token_saving"] is None
+    assert cell["final_token_saving"] is None
     assert "before training" in cell["note"]
     json.dumps(verdict(runs, 1000), allow_nan=False)
 

@@ -22,11 +22,13 @@ ROOT = {"name": "fixed_root", "schedule": "fixed_root", "min_difficulty": 8, "du
 
 
 def seeds_of(outputs: Path, needs: list[int], curriculum: dict[str, object], **config: object) -> list[RunDir]:
-    """Baselines that take 1,000 tokens to a loss of 2, and curricula that take `needs`."""
+    """Baselines that take 4,000 tokens to a loss of 2, and curricula that take 4 times `needs`: in the same proportion
+    to any other loss."""
     made = []
     for seed, tokens in enumerate(needs, 1):
-        made.append(make_run(outputs, [5, 2], tokens=[0, 1000], curriculum=BASELINE, seed=seed, **config))
-        made.append(make_run(outputs, [5, 2], tokens=[0, tokens], curriculum=curriculum, seed=seed, **config))
+        for n, method in ((1000, BASELINE), (tokens, curriculum)):
+            at = [0, n, 2 * n, 4 * n]
+            made.append(make_run(outputs, [5, 4, 3, 2], tokens=at, curriculum=method, seed=seed, **config))
     return made
 
 
@@ -68,11 +70,15 @@ def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
     answer = verdict(load_runs(make_sweep(tmp_path, made)))
     (cell,) = answer["cells"]
     # ratios: above 1 and 2/3
-    assert cell["token_saving_bound"] == pytest.approx(1 - math.sqrt(2 / 3))
-    assert (cell["censored"], cell["token_saving_low"], cell["difference"]) == ("at_most", None, "undecided")
+    assert cell["final_token_saving_bound"] == pytest.approx(1 - math.sqrt(2 / 3))
+    assert (cell["final_censored"], cell["final_token_saving_low"], cell["difference"]) == (
+        "at_most",
+        None,
+        "undecided",
+    )
     # As far as both got: the baseline was at 3.5 after 1,500 of the curriculum's 3,000 tokens; the other pair arrived.
     assert cell["both_saving"] == pytest.approx(1 - math.sqrt(2 * 2 / 3))
-    assert cell["token_saving_high"] > cell["token_saving_bound"]
+    assert cell["final_token_saving_high"] > cell["final_token_saving_bound"]
     assert "fixed_linear saved at most 18% of the tokens (1 of 2 seeds arrived; 15% more tokens" in answer["sentence"]
     assert any("In 1 cell not every run reached the target" in c for c in answer["caveats"])
     json.dumps(answer, allow_nan=False)
@@ -82,8 +88,8 @@ def test_a_given_target_that_a_baseline_missed_is_at_least(tmp_path: Path) -> No
     made = pair(tmp_path, [5, 4, 3, 2.5], [5, 3, 2, 1], seed=1) + pair(tmp_path, [5, 4, 3, 2], [5, 3, 2, 1], seed=2)
     answer = verdict(load_runs(make_sweep(tmp_path, made)), target_ppl=math.exp(2))
     (cell,) = answer["cells"]
-    assert cell["censored"] == "at_least"
-    assert cell["token_saving_bound"] == pytest.approx(1 / 3)  # 2,000 of more than 3,000, and of 3,000
+    assert cell["final_censored"] == "at_least"
+    assert cell["final_token_saving_bound"] == pytest.approx(1 / 3)  # 2,000 of more than 3,000, and of 3,000
     assert "saved at least 33% of the tokens (1 of 2 seeds arrived; a baseline did not)" in answer["sentence"]
 
 
@@ -92,12 +98,12 @@ def test_a_curriculum_that_never_arrives_can_be_called_a_cost(tmp_path: Path) ->
     made = []
     for seed, there in ((1, 1000), (2, 950), (3, 1050)):
         made += [
-            make_run(tmp_path, [5, 3, 2], tokens=[0, there, 2000], curriculum=BASELINE, seed=seed),
-            make_run(tmp_path, [5, 3], tokens=[0, 2000], curriculum=LINEAR, seed=seed),
+            make_run(tmp_path, [5, 4.6, 3, 2], tokens=[0, there // 2, there, 2000], curriculum=BASELINE, seed=seed),
+            make_run(tmp_path, [5, 4.5, 4, 3], tokens=[0, 500, 1000, 2000], curriculum=LINEAR, seed=seed),
         ]
     answer = verdict(load_runs(make_sweep(tmp_path, made)))
     (cell,) = answer["cells"]
-    assert (cell["token_saving"], cell["censored"], cell["difference"]) == (None, "at_most", "cost")
+    assert (cell["final_token_saving"], cell["final_censored"], cell["difference"]) == (None, "at_most", "cost")
     assert cell["both_saving"] == pytest.approx(1 - 2 / (1.0 * 0.95 * 1.05) ** (1 / 3))
     assert "never reached it; 100% more tokens as far as both got" in answer["sentence"]
 
@@ -107,7 +113,7 @@ def test_a_curve_that_begins_at_the_target_bounds_the_saving(tmp_path: Path) -> 
     base = make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)
     early = make_run(tmp_path, [1.9, 1.8], tokens=[500, 1000], curriculum=LINEAR)
     (cell,) = cells(load_runs(make_sweep(tmp_path, [base, early])))
-    assert (cell["token_saving"], cell["censored"], cell["token_saving_bound"]) == (
+    assert (cell["final_token_saving"], cell["final_censored"], cell["final_token_saving_bound"]) == (
         None,
         "at_least",
         pytest.approx(0.5),
@@ -119,7 +125,7 @@ def test_a_baseline_that_begins_at_the_target_leaves_nothing_to_compare(tmp_path
     base = make_run(tmp_path, [2, 2.5], tokens=[500, 1000], curriculum=BASELINE)
     other = make_run(tmp_path, [5, 2], tokens=[500, 1000], curriculum=LINEAR)
     (cell,) = cells(load_runs(make_sweep(tmp_path, [base, other])))
-    assert (cell["token_saving"], cell["token_saving_bound"]) == (None, None)
+    assert (cell["final_token_saving"], cell["final_token_saving_bound"]) == (None, None)
     assert "the baseline begins at or below the target" in cell["note"]
 
 
@@ -144,7 +150,7 @@ def test_seeds_without_a_finished_baseline_wait_and_are_counted(tmp_path: Path) 
     ]
     answer = verdict(load_runs(make_sweep(tmp_path, made)))
     (cell,) = answer["cells"]
-    assert (cell["of"], cell["waiting"], cell["token_saving"]) == (2, 1, pytest.approx(1 / 3))
+    assert (cell["of"], cell["waiting"], cell["final_token_saving"]) == (2, 1, pytest.approx(1 / 3))
     assert any("1 curriculum run cannot be compared yet" in c for c in answer["caveats"])
 
 
@@ -155,7 +161,11 @@ def test_a_diverged_baseline_takes_its_cells_figure_away(tmp_path: Path) -> None
         make_run(tmp_path, [5, 2], curriculum=LINEAR, seed=2),
     ]
     (cell,) = cells(load_runs(make_sweep(tmp_path, made)))
-    assert (cell["token_saving"], cell["token_saving_bound"], cell["censored"]) == (None, None, "unbounded")
+    assert (cell["final_token_saving"], cell["final_token_saving_bound"], cell["final_censored"]) == (
+        None,
+        None,
+        "unbounded",
+    )
     assert "the baseline diverged" in cell["note"]
 
 
@@ -181,10 +191,10 @@ def test_ways_to_read_a_crossing_are_compared(tmp_path: Path) -> None:
     assert disagree(analyse(load_runs(folder)).cells[0])
     assert any("how a crossing is read" in c for c in answer["caveats"])
     sustained = verdict(load_runs(folder), method="sustained")
-    assert sustained["cells"][0]["token_saving"] == pytest.approx(0.125)
+    assert sustained["cells"][0]["final_token_saving"] == pytest.approx(0.125)
     assert main(["report", str(folder), "--crossing", "sustained"]) == 0
     written = json.loads((folder / "verdict.json").read_text())
-    assert (written["crossing"], written["cells"][0]["token_saving"]) == ("sustained", pytest.approx(0.125))
+    assert (written["crossing"], written["cells"][0]["final_token_saving"]) == ("sustained", pytest.approx(0.125))
     assert "--crossing sustained" in (folder / "report.html").read_text()
 
 
