@@ -302,8 +302,8 @@ def test_the_sentence_of_a_grid_where_nothing_diverged() -> None:
         "at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(*calm, useless=[("baseline", 8, 2e-3)]) == (
-        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR within 2% of the method's best "
-        "loss at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
+        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR within 2% of the method's "
+        "best loss at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(("baseline", 8, 2e-3, ("RUNNING",))) == (
         "The one run has not diverged so far (1 not finished); the edge of stability is not reached yet."
