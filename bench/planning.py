@@ -16,7 +16,7 @@ from cl_bench.runs.paths import config_root
 
 GRID = {
     "curriculum": ["baseline", "fixed_linear"],
-    "global_batch_size": [8, 16, 32, 64, 128],
+    "global_batch_size": size([8, 16, 32, 64, 128], [8]),
     "optim.lr": [1e-3, 2e-3, 4e-3, 8e-3],
     "seed": size([1, 2, 3, 4, 5], [1]),
 }

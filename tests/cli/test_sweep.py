@@ -109,7 +109,7 @@ BAD_INPUT = [
     (["sweeps=smoke", "max_seqlen=512"], "max_seqlen = 512 is longer than the model's positions"),
     (["sweeps=smoke", "data=text", "data.path=/nowhere.txt"], "data.path = /nowhere.txt: no such file or folder"),
     (["sweeps=smoke", "data=text"], "data.path is null"),
-    (["sweeps=smoke", "outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be made"),
+    (["sweeps=smoke", "outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be created"),
     (["sweeps=smoke", "sweep.name=a/b"], "sweep.name = 'a/b' must be a plain folder name"),
     (["sweeps=smoke", "jobs=0"], "jobs = 0: must be greater than 0"),
     (["sweeps=smoke", "seed"], "seed"),

@@ -296,7 +296,7 @@ BAD_INPUT = [
     (["optim.warmup_tokens=null"], "optim.warmup_steps and optim.warmup_tokens are unset or 0"),
     (["optim.lr=1e-3,2e-3"], "several values make a grid; tune looks at one run: give one"),
     (["-m"], "-m makes a grid"),
-    (["outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be made"),
+    (["outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be created"),
 ]
 
 
