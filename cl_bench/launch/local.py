@@ -20,7 +20,7 @@ from rich.text import Text
 
 from cl_bench.config import RunConfig
 from cl_bench.config.schema import ConfigError, to_dict
-from cl_bench.errors import RunsFailed, UserError
+from cl_bench.errors import RunsFailed, UserError, plural
 from cl_bench.launch import backend, display, observe, plan, prepare
 from cl_bench.launch.backend import Backend, Observed
 from cl_bench.launch.grid import Plan, Planned
@@ -111,7 +111,7 @@ def _check_run(run: RunConfig, gpus: int) -> None:
         )
     if gpus and resources.ranks_per_node > gpus:
         raise ConfigError(
-            f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {gpus} GPUs of this machine; "
+            f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {plural(gpus, 'GPU')} of this machine; "
             "lower it, or set resources.accelerator=cpu"
         )
     if not gpus and resources.accelerator == "cuda":

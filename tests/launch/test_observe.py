@@ -61,7 +61,13 @@ def run_of(tmp_path: Path, job_id: str = "7_0", *, began: bool = False, state: s
     [
         ("7_0|PENDING|Resources|", False, "PENDING", "PENDING", "Resources: waits for free nodes"),
         ("7_0|PENDING|PartitionNodeLimit|", False, "PENDING", "PENDING", "will never start: requests more nodes"),
-        ("7_0|PENDING|QOSMaxGRESPerJob|", False, "PENDING", "PENDING", "will never start: requests more than one job may have"),
+        (
+            "7_0|PENDING|QOSMaxGRESPerJob|",
+            False,
+            "PENDING",
+            "PENDING",
+            "will never start: requests more than one job may have",
+        ),
         ("7_0|PENDING|BeginTime|", True, "PREEMPTED", "PENDING", "restart 1; BeginTime: starts again in a moment"),
         ("7_0|RUNNING|None|n1", False, "PENDING", "RUNNING", "starting"),
         ("7_0|RUNNING|None|n1", True, "RUNNING", "RUNNING", ""),
@@ -127,9 +133,9 @@ def test_what_squeue_has_forgotten_sacct_may_know(slurm: Path, tmp_path: Path) -
     (slurm / "sacct.out").write_text("7_0|TIMEOUT|n1\n7_1|COMPLETED|n2\n")
     (seen,) = observe.observe([run])
     assert seen.status.state == "LOST"
-    assert "its time limit came before it could save" in seen.why
+    assert "it reached its time limit before it could save" in seen.why
     (slurm / "sacct.out").write_text("7_0|RUNNING|n1\n")  # accounting lags
-    assert "no longer knows" in observe.observe([run])[0].why
+    assert "unknown to Slurm" in observe.observe([run])[0].why
 
 
 def test_a_queue_that_does_not_answer_leaves_the_state_alone(
@@ -296,8 +302,8 @@ def test_the_log_of_a_job_that_never_began(slurm: Path, tmp_path: Path, capsys: 
     [
         (["status", "nosuch"], "nosuch: neither a run nor a sweep; "),
         (["logs", "."], "2 runs; name one of them"),
-        (["cancel", "--outputs", "nowhere", "x"], "nowhere holds no runs"),
-        (["status", "--outputs", "nowhere"], "nowhere: holds no runs"),
+        (["cancel", "--outputs", "nowhere", "x"], "nowhere contains no runs"),
+        (["status", "--outputs", "nowhere"], "nowhere: contains no runs"),
         (["statsu"], "did you mean 'status'?"),
     ],
 )
