@@ -155,7 +155,7 @@ def test_one_bad_run_refuses_the_grid_before_anything_is_written(text: Path, lau
 
 def test_outputs_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         plan.check_writable(str(tmp_path / "file" / "outputs"))
 
 

@@ -160,7 +160,7 @@ def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
     assert "RuntimeError: the disk [/data/x] caught fire" in done.stdout
     # side by side: the failing run is the longer one and started first, yet the other ends before it
     assert done.stdout.index("  done") < done.stdout.index("  failed")
-    assert "1 of 2 runs did not finish; launch again to go on with them" in done.stdout
+    assert "1 of 2 runs did not finish; launch again to resume them" in done.stdout
     states = {status.read(RunDir.at(p)).state for p in (tmp_path / "runs").glob("*")}
     assert states == {"DONE", "FAILED"}
     log = next(line.split()[1] for line in done.stdout.splitlines() if line.strip().startswith("log"))
