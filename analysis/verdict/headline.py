@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from analysis.answer import Answer, BestBaseline
-from analysis.schema import ROLES, Role
+from analysis.schema import ROLES
 from analysis.stats.savings import CellSaving, Difference
+from cl_bench.config import Role
 
 MOST_CURRICULA = 3
 FEW_CELLS = 4

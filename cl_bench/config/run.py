@@ -20,6 +20,8 @@ from cl_bench.config.data import DataConfig
 from cl_bench.config.resources import ResourcesConfig
 from cl_bench.config.schema import STRICT, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 
+Role = Literal["baseline", "curriculum"]
+
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
@@ -263,6 +265,11 @@ class RunConfig:
     def is_baseline(self) -> bool:
         """Whether other methods are compared with this run: full length and full batch from the first step."""
         return self.curriculum.is_baseline and self.batch_warmup.start is None
+
+    @property
+    def role(self) -> Role:
+        """Role in comparisons."""
+        return "baseline" if self.is_baseline else "curriculum"
 
     @property
     def method(self) -> str:

@@ -131,7 +131,7 @@ def write_csv(plan: Plan) -> None:
         {
             "run_id": run.run_id,
             "cell": run.cell,
-            "role": run.role,
+            "role": run.config.role,
             "state": run.state,
             "steps": run.extent.steps,
             "tokens": run.extent.tokens,
@@ -171,7 +171,7 @@ def write_manifest(plan: Plan) -> int:
             {
                 "run_id": r.run_id,
                 "cell": r.cell,
-                "role": r.role,
+                "role": r.config.role,
                 "curriculum": r.curriculum,
                 "shape": r.shape,
                 "variant": r.variant,

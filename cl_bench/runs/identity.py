@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl_bench import schedules
-from cl_bench.config import CurriculumConfig, RunConfig
+from cl_bench.config import CurriculumConfig, RunConfig, from_dict
 from cl_bench.config.schema import ConfigError, to_dict
+from cl_bench.runs.paths import RunDir, read_yaml
 
 # Settings that do not change the experiment: queue, paths, tracking. Section -> keys; () means all.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
@@ -70,6 +71,17 @@ def run_id(config: RunConfig) -> str:
     shape = config.curriculum.schedule.removeprefix("fixed_")
     name = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.name)
     return f"{name}_{shape}_b{config.global_batch_size}_lr{short_float(config.optim.lr)}_s{config.seed}-{digest}"
+
+
+def load_config(run: RunDir) -> RunConfig:
+    """The run's configuration as written at submission. Raises ConfigError if it was edited since."""
+    config = from_dict(read_yaml(run.config))
+    if run_id(config) != run.run_id:
+        raise ConfigError(
+            f"{run.config}: describes {run_id(config)}, not the run of its folder; a run's configuration is never "
+            "edited: launch the other experiment instead, and delete the folder to train this one anew"
+        )
+    return config
 
 
 def short_float(value: float) -> str:

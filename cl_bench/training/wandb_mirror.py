@@ -130,8 +130,7 @@ def group(config: RunConfig) -> str:
 
 def tags(config: RunConfig, run: RunDir) -> list[str]:
     """Role, schedule, model and sweeps, each once."""
-    role = "baseline" if config.is_baseline else "curriculum"
-    names = [role, config.curriculum.schedule, config.model.name, *sweeps_of(run)]
+    names = [config.role, config.curriculum.schedule, config.model.name, *sweeps_of(run)]
     return [name[:_TAG_CHARACTERS] for name in dict.fromkeys(names) if name]
 
 

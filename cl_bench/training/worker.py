@@ -15,11 +15,10 @@ from pathlib import Path
 
 import submitit
 
-from cl_bench.config import RunConfig, from_dict
-from cl_bench.config.schema import ConfigError
+from cl_bench.config import RunConfig
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.runs import identity, lock, status
-from cl_bench.runs.paths import RunDir, read_yaml
+from cl_bench.runs.paths import RunDir
 from cl_bench.runs.status import FINISHED
 from cl_bench.training.process import Rank, StopRequest
 from cl_bench.training.rendezvous import Rendezvous
@@ -44,17 +43,6 @@ def task(root: str, meeting_point: str, threads: int | None) -> None:
     with StopRequest() as stop:
         code = run_job(root, rank, meeting_point, stop, threads)
     leave(code)
-
-
-def load_config(run: RunDir) -> RunConfig:
-    """The run's configuration as it was written at submission. Raises ConfigError if it was edited since."""
-    config = from_dict(read_yaml(run.config))
-    if identity.run_id(config) != run.run_id:
-        raise ConfigError(
-            f"{run.config}: describes {identity.run_id(config)}, not the run of its folder; a run's configuration is "
-            "never edited: launch the other experiment instead, and delete the folder to train this one anew"
-        )
-    return config
 
 
 def _prepare(config: RunConfig, place: Rank) -> Rank:
@@ -98,7 +86,7 @@ def run_job(root: str, place: Rank, meeting_point: str, stop: StopRequest, threa
                 return _not_needed(run, place)
             from cl_bench.training import collectives, engine, loop
 
-            config = load_config(run)
+            config = identity.load_config(run)
             if config.resources.threads is None:
                 config = dataclasses.replace(config, resources=dataclasses.replace(config.resources, threads=threads))
             if may_train:

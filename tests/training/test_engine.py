@@ -22,9 +22,9 @@ from cl_bench.config import LaunchConfig, SweepConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.errors import RunsFailed
 from cl_bench.launch import plan, prepare
-from cl_bench.runs import records, status
+from cl_bench.runs import identity, records, status
 from cl_bench.runs.paths import RunDir
-from cl_bench.training import hardware, worker
+from cl_bench.training import hardware
 from tests.conftest import LINEAR, small
 
 pytestmark = pytest.mark.train
@@ -203,7 +203,7 @@ def test_an_edited_configuration_is_refused(tmp_path: Path, text: Path) -> None:
     (run,) = train(tmp_path, text, {})
     run.config.write_text(run.config.read_text().replace("lr: 0.002", "lr: 0.004"))
     with pytest.raises(ConfigError, match="is never edited"):
-        worker.load_config(run)
+        identity.load_config(run)
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------
