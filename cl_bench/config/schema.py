@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
@@ -22,7 +23,7 @@ NonNegativeFloat = Annotated[float, at.Ge(0)]
 Fraction = Annotated[float, at.Ge(0), at.Lt(1)]
 
 MISSING = "???"
-"""Hydra's and OmegaConf's spelling of a mandatory value that has not been given."""
+"""OmegaConf's marker of a mandatory value that is not set."""
 
 
 class ConfigError(UserError):
@@ -57,8 +58,7 @@ def _explain(cls: type[Any], error: dict[str, Any]) -> str:
         return f"{name}: has no value; give it one"
     if error["type"] in ("dataclass_type", "dataclass_exact_type"):
         return f"{name} = {error['input']!r}: must be a group of keys"
-    for technical in (", unable to parse string as an integer", ", unable to parse string as a number"):
-        message = message.replace(technical, "")
+    message = re.sub(", unable to parse string as an? [a-z]+", "", message)
     return f"{name} = {error['input']!r}: {message.replace('Input should be', 'must be')}"
 
 
@@ -82,7 +82,7 @@ def free_form_keys(cls: Any) -> list[str]:
 
 
 def schema(cls: Any) -> dict[str, Any]:
-    """Every key of a dataclass with its default, MISSING where a preset must give the value."""
+    """Every key of a dataclass with its default, or MISSING if a preset must set it."""
     hints = get_type_hints(cls)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):

@@ -1,4 +1,4 @@
-"""Measurement of a corpus's unigram cross-entropy, whatever its source."""
+"""Measurement of the unigram cross-entropy of a corpus from any source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STRETCH = 1 << 20
 
 
 def ensure(mixture: Mixture, outputs: str | Path, fingerprint: str) -> float:
-    """The corpus's unigram cross-entropy (nats per token), measured and kept if it is not there yet."""
+    """The corpus's unigram cross-entropy (nats per token), measured and written unless it is on disk."""
     loss = unigram.read(outputs, fingerprint)
     if loss is None or not unigram.path_of(outputs, fingerprint).exists():
         loss = measure(mixture) if loss is None else loss
@@ -29,12 +29,10 @@ def measure(mixture: Mixture) -> float:
     train, validation = np.zeros(mixture.vocab_size), np.zeros(mixture.vocab_size)
     total = 0
     for dataset, weight in zip(mixture.datasets, mixture.weights, strict=True):
-        ours, theirs = (
-            unigram.counts(_sample(spans), mixture.vocab_size) for spans in (dataset.train, dataset.validation)
-        )
-        train += weight * ours / ours.sum()
-        validation += weight * theirs / theirs.sum()
-        total += int(ours.sum())
+        own, held_out = (unigram.counts(_sample(spans), len(train)) for spans in (dataset.train, dataset.validation))
+        train += weight * own / own.sum()
+        validation += weight * held_out / held_out.sum()
+        total += int(own.sum())
     return unigram.cross_entropy(train * total / train.sum(), validation)
 
 

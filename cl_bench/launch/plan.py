@@ -50,7 +50,7 @@ class Corpora:
 
     def describe(self) -> tuple[str, ...]:
         """Source and sizes of each corpus."""
-        return tuple(data.in_words() for data in (*self._known.values(), *self._missing.values()))
+        return tuple(data.describe() for data in (*self._known.values(), *self._missing.values()))
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
@@ -60,9 +60,9 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     # A job may start in another directory, and a resumed one later.
     for config in (dataclasses.replace(c, data=c.data.absolute()) for c in configs):
         text: sources.Corpus | sources.AssumedData
-        if config.data.not_given:
+        if config.data.problem:
             if not launch.dry_run:
-                raise ConfigError(config.data.not_given)
+                raise ConfigError(config.data.problem)
             text = corpora.without(config.data)
         else:
             text = corpora.get(config.data)

@@ -28,8 +28,8 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
 def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfig:
     """Replace values that follow from others, so that equal experiments have equal configs.
 
-    Durations become steps, null sizes numbers, and fields that the schedule does not use their defaults. `vocab_size`
-    and `fingerprint` are the data's. Raises ConfigError if the model's vocabulary is smaller than the data's.
+    Durations become steps, null sizes become numbers, and fields unused by the schedule get their defaults.
+    `vocab_size` and `fingerprint` are the data's. Raises ConfigError if the model's vocabulary is the smaller one.
     """
     if config.model.vocab_size is not None and config.model.vocab_size < vocab_size:
         raise ConfigError(
@@ -105,10 +105,10 @@ def curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumCo
     distinct = list(dict.fromkeys(curricula))
     names = {}
     for curriculum in distinct:
-        same = [to_dict(c) for c in distinct if c.name == curriculum.name]
-        differing = [k for k in same[0] if any(c[k] != same[0][k] for c in same)]
-        mine = to_dict(curriculum)
-        details = ", ".join(f"{k}={_short(mine[k])}" for k in differing)
+        namesakes = [to_dict(c) for c in distinct if c.name == curriculum.name]
+        plain = to_dict(curriculum)
+        differing = [k for k in plain if any(c[k] != plain[k] for c in namesakes)]
+        details = ", ".join(f"{k}={_short(plain[k])}" for k in differing)
         names[curriculum] = f"{curriculum.name}({details})" if details else curriculum.name
     return names
 
@@ -117,17 +117,8 @@ def variants(configs: Sequence[RunConfig]) -> list[str]:
     """The settings of each run that differ within the grid, besides curriculum, batch, learning rate and seed."""
     flat = [flatten(identity(c)) for c in configs]
     expected = {"seed", "global_batch_size", "optim.lr"}
-    keys = (
-        [
-            k
-            for k in flat[0]
-            if k not in expected
-            and not k.startswith(("curriculum.", "batch_warmup."))
-            and any(f.get(k) != flat[0][k] for f in flat)
-        ]
-        if flat
-        else []
-    )
+    differing = [k for k in flat[0] if any(f.get(k) != flat[0][k] for f in flat)] if flat else []
+    keys = [k for k in differing if k not in expected and not k.startswith(("curriculum.", "batch_warmup."))]
     if "model.name" in keys:  # a preset's name stands for its sizes
         keys = ["model.name", *(k for k in keys if not k.startswith("model.") and k != "max_seqlen")]
     if "data.fingerprint" in keys:

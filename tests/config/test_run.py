@@ -28,7 +28,7 @@ from tests.conftest import LINEAR, resolved, run_config, small
         ({"resources": {"nodes": 2, "gpus_per_node": 8}}, "global_batch_size = 8 does not divide over 16 ranks"),
         ({"resources": {"gpus_per_node": 2, "tasks_per_node": 4}}, "a rank has one GPU; leave tasks_per_node at null"),
         ({"resources": {"sbatch": {"gres": "gpu:a100:2"}}}, "give resources.gpus_per_node and gpu_type instead"),
-        ({"resources": {"mem": "lots"}}, "resources.mem = 'lots': not a size as sbatch has it"),
+        ({"resources": {"mem": "lots"}}, "resources.mem = 'lots': not a size in sbatch's notation"),
         ({"resources": {"sbatch": {"time": 5}}}, "resources.sbatch.time: give resources.time_min instead"),
         ({"resources": {"sbatch": {"ntasks-per-node": 5}}}, "give resources.tasks_per_node instead"),
         ({"resources": {"sbatch": {"array": "0-3"}}}, "resources.sbatch.array: set by the launcher"),
@@ -38,7 +38,7 @@ from tests.conftest import LINEAR, resolved, run_config, small
             {"curriculum": LINEAR | {"min_difficulty": 48, "max_difficulty": 32}},
             "curriculum.min_difficulty = 48 is above curriculum.max_difficulty = 32",
         ),
-        ({"curriculum": LINEAR | {"duration": 0}}, "curriculum.duration = 0 is no curriculum"),
+        ({"curriculum": LINEAR | {"duration": 0}}, "curriculum.duration = 0 leaves no curriculum"),
         ({"curriculum": LINEAR | {"duration": None}}, "fixed_linear needs curriculum.duration"),
         ({"curriculum": {"name": "c", "schedule": "custom"}}, "custom needs curriculum.function"),
         (

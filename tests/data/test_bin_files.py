@@ -38,7 +38,7 @@ def mixture(config: DataConfig) -> sources.Mixture:
 def test_nanogpts_folder(tmp_path: Path) -> None:
     config = nanogpt(tmp_path / "owt")
     files = sources.inspect(config)
-    assert files.in_words() == f"{tmp_path}/owt: 1,000 tokens to train on, 100 held out"
+    assert files.describe() == f"{tmp_path}/owt: 1,000 tokens to train on, 100 held out"
     assert files.vocab_size == 50257
     (dataset,) = mixture(config).datasets
     assert dataset.train[0].tokens.tolist() == (np.arange(1000) % 200).tolist()

@@ -62,7 +62,7 @@ def test_tokens_of_texts_and_rows(texts: Path, gpt2_files: dict[str, str], tmp_p
     assert meta["train"]["documents"] + meta["validation"]["documents"] == 3000 + 3
     assert (meta["dtype"], meta["vocab_size"], meta["eot"]) == ("uint16", 50257, 50256)
     files = sources.inspect(DataConfig(source="nanogpt", path=str(tmp_path / "out")))
-    assert files.in_words().startswith(f"{tmp_path / 'out'}: {len(ids['train']):,} tokens")
+    assert files.describe().startswith(f"{tmp_path / 'out'}: {len(ids['train']):,} tokens")
 
 
 @pytest.mark.train
@@ -202,7 +202,7 @@ def test_text_of_a_run_in_gpt2s_encoding(texts: Path, gpt2_files: dict[str, str]
     config = DataConfig(source="text", path=str(texts / "novel.txt"), tokenizer="gpt2", **gpt2_files)
     text = sources.inspect(config)
     assert text.vocab_size == 50257
-    assert "bytes to train on" in text.in_words()
+    assert "bytes to train on" in text.describe()
     assert text.fingerprint != sources.inspect(DataConfig(source="text", path=config.path)).fingerprint
     planned = dataclasses.replace(config, fingerprint=text.fingerprint)
     (dataset,) = sources.mixture(planned, tmp_path).datasets

@@ -106,7 +106,7 @@ def test_a_blend_in_its_shares(tmp_path: Path) -> None:
     )
     files = sources.inspect(blend)
     assert isinstance(files, sources.TokenFiles)
-    assert files.in_words() == "blend of 3: 2,000 tokens to train on, 2,000 held out"
+    assert files.describe() == "blend of 3: 2,000 tokens to train on, 2,000 held out"
     batch = batches.Batches(files.mixture, 8, seed=1).micro_batch(0, 50)
     assert [(batch == n).all(1).sum() for n in (1, 2, 3)] == [30, 20, 0]
     same = DataConfig(**{**vars(blend), "weights": (6, 4, 0)})

@@ -34,7 +34,7 @@ first = training.micro_batch(0, 512)
 last = training.micro_batch(153_600_000 - 512, 512)
 validation = batches.validation_blocks(mixture, 1024, 64)
 print(json.dumps({"seconds": time.monotonic() - began, "megabytes": megabytes() - memory,
-                  "blocks": training.blocks[0].n, "words": files.in_words(),
+                  "blocks": training.blocks[0].n, "words": files.describe(),
                   "shapes": [first.shape, last.shape, validation.shape],
                   "heavy": sorted({"torch", "deepspeed"} & set(sys.modules))}))
 """

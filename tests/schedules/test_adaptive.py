@@ -38,7 +38,7 @@ def test_the_gradient_variance_settles_when_it_stops_moving() -> None:
 def test_an_adaptive_run_is_planned_with_the_least_steps() -> None:
     config = run_config(curriculum=ADAPTIVE)
     extent = schedules.extent(config)
-    assert extent.is_least
+    assert extent.is_lower_bound
     assert [length for length, _ in extent.lengths] == [8, 16, 32, 64]
     assert schedules.extent(run_config()).steps < extent.steps < 20_000 / (8 * 8)
     with pytest.raises(ConfigError, match=r"set optim.warmup_steps=null optim.warmup_tokens=N"):
