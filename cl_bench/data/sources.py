@@ -56,7 +56,7 @@ class AssumedData:
 
     def describe(self) -> str:
         """A note in place of source and sizes."""
-        return f"data={self.config.source} is not given (data.path): planned with its length and ids unchecked"
+        return f"data={self.config.source} is not given (data.path): planned without it, its length and ids unchecked"
 
 
 Corpus = TextCorpus | TokenFiles

@@ -114,7 +114,7 @@ def perplexity(
         if progress:
             progress(done, len(batches))
     loss = total / (len(tokens) - 1)
-    per_word = total / (text.words - 1)
+    per_word = loss * (len(tokens) - 1) / (text.words - 1)
     return Perplexity(math.exp(min(LARGEST_EXPONENT, per_word)), loss, len(tokens), text.words, window, stride)
 
 

@@ -126,7 +126,7 @@ def test_vocabulary_must_hold_the_data() -> None:
         resolved(model={"vocab_size": 100})
 
 
-def test_names_tell_curricula_of_one_preset_apart() -> None:
+def test_names_distinguish_curricula_of_one_preset() -> None:
     short, long = (run_config(curriculum=LINEAR | {"duration": d}).curriculum for d in (0.2, 0.4))
     names = identity.curriculum_names([short, long, short])
     assert names == {short: "fixed_linear(duration=0.2)", long: "fixed_linear(duration=0.4)"}
@@ -152,5 +152,5 @@ def test_short_float() -> None:
         (45e9, "tokens", "8→full over 45B tokens"),
     ],
 )
-def test_a_curriculum_in_words(duration: float, unit: str, said: str) -> None:
+def test_description_of_a_curriculum(duration: float, unit: str, said: str) -> None:
     assert schedules.describe(run_config(curriculum=LINEAR | {"duration": duration, "duration_unit": unit})) == said

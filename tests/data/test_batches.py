@@ -61,7 +61,7 @@ def test_tokens_are_the_bytes_of_the_text(folder: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "data").iterdir())) == 1
 
 
-def test_a_job_takes_the_prepared_tokens_and_notices_a_changed_text(folder: Path, tmp_path: Path) -> None:
+def test_a_job_uses_prepared_tokens_and_notices_a_changed_text(folder: Path, tmp_path: Path) -> None:
     checked = sources.inspect(source(folder))
     planned = source(folder, fingerprint=checked.fingerprint)
     made = cache.ensure(planned, tmp_path)
@@ -179,7 +179,7 @@ def test_an_epoch_visits_every_block_once(n: int) -> None:
         assert (first != batches.Permutation(n, seed=4).at(np.arange(n))).any()
 
 
-def test_order_does_not_depend_on_how_it_is_asked() -> None:
+def test_order_does_not_depend_on_the_size_of_a_request() -> None:
     order = batches.Permutation(1000, seed=1)
     whole = order.at(np.arange(2500))
     starts = range(0, 2500, 125)
@@ -217,7 +217,7 @@ def test_blocks_do_not_reach_from_one_span_into_the_next(tmp_path: Path) -> None
         batches.Blocks(spans, 6, vocab_size=12)
 
 
-def test_an_id_beyond_the_vocabulary_is_named_when_it_is_met(tmp_path: Path) -> None:
+def test_an_id_beyond_the_vocabulary_is_named_when_read(tmp_path: Path) -> None:
     np.arange(100, dtype="<u2").tofile(tmp_path / "tokens.bin")
     blocks = batches.Blocks([Span(tmp_path / "tokens.bin", "uint16", 20, 90)], 8, vocab_size=60)
     assert blocks.take(np.array([5])).max() == 58
@@ -244,7 +244,7 @@ def test_a_blend_is_the_same_for_any_number_of_ranks_and_after_a_resume(tmp_path
     assert (np.concatenate(pieces) == whole).all()
 
 
-def test_a_blends_validation_keeps_its_weights_and_stays_within_what_there_is(tmp_path: Path) -> None:
+def test_a_blends_validation_keeps_its_weights_and_its_blocks_exist(tmp_path: Path) -> None:
     mixture = mixture_of(tmp_path, [4000, 4000], [3, 1])
     assert np.bincount(batches.validation_blocks(mixture, 8, 40)[:, 0]).tolist() == [30, 10]
     few = mixture_of(tmp_path, [4000, 80], [1, 1])

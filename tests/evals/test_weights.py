@@ -39,7 +39,7 @@ def validation_loss(run: RunDir) -> float:
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_a_loaded_model_has_the_loss_that_training_saw_last(stages: list[RunDir], stage: int) -> None:
+def test_a_loaded_model_has_the_last_validation_loss(stages: list[RunDir], stage: int) -> None:
     run = stages[stage]
     last = records.read(run).evals.iloc[-1]
     assert validation_loss(run) == pytest.approx(last["val_loss"], rel=1e-6)
