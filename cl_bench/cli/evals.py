@@ -15,9 +15,8 @@ from rich.progress import Progress
 
 from cl_bench.cli import completion, runs
 from cl_bench.errors import UserError
-from cl_bench.runs import zeroshot_record
+from cl_bench.runs import identity, zeroshot_record
 from cl_bench.runs.paths import RunDir
-from cl_bench.training import worker
 
 # torch takes seconds to import: commands import cl_bench.evals when they run, not for their help.
 
@@ -65,7 +64,7 @@ def evaluate(
     if batch is not None and batch < 1:
         raise UserError(f"--batch = {batch}: must be at least 1; leave it out for 16,384 tokens per batch")
     run = runs.find_one(name, outputs)
-    config = worker.load_config(run)
+    config = identity.load_config(run)
     from cl_bench.evals.measure import measure
 
     with _progress(task) as progress:
@@ -111,7 +110,7 @@ def export(name: str, folder: Path, outputs: str) -> None:
     exist, or be empty.
     """
     run = runs.find_one(name, outputs)
-    config = worker.load_config(run)
+    config = identity.load_config(run)
     from cl_bench.evals.hf_export import export
 
     trained, missing_tokenizer = export(run, config, folder)

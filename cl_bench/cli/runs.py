@@ -18,10 +18,9 @@ from cl_bench.cli import completion
 from cl_bench.errors import UserError, did_you_mean, plural
 from cl_bench.launch import backend, display, observe, plan, prepare
 from cl_bench.launch.backend import Observed
-from cl_bench.runs import submission
+from cl_bench.runs import identity, submission
 from cl_bench.runs.paths import RunDir, SweepDir, all_runs, manifest_runs
 from cl_bench.runs.status import FINISHED
-from cl_bench.training import worker
 
 _REFRESH_S = 2.0
 _FOLLOW_S = 0.5
@@ -244,7 +243,7 @@ def retry_runs(runs: Sequence[RunDir], *, failed: bool = False, lost: bool = Fal
 
 def _launch_again(runs: Sequence[RunDir], launcher: str, settings: dict[str, Any]) -> None:
     launch = config.launch_from_dict(settings)
-    grid = [worker.load_config(run) for run in runs]
+    grid = [identity.load_config(run) for run in runs]
     run_ids = plan.build(grid, launch, plan.Corpora()).run_ids
     for run, run_id in zip(runs, run_ids, strict=True):
         if run_id != run.run_id:

@@ -46,7 +46,10 @@ def _register(argv: Sequence[str] = (), *, tuning: bool = False) -> None:
     """
     store = ConfigStore.instance()
     schema = validation.schema(config.RunConfig) | validation.schema(config.LaunchConfig)
-    store.store(name="schema", node=schema | tune_config.schema() if tuning else schema)
+    node = OmegaConf.create(schema | tune_config.schema() if tuning else schema)
+    for key in validation.free_form_keys(config.RunConfig):
+        OmegaConf.set_struct(OmegaConf.select(node, key), False)  # takes any key, also without Hydra's +
+    store.store(name="schema", node=node)
     for name, path in presets.sweep_files().items():
         node, problem = OmegaConf.create(), ""
         try:

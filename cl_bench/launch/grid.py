@@ -12,7 +12,6 @@ from cl_bench.runs.identity import short_float
 from cl_bench.schedules import Extent
 
 State = Literal["new", "done", "diverged", "running", "queued", "failed", "interrupted"]
-Role = Literal["baseline", "curriculum"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +34,6 @@ class Planned:
     hours: float
     memory: Memory
     """Estimate for one rank's device."""
-
-    @property
-    def role(self) -> Role:
-        """Role in comparisons."""
-        return "baseline" if self.config.is_baseline else "curriculum"
 
     @property
     def cell(self) -> str:

@@ -50,7 +50,11 @@ class Corpora:
 
     def describe(self) -> tuple[str, ...]:
         """Source and sizes of each corpus."""
+<<<<<<< HEAD
         return tuple(data.in_words() for data in (*self._corpora.values(), *self._missing.values()))
+=======
+        return tuple(data.describe() for data in (*self._known.values(), *self._missing.values()))
+>>>>>>> lang1
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
@@ -60,9 +64,9 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
     # Absolute paths: a job may start in another directory, or resume later.
     for config in (dataclasses.replace(c, data=c.data.absolute()) for c in configs):
         text: sources.Corpus | sources.AssumedData
-        if config.data.not_given:
+        if config.data.problem:
             if not launch.dry_run:
-                raise ConfigError(config.data.not_given)
+                raise ConfigError(config.data.problem)
             text = corpora.without(config.data)
         else:
             text = corpora.get(config.data)
@@ -131,7 +135,7 @@ def write_csv(plan: Plan) -> None:
         {
             "run_id": run.run_id,
             "cell": run.cell,
-            "role": run.role,
+            "role": run.config.role,
             "state": run.state,
             "steps": run.extent.steps,
             "tokens": run.extent.tokens,
@@ -171,7 +175,7 @@ def write_manifest(plan: Plan) -> int:
             {
                 "run_id": r.run_id,
                 "cell": r.cell,
-                "role": r.role,
+                "role": r.config.role,
                 "curriculum": r.curriculum,
                 "shape": r.shape,
                 "variant": r.variant,

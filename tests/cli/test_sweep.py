@@ -90,6 +90,21 @@ def test_the_fast_grid_equals_hydras_own_composition(monkeypatch: pytest.MonkeyP
     assert len(seen["jobs"]) == 24
 
 
+@pytest.mark.parametrize("grid", [["-m"], []])
+@pytest.mark.parametrize(
+    "override",
+    ["curriculum.function_args={every: 20}", "curriculum.function_args.every=20", "+curriculum.function_args.every=20"],
+)
+def test_parameters_of_an_own_schedule(
+    grid: list[str], override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "every_steps.py").write_text("def length(step, every): return min(128, 16 * (1 + step // every))")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = "curriculum.function=every_steps.length"
+    command = [*grid, "sweeps=smoke", "curriculum=custom", function, override, "dry_run=true", f"outputs={tmp_path}"]
+    assert sweep.main(command) == 0
+
+
 BAD_INPUT = [
     (["sweeps=smoke", "optim.lrr=1e-3"], "optim.lrr: unknown key; did you mean 'optim.lr'?"),
     (["sweeps=smoke", "batch=1"], "batch: unknown key"),

@@ -38,7 +38,7 @@ def grid(text: Path, **changes: object) -> list[RunConfig]:
 def test_a_grid_is_resolved_named_and_priced(text: Path, launch: LaunchConfig) -> None:
     built = plan.build(grid(text), launch, plan.Corpora())
     first, last = built.runs[0], built.runs[-1]
-    assert (first.role, last.role) == ("baseline", "curriculum")
+    assert (first.config.role, last.config.role) == ("baseline", "curriculum")
     assert first.cell == "baseline b8 lr2e-3"
     assert last.cell == "fixed_linear b8 lr2e-3"
     assert last.shape == "8→full over 40%"
