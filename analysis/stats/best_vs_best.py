@@ -58,6 +58,8 @@ class Best:
     loss: LossDifference = NO_DIFFERENCE
     """Final validation loss at equal tokens."""
     loss_at_seconds: LossDifference = NO_DIFFERENCE
+    recorded_time: Estimate = NO_ESTIMATE
+    """`printed_time` in seconds as recorded."""
     diverged: int = 0
     """Runs of the chosen curriculum cell that failed; above 0 only if every curriculum cell has such a run."""
     baseline_diverged: int = 0

@@ -89,7 +89,7 @@ def test_without_seconds_there_are_no_figures_of_time_and_it_is_said_once(
     assert "less time" not in words
     assert "more time" not in words
     (cell,) = verdict(tmp_path)["cells"]
-    assert cell["token_saving"] is not None
+    assert cell["final_token_saving"] == pytest.approx(0.5)
     assert {cell[k] for k in cell if "time" in k or "rank_hour" in k} <= {None}
     page = (tmp_path / "out" / "report.html").read_text()
     assert 'data-axis="seconds"' not in page
