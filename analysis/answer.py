@@ -19,12 +19,13 @@ from analysis.stats.clock import Clock, clock_of
 from analysis.stats.correlation import correlations
 from analysis.stats.crossings import Method, curves
 from analysis.stats.evaluations import Unlike, unlike_arms
-from analysis.stats.outcome import Outcome, outcomes
+from analysis.stats.outcome import DEFAULT, Outcome, Rules
 from analysis.stats.over_targets import over_targets
 from analysis.stats.pairs import best_baseline_point
 from analysis.stats.power import Power, sweep_power
-from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, unpaired_cells, with_clock
-from analysis.stats.stability import stability
+from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, with_clock
+from analysis.stats.stability import Instability, judge_runs, stability, with_outcomes
+from analysis.stats.unpaired import unpaired_cells
 from cl_bench.errors import UserError
 
 
@@ -42,6 +43,8 @@ class Options:
     """Names of tuning searches to charge in addition to those that belong to the runs."""
     refresh_s: float | None = None
     """Seconds after which the page reloads itself; None: never."""
+    rules: Rules = DEFAULT
+    """When a run counts as diverged or as not having learned."""
 
     def __post_init__(self) -> None:
         target = self.target_ppl
@@ -54,6 +57,7 @@ class Options:
         words = f" --target {self.target_ppl:g}" if self.target_ppl is not None else ""
         words += f" --crossing {self.method}" if self.method != "interpolate" else ""
         words += f" --price {self.price:g}" if self.price is not None else ""
+        words += self.rules.arguments()
         return words + (f" --tuning {','.join(self.searches)}" if self.searches else "")
 
 
@@ -71,6 +75,7 @@ class Answer:
     """The results of a sweep."""
 
     runs: Runs
+    """A run that finished, but diverged by its record, has the state DIVERGED."""
     options: Options
     run_savings: tuple[RunSaving, ...]
     """One per curriculum run, in the order of `runs.runs`."""
@@ -89,8 +94,6 @@ class Answer:
     correlation: pd.DataFrame
     """analysis.stats.correlation.CORRELATION_COLUMNS."""
     cost: hours.Cost
-    outcomes: Mapping[str, Outcome]
-    """How each run_id ended."""
     power: Power
     """What the tests of this sweep can detect."""
     unlike: tuple[Unlike, ...]
@@ -100,6 +103,21 @@ class Answer:
     """Seconds per step of each shape, and how much slower or faster each run was."""
     clean_settings: frozenset[str]
     """Settings whose printed times are by the clock; the others' are as recorded."""
+
+    # How each run ended, and what that says about stability.
+    instability: Instability
+    """Outcomes, events, final loss over learning rate, and the joint boundary."""
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """The outcome of each run_id."""
+        return self.instability.outcomes
+
+    @property
+    def rules_sentence(self) -> str:
+        """When a run counts as diverged or as not having learned, and which runs a rule could not judge."""
+        count = len(self.runs.runs)
+        return self.options.rules.sentence(count, count - len(self.runs.unigram))
 
     @property
     def target_ppl(self) -> float | None:
@@ -133,18 +151,18 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
     Raises UserError if no baseline reached a given target.
     """
     options = options or Options()
-    outcome = outcomes(runs)
+    judged = judge_runs(runs, options.rules)
+    runs, outcome = with_outcomes(runs, judged.outcomes), judged.outcomes
     clock = clock_of(runs)
     timed, settings = with_clean_seconds(runs, clock), clean_settings(runs, clock)
     by_run = run_savings(runs, options.target_ppl, options.method, outcome, timed)
-    unpaired = unpaired_cells(timed, by_run, options.target_ppl, outcome)
-    cells = with_clock(cell_savings(by_run, unpaired), clock, settings)
+    cells = with_clock(cell_savings(by_run, unpaired_cells(timed, options.target_ppl, outcome)), clock, settings)
     targets, common = over_targets(runs, cells, options.method)
     cells = tuple(dataclasses.replace(c, common_target=t) for c, t in zip(cells, common, strict=True))
     best = best_against_best(timed, options.method, options.target_ppl, outcome)
     recorded = best if timed is runs else best_against_best(runs, options.method, options.target_ppl, outcome)
     best = [dataclasses.replace(b, recorded_time=r.printed_time) for b, r in zip(best, recorded, strict=True)]
-    ratios = stability(runs)
+    ratios = stability(runs, judged)
     return Answer(
         runs,
         options,
@@ -157,11 +175,11 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         all_boundaries(runs.runs, ratios),
         correlations(runs.runs, runs.train),
         hours.cost(runs.runs, runs.train, runs.attempts, by_run, charges, options.price),
-        outcome,
         sweep_power([c.log_ratios for c in cells if tested(c)]),
         unlike_arms(runs.runs, _run_ids(cells), curves(runs.evals)),
         clock,
         settings,
+        judged,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -20,6 +22,7 @@ from analysis.paper import tables
 from analysis.print_figures import FORMATS, Format
 from analysis.readers import source
 from analysis.stats.crossings import METHODS, Method
+from analysis.stats.outcome import parse_rules
 from cl_bench.commands import HELP_OPTIONS, CommandGroup
 from cl_bench.errors import UserError
 from cl_bench.runs.paths import SweepDir
@@ -74,11 +77,19 @@ _ANSWER_PARAMETERS: list[click.Parameter] = [
         metavar="NAME[,NAME]",
         help="count these searches of outputs/tune even if no run uses their result",
     ),
+    click.Option(
+        ["--rule", "rules"],
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="change when a run counts as diverged or as not having learned, or switch a rule off (NAME=off): "
+        "non-finite (on), ratio (2), ratio-share (0.02 of the budget), early (0.1 of the budget), unigram (0.05 nats)",
+    ),
 ]
 
 
-def _options(target: float | None, crossing: Method, price: float | None, tuning: str) -> Options:
-    return Options(target, crossing, price, tuple(name for name in tuning.split(",") if name))
+def _options(target: float | None, crossing: Method, price: float | None, tuning: str, rules: Sequence[str]) -> Options:
+    searches = tuple(name for name in tuning.split(",") if name)
+    return Options(target, crossing, price, searches, rules=parse_rules(rules))
 
 
 @analysis.command(cls=_CommandOnCurves, params=list(_ANSWER_PARAMETERS))
@@ -96,6 +107,7 @@ def report(
     crossing: Method,
     price: float | None,
     tuning: str,
+    rules: tuple[str, ...],
     every_s: float | None,
     **where: str | None,
 ) -> None:
@@ -104,7 +116,7 @@ def report(
     FOLDER is outputs/sweeps/NAME, or outputs for all of its runs. An option
     names curves from elsewhere instead.
     """
-    options = _options(target, crossing, price, tuning)
+    options = _options(target, crossing, price, tuning, rules)
     if every_s is None:
         written = reports.write_source(source.read_values(where), options)
     else:
@@ -114,10 +126,9 @@ def report(
                 "--watch: goes with outputs/sweeps/NAME or outputs only, whose runs record whether they are live"
             )
         written = watch.watch(lambda: source.read_values(where), options, every_s, click.echo)
-    for sentence in (written.verdict["sentence"], written.verdict["best_sentence"]):
-        click.echo(textwrap.fill(sentence, _WIDTH), nl=bool(sentence))
-    for caveat in written.verdict["caveats"]:
-        click.echo(textwrap.fill(caveat, _WIDTH))
+    width = min(_WIDTH, shutil.get_terminal_size().columns)
+    for words in (*written.verdict["headline"], *written.verdict["caveats"]):
+        click.echo(textwrap.fill(words, width))
     click.echo(f"report  {written.path}")
 
 
@@ -129,6 +140,7 @@ def figures(
     crossing: Method,
     price: float | None,
     tuning: str,
+    rules: tuple[str, ...],
     form: Format,
     width: Width,
     **where: str | None,
@@ -139,7 +151,7 @@ def figures(
     beside the report.
     """
     curves_read = source.read_values(where)
-    answer = reports.answer_of(curves_read, _options(target, crossing, price, tuning))
+    answer = reports.answer_of(curves_read, _options(target, crossing, price, tuning, rules))
     folder = Path(where["out"]) if where["out"] else SweepDir.at(curves_read.out).figures
     made = print_figures.write(answer, folder, form, width)
     click.echo(f"{len(made.figures)} figures, {len(made.tables)} tables in LaTeX and Markdown  {made.folder}")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from analysis import figures
 from analysis.answer import Answer
 from analysis.figures import Figure, Width
-from analysis.page import cost, document
+from analysis.page import cost, document, stability_tables
 from analysis.page import tables as page_tables
 from analysis.page.data import ReportData
 from analysis.renderers import cells_json
@@ -58,8 +58,11 @@ def tables(answer: Answer) -> dict[str, Table]:
         "savings": page_tables.cells_table(cells),
         "deepest": page_tables.deepest_table(cells),
         "crossings": page_tables.crossings_table(cells),
-        "stability": page_tables.stability_table(answer.stability),
-        "frontier": page_tables.frontier_table(answer.frontier, "lr"),
+        "stability": stability_tables.stability_table(answer.stability),
+        "frontier": stability_tables.frontier_table(answer.frontier, "lr"),
+        "joint_boundary": stability_tables.joint_table(answer.instability.joint),
+        "lr_response": stability_tables.responses_table(answer.instability.responses),
+        "events": stability_tables.events_table(answer.instability.rates),
         "correlation": page_tables.correlation_table(answer.correlation),
         "cost": cost.cost_cells_table(answer.cost),
     }
@@ -83,11 +86,15 @@ def static(report: ReportData, width: Width = "one") -> dict[str, Figure]:
 
 
 def _file_name(place: str, report: ReportData) -> str:
-    """File name for a figure's place in the page; maps are named by curriculum instead of number."""
-    kind, _, number = place.partition("-")
-    if kind == "stability" and number.isdigit():
-        methods = list(figures.stability_maps(report.stability))
-        place = f"stability_{methods[int(number)]}"
+    """File name for a figure's place in the page; numbered places are named by curriculum or batch instead."""
+    kind, _, number = place.rpartition("-")
+    if number.isdigit():
+        titles = {
+            "stability": list(figures.stability_maps(report.stability)),
+            "joint": list(figures.joint_maps(report.instability.joint)),
+            "lr-response": list(figures.lr_responses(report.instability.responses)),
+        }
+        place = f"{kind}_{titles[kind][int(number)]}"
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in place)
 
 

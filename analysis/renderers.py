@@ -16,12 +16,15 @@ from analysis.schema import Cell
 from analysis.stats import boundary, clock
 from analysis.stats.best_vs_best import Best
 from analysis.stats.evaluations import Unlike
+from analysis.stats.events import EventRate
 from analysis.stats.intervals import Estimate
+from analysis.stats.joint_boundary import JointBoundary
 from analysis.stats.loss_difference import LossDifference
+from analysis.stats.lr_response import Response
 from analysis.stats.savings import CellSaving, CommonTarget, RunSaving
-from analysis.verdict.boundary import boundary_sentence
+from analysis.verdict.boundary import boundary_sentence, joint_sentences
 from analysis.verdict.caveats import caveats
-from analysis.verdict.sentence import best_sentence, sentence
+from analysis.verdict.sentence import best_sentence, headline_sentences, sentence, spikes_sentence
 from cl_bench.runs.paths import SweepDir
 
 _SAVING: dict[str, Callable[[RunSaving], Any]] = {
@@ -100,8 +103,9 @@ def savings_table(savings: Sequence[RunSaving]) -> pd.DataFrame:
 def verdict_json(answer: Answer) -> dict[str, Any]:
     """The content of verdict.json: values that JSON can hold."""
     return {
+        "headline": headline_sentences(answer),
         "sentence": sentence(answer),
-        "best_sentence": best_sentence(answer.best),
+        "best_sentence": best_sentence(answer.best, answer.options.target_ppl),
         "caveats": caveats(answer),
         "target_ppl": answer.target_ppl,
         "target_kind": answer.target_kind,
@@ -110,11 +114,44 @@ def verdict_json(answer: Answer) -> dict[str, Any]:
         "best_against_best": [_best(b) for b in answer.best],
         "cells": cells_json(answer.cells),
         "stability_sentence": boundary_sentence(answer.frontier) if len(answer.runs.train) else "",
+        "spikes_sentence": spikes_sentence(answer),
         "frontier": boundary.plain_rows(answer.frontier),
         "cost": cost_json(answer.cost),
         "clock": clock_json(answer),
         "power": dataclasses.asdict(answer.power),
         "unlike": [_unlike(u) for u in answer.unlike],
+        **_stability(answer),
+    }
+
+
+def _stability(answer: Answer) -> dict[str, Any]:
+    """The stability part of verdict.json, beside the frontier."""
+    judged = answer.instability
+    return {
+        "outcome_rules": answer.rules_sentence,
+        "outcomes": {run_id: dataclasses.asdict(outcome) for run_id, outcome in judged.outcomes.items()},
+        "unstable": dict(judged.unstable),
+        "instability_events": [_event_rate(rate) for rate in judged.rates],
+        "lr_responses": [_response(response) for response in judged.responses],
+        "joint_sentences": joint_sentences(judged.joint),
+        "joint_boundaries": [_joint(joint) for joint in judged.joint],
+    }
+
+
+def _event_rate(rate: EventRate) -> dict[str, Any]:
+    return {**dataclasses.asdict(rate), "per_run": rate.per_run}
+
+
+def _response(response: Response) -> dict[str, Any]:
+    return {**dataclasses.asdict(response), "largest_useful": response.largest_useful}
+
+
+def _joint(joint: JointBoundary) -> dict[str, Any]:
+    batch, lr = joint.reference
+    return {
+        "setting": joint.setting,
+        "reference": {"global_batch_size": batch, "lr": lr},
+        "methods": [dataclasses.asdict(method) for method in joint.methods],
     }
 
 

@@ -48,6 +48,9 @@ def page_data(answer: Answer, command: str = "", generated: str = "", refresh_s:
         attempts=runs.attempts,
         generated=generated,
         cost=answer.cost,
+        instability=answer.instability,
+        rules_sentence=answer.rules_sentence,
+        unigram=runs.unigram,
         ours=bool(runs.configs),
         refresh_s=refresh_s,
     )

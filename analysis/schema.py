@@ -6,16 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from cl_bench.config import RunConfig
+from cl_bench.config import Role, RunConfig
 from cl_bench.errors import UserError
 from cl_bench.runs.identity import short_float
 
-Role = Literal["baseline", "curriculum"]
 ROLES: tuple[Role, ...] = ("baseline", "curriculum")
 
 RUN_COLUMNS = (
@@ -64,6 +63,7 @@ TRAIN_COLUMNS = {
     "adam_var_sqrt_max": "float32",
     "train_seconds": "float64",
     "attempt": "int32",
+    "loss_scale": "float32",
 }
 """The analysed part of records.TRAIN_COLUMNS, in the narrowest sufficient types: a sweep has millions of rows."""
 
@@ -94,6 +94,8 @@ class Runs:
     """Resolved configuration of each run_id; empty for a source without configurations."""
     outputs: Path | None = None
     """The outputs folder that holds the runs; None for curves of other origin."""
+    unigram: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Unigram cross-entropy (nats per token) of the validation data of each run_id; runs of unknown data have none."""
 
     def curve(self, run_id: str) -> pd.DataFrame:
         """A run's evaluations, in order of tokens."""

@@ -11,8 +11,11 @@ dicts into a figure for one column of a paper.
 
 from analysis.figures.curves import POINT_COLUMNS, length_schedule, training_curves, validation_curves
 from analysis.figures.frontier import stability_frontier
+from analysis.figures.glance import savings_glance
 from analysis.figures.heatmaps import RATIO_SCALE_TOP, stability_maps
 from analysis.figures.intervals import savings_intervals
+from analysis.figures.joint import joint_maps
+from analysis.figures.lr_response import lr_responses
 from analysis.figures.over_targets import MAX_BANDS, saving_over_targets
 from analysis.figures.printed import INCHES, Width, over_time, printed
 from analysis.figures.probes import probe_curves, search_path
@@ -38,13 +41,16 @@ __all__ = [
     "TimeUnit",
     "Width",
     "hours_spent",
+    "joint_maps",
     "left_out",
     "length_schedule",
+    "lr_responses",
     "over_time",
     "printed",
     "probe_curves",
     "run_styles",
     "saving_over_targets",
+    "savings_glance",
     "savings_intervals",
     "search_path",
     "stability_frontier",

@@ -20,10 +20,12 @@ from analysis.figures.style import (
     styled_layout,
 )
 from analysis.schema import method_names
-from analysis.stats.boundary import plain_rows, select
+from analysis.stats.boundary import Criterion, plain_rows, select
 from analysis.verdict.boundary import boundary_words, multiple_words
 from cl_bench.runs.identity import short_float
 
+_DRAWN: tuple[Criterion, ...] = ("stable", "no_events")
+_WORDS = {"stable": "stable", "no_events": "stable without an instability event"}
 _SYMBOLS = {"exact": "circle", "at_least": "triangle-up", "below": "triangle-down"}
 _MOST_LABELS = 12
 _TABLE = (
@@ -39,6 +41,9 @@ _TABLE = (
     "diverged",
     "unfinished",
     "note",
+    "criterion",
+    "unstable_runs",
+    "did_not_learn",
 )
 _MOST_TICKS = 9
 
@@ -46,8 +51,8 @@ _MOST_TICKS = 9
 def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = None) -> Figure:
     """Largest stable learning rate (log axis) of each curriculum at each batch size.
 
-    ``table`` is :func:`analysis.stats.boundary.all_boundaries`. Full marks: did not diverge; hollow ones: and no loss
-    ratio above the threshold. A circle is the largest stable value; a triangle upwards means "at least" (no larger one
+    ``table`` is :func:`analysis.stats.boundary.all_boundaries`. Full marks: stable; hollow ones: and no instability
+    event. A circle is the largest stable value; a triangle upwards means "at least" (no larger one
     was tested, or one is undecided), downwards "below"; a line leads to the smallest unstable learning rate above, a
     cross. ``colors`` (method -> hue) keeps the hues of other figures. ``layout.meta.table`` holds what is drawn.
     """
@@ -62,12 +67,12 @@ def stability_frontier(table: pd.DataFrame, colors: Mapping[str, str] | None = N
     traces: list[Trace] = []
     cells: list[list[Any]] = []
     label = len(methods) * len(batches) <= _MOST_LABELS
-    for spikes in (False, True):
-        judged = select(table, spikes=spikes)
+    for criterion in _DRAWN:
+        judged, is_strict = select(table, criterion=criterion), criterion != "stable"
         for method in methods:
             own = plain_rows(judged[np.array(method_names(judged)) == method])
-            at = [batches.index(row["at"]) + offsets[method] + (0.07 if spikes else 0.0) for row in own]
-            traces += _method(method, own, at, hues[method], spikes, label)
+            at = [batches.index(row["at"]) + offsets[method] + (0.07 if is_strict else 0.0) for row in own]
+            traces += _method(method, own, at, hues[method], is_strict, label)
             cells += [_cell(method, row) for row in own]
     traces += [_legend_entry(method, hues[method]) for method in methods]
     rates = sorted({float(v) for text in rows["tested"] for v in str(text).split()})
@@ -97,7 +102,7 @@ def _offsets(count: int) -> Sequence[float]:
 
 
 def _method(
-    method: str, rows: Sequence[Mapping[str, Any]], at: Sequence[float], color: str, spikes: bool, label: bool
+    method: str, rows: Sequence[Mapping[str, Any]], at: Sequence[float], color: str, is_strict: bool, label: bool
 ) -> list[Trace]:
     """One curriculum by one criterion: its marks, and lines to the smallest unstable learning rate."""
     x: list[float | None] = []
@@ -110,13 +115,13 @@ def _method(
     name = markup(method)
     marks: Trace = {
         "type": "scatter",
-        "mode": "markers+text" if label and not spikes else "markers",
+        "mode": "markers+text" if label and not is_strict else "markers",
         "name": name,
         "x": [place for _, place in decided],
         "y": [row["largest_stable"] or row["unstable_from"] for row, _ in decided],
         "marker": {
-            "symbol": [_SYMBOLS[row["kind"]] + ("-open" if spikes else "") for row, _ in decided],
-            "size": 9 if spikes else 12,
+            "symbol": [_SYMBOLS[row["kind"]] + ("-open" if is_strict else "") for row, _ in decided],
+            "size": 9 if is_strict else 12,
             "color": color,
             "line": {"width": 1.6, "color": color},
         },
@@ -125,7 +130,7 @@ def _method(
         "legendgroup": name,
         "showlegend": False,
     }
-    if label and not spikes:
+    if label and not is_strict:
         marks["text"] = [multiple_words(row["multiple"], row["multiple_relation"]) for row, _ in decided]
         marks["textposition"] = "top center"
         marks["textfont"] = {"size": 11}
@@ -135,7 +140,7 @@ def _method(
         "name": name,
         "x": x,
         "y": y,
-        "line": {"width": 1.2, "color": color, "dash": "dot" if spikes else "solid"},
+        "line": {"width": 1.2, "color": color, "dash": "dot" if is_strict else "solid"},
         "marker": {"symbol": "x-thin", "size": [0, 8, 0] * (len(x) // 3), "line": {"width": 1.8, "color": color}},
         "opacity": 0.75,
         "hoverinfo": "skip",
@@ -152,25 +157,21 @@ def _legend_entry(method: str, color: str) -> Trace:
     return {**nowhere, "name": name, "legendgroup": name, "showlegend": True, "marker": {"size": 11, "color": color}}
 
 
-def _criterion(row: Mapping[str, Any]) -> str:
-    allowed = row["max_loss_ratio_allowed"]
-    return "did not diverge" if allowed is None else f"no loss ratio above {allowed:g}"
-
-
 def _hover(method: str, row: Mapping[str, Any]) -> str:
     times = multiple_words(row["multiple"], row["multiple_relation"])
     lines = [
         f"<b>{markup(method)}</b>, batch {int(row['at'])}",
-        f"{_criterion(row)}: {boundary_words(row)}",
+        f"{_WORDS[row['criterion']]}: {boundary_words(row)}",
         *([f"{times} the baseline's"] if times else []),
         f"tested {markup(row['tested'])}",
         f"{row['diverged']} of {row['runs']} runs diverged",
+        *([f"{row['did_not_learn']} did not learn"] if row["did_not_learn"] else []),
     ]
     return "<br>".join(lines)
 
 
 def _cell(method: str, row: Mapping[str, Any]) -> list[Any]:
     names = ("largest_stable", "unstable_from", "multiple_relation", "multiple", "tested")
-    counts = ("runs", "diverged", "unfinished", "note")
+    counts = ("runs", "diverged", "unfinished", "note", "criterion", "unstable_runs", "did_not_learn")
     first = [method, int(row["at"]), row["max_loss_ratio_allowed"], row["kind"]]
     return [*first, *(row[n] for n in names), *(row[n] for n in counts)]

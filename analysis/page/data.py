@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from analysis import figures
 from analysis.cost import hours
 from analysis.figures import TimeUnit
+from analysis.stats.stability import Instability
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ReportData:
     """One row per target and cell (analysis.stats.over_targets.TARGET_COLUMNS)."""
     stability: pd.DataFrame
     """One row per run: run_id, named, curriculum, variant, global_batch_size, lr, seed, state, diverged,
-    max_loss_ratio, steps_above_1_2, steps_above_1_5, steps (counts)."""
+    max_loss_ratio and what else analysis.stats.stability.STABILITY_COLUMNS names."""
     frontier: pd.DataFrame
     """analysis.stats.boundary.all_boundaries() of the runs."""
     correlation: pd.DataFrame
@@ -55,6 +56,12 @@ class ReportData:
     """One row an attempt: run_id, attempt, restored_step, world_size, device, started. May have no rows."""
     cost: hours.Cost
     """What the runs cost."""
+    instability: Instability
+    """How each run ended, and what that says about stability."""
+    rules_sentence: str = ""
+    """When a run counts as diverged or as not having learned."""
+    unigram: Mapping[str, float] = field(default_factory=dict)
+    """Unigram cross-entropy (nats per token) of the validation data of each run_id, where it is known."""
     ours: bool = True
     """Whether the curves come from cl_bench's own runs."""
     refresh_s: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis import figures, words
 from analysis.figures import Figure
-from analysis.page import cost, html, savings, stability
+from analysis.page import cost, glance, html, savings, stability
 from analysis.page.data import ReportData
 from analysis.page.key import key
 from analysis.page.tables import runs_table
@@ -47,13 +47,18 @@ def _candidates(report: ReportData) -> Sequence[int]:
 def _document(report: ReportData, max_points: int) -> str:
     verdict, unit = report.verdict, report.unit
     plots = all_figures(report, max_points)
+    first, *further = verdict["headline"]
     return html.document(
         "report.html.jinja",
-        _payload(report, plots),
+        _payload(report, {**glance.plots(report, _colors(report)), **plots}),
         kind="curriculum report",
         title=report.title,
         question=report.question,
-        sentence=verdict["sentence"],
+        sentence=first,
+        further=further,
+        spikes=verdict["spikes_sentence"],
+        glance=glance.section(report),
+        given_target=verdict["target_kind"] == "given",
         caveats=verdict["caveats"],
         refresh_s=report.refresh_s,
         runs=len(report.runs),
@@ -80,8 +85,7 @@ def _document(report: ReportData, max_points: int) -> str:
 def all_figures(report: ReportData, max_points: int = _POINTS_PER_CURVE[0]) -> dict[str, Figure]:
     """Every figure by the id of its place in the page; the figures for print are made from the same."""
     runs, train, unit = report.runs, report.train, report.unit
-    styles = figures.run_styles(runs)
-    colors = dict(zip(styles["method"], styles["color"], strict=True))
+    colors = _colors(report)
     return {
         "validation": figures.validation_curves(
             runs, report.evals, train, target_ppl=report.verdict["target_ppl"], unit=unit, max_points=max_points
@@ -91,6 +95,12 @@ def all_figures(report: ReportData, max_points: int = _POINTS_PER_CURVE[0]) -> d
         "schedule": figures.length_schedule(runs, train, unit=unit),
         **cost.plots(report.cost, runs),
     }
+
+
+def _colors(report: ReportData) -> dict[str, str]:
+    """Hue of each method."""
+    styles = figures.run_styles(report.runs)
+    return dict(zip(styles["method"], styles["color"], strict=True))
 
 
 def _payload(report: ReportData, plots: Mapping[str, Figure]) -> dict[str, object]:

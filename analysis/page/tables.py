@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,12 +26,10 @@ from analysis.page.columns import (
     without_unknown_times,
 )
 from analysis.schema import method_names
-from analysis.stats.boundary import Along, plain_rows, proportion, select, short
 from analysis.stats.correlation import MEASURES
 from analysis.stats.crossings import METHODS
 from analysis.stats.intervals import METHOD_WORDS
 from analysis.tables import Column, Table
-from analysis.verdict.boundary import boundary_words, multiple_words
 from analysis.verdict.caveats import DISAGREE
 
 _DIFFERENCES = {"saved": "saved", "cost": "cost more", "undecided": "not significant"}
@@ -133,99 +130,6 @@ def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:
         Column("run", texts(savings["run_id"])),
     ]
     return Table("Savings by run", without_unknown_times(columns), "No curriculum run to compare yet.")
-
-
-def stability_table(stability: pd.DataFrame) -> Table:
-    """Loss ratios of each cell, over seeds."""
-    keys = ["named", "curriculum", "variant", "global_batch_size", "lr"]
-    finished = stability["diverged"].astype(bool) | (stability["state"] == "DONE")
-    cells = (
-        stability.assign(variant=stability["variant"].fillna(""), finished=finished)
-        .groupby(keys, sort=False, as_index=False)
-        .agg(
-            runs=("run_id", "size"),
-            diverged=("diverged", "sum"),
-            finished=("finished", "sum"),
-            ratio=("max_loss_ratio", "max"),
-            above_2=("steps_above_1_2", "sum"),
-            above_5=("steps_above_1_5", "sum"),
-            steps=("steps", "sum"),
-        )
-    )
-    columns = [
-        *where_columns(cells, seed=False),
-        Column("runs", numbers(cells["runs"], 0), number=True),
-        Column("diverged", [f"× {int(d)}" if d else "0" for d in cells["diverged"]], number=True),
-        Column("diverged, 95% interval (%)", _shares(cells["diverged"], cells["finished"]), number=True),
-        Column("max loss ratio", numbers(cells["ratio"], 2), number=True),
-        Column("steps above 1.2", numbers(cells["above_2"], 0), number=True),
-        Column("steps above 1.5", numbers(cells["above_5"], 0), number=True),
-        Column("of steps", numbers(cells["steps"], 0), number=True),
-    ]
-    return Table("Stability by cell, over seeds: largest ratio, summed steps", columns, "No training step yet.")
-
-
-def stability_runs_table(stability: pd.DataFrame) -> Table:
-    """Loss ratios of every run."""
-    columns = [
-        *where_columns(stability),
-        Column("state", state_texts(stability["state"])),
-        Column("max loss ratio", numbers(stability["max_loss_ratio"], 2), number=True),
-        Column("steps above 1.2", numbers(stability["steps_above_1_2"], 0), number=True),
-        Column("steps above 1.5", numbers(stability["steps_above_1_5"], 0), number=True),
-        Column("of steps", numbers(stability["steps"], 0), number=True),
-        Column("run", texts(stability["run_id"])),
-    ]
-    return Table("Stability by run", columns, "No training step yet.")
-
-
-def frontier_table(table: pd.DataFrame, along: Along) -> Table:
-    """The stability boundary along learning rates or batches, by both criteria; `table` as from all_boundaries()."""
-    rows, calm = (plain_rows(select(table, along, spikes=spikes)) for spikes in (False, True))
-    if not rows:
-        return Table("Stability frontier", [], "No cell to judge yet.")
-    what, at = ("LR", "batch") if along == "lr" else ("batch", "LR")
-    allowed = next((f"{r['max_loss_ratio_allowed']:g}" for r in calm), "")
-    notes = [
-        "; ".join(
-            n
-            for n in (r["note"], f"not finished: {r['unfinished']} of {r['runs']} runs" if r["unfinished"] else "")
-            if n
-        )
-        for r in rows
-    ]
-    columns = [
-        Column(at, [short(r["at"]) for r in rows], number=True),
-        Column("curriculum", method_names(pd.DataFrame(rows))),
-        Column(f"largest {what} without divergence", [boundary_words(r) for r in rows], number=True),
-        Column("multiple of the baseline's", [_times_words(r) for r in rows], number=True),
-        Column("ratio of the boundaries", [_between(r) for r in rows], number=True),
-        Column(f"largest {what} without a loss ratio above {allowed}", [boundary_words(r) for r in calm], number=True),
-        Column("multiple of the baseline's", [_times_words(r) for r in calm], number=True),
-        Column(f"{what} tested", [r["tested"].replace(" ", ", ") for r in rows], number=True),
-        Column("seeds", [str(r["seeds"]) for r in rows], number=True),
-        *note_columns(notes),
-    ]
-    return Table(f"Largest {what} stable on every seed, by {at}", columns, "No run yet.")
-
-
-def _times_words(row: Mapping[str, Any]) -> str:
-    return multiple_words(row["multiple"], row["multiple_relation"]) or "–"
-
-
-def _between(row: Mapping[str, Any]) -> str:
-    """The range that the grid's spacing allows for the ratio of the true boundaries."""
-    above, below = row["multiple_above"], row["multiple_below"]
-    if above is not None and below is not None:
-        return f"{above:.3g}x to {below:.3g}x"
-    if above is not None:
-        return f"above {above:.3g}x"
-    return f"below {below:.3g}x" if below is not None else "–"
-
-
-def _shares(counts: Iterable[int], totals: Iterable[int]) -> list[str]:
-    intervals = [proportion(int(k), int(n))[1:] for k, n in zip(counts, totals, strict=True)]
-    return ["–" if math.isnan(low) else f"{100 * low:.0f} to {100 * high:.0f}" for low, high in intervals]
 
 
 def correlation_table(table: pd.DataFrame) -> Table:

@@ -19,7 +19,7 @@ from analysis.paper.measure import Configuration, Group, Measured
 from analysis.paper.paper import Paper, PublishedCell, Scale, Unpublished
 from analysis.readers import load_runs
 from analysis.schema import Runs
-from analysis.stats.stability import stability
+from analysis.stats.stability import judge_runs, stability, with_outcomes
 from cl_bench import schedules
 from cl_bench.config import RunConfig
 from cl_bench.errors import UserError
@@ -50,9 +50,11 @@ def build(folder: str | Path) -> Paper:
         what = "not a sweep's folder (no manifest.json)" if path.exists() else "no such folder"
         raise UserError(f"{path}: {what}; give outputs/sweeps/NAME of a sweep that was launched")
     runs = load_runs(path)
+    judged = judge_runs(runs)
+    runs = with_outcomes(runs, judged.outcomes)
     placed = _place(runs)
     experiments = [e for e in EXPERIMENTS if any(at_scale(p.config, e) for p in placed)] or [GPT2_1558M]
-    ratios = stability(runs)
+    ratios = stability(runs, judged)
     results = [(p, _measured(runs, p, placed, ratios)) for p in placed]
     published = [(p.match.experiment, p.match.cell, p.group) for p in placed if p.match.is_published]
     return Paper(

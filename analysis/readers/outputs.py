@@ -22,7 +22,7 @@ from analysis.words import printable
 from cl_bench import schedules
 from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
-from cl_bench.runs import identity, records, status
+from cl_bench.runs import identity, records, status, unigram
 from cl_bench.runs.paths import ManifestEntry, RunDir, SweepDir, all_runs, read_manifest, read_yaml
 
 MOST_EARLIER_RUNS = 100
@@ -52,7 +52,15 @@ def load_runs(folder: str | Path) -> Runs:
     if not runs:
         raise NoRunsError(f"{path}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
     outputs = sweep.outputs if is_sweep else sweep.root
-    return dataclasses.replace(gather(name, question, path, runs, notes, is_sweep=is_sweep), outputs=outputs)
+    gathered = gather(name, question, path, runs, notes, is_sweep=is_sweep)
+    return dataclasses.replace(gathered, outputs=outputs, unigram=_unigram(gathered.configs, outputs))
+
+
+def _unigram(configs: Mapping[str, RunConfig], outputs: Path) -> dict[str, float]:
+    """The unigram cross-entropy of each run's validation data, where it is known."""
+    fingerprints = {run_id: str(config.data.fingerprint) for run_id, config in configs.items()}
+    levels = {fingerprint: unigram.read(outputs, fingerprint) for fingerprint in set(fingerprints.values())}
+    return {run_id: level for run_id, f in fingerprints.items() if (level := levels[f]) is not None}
 
 
 def load_finished(outputs: Path, settings: Collection[str]) -> Runs | None:
@@ -222,7 +230,7 @@ def _row(run: OwnRun) -> Row:
     row = {
         "run_id": run.run_id,
         "cell": cell,
-        "role": "baseline" if config.is_baseline else "curriculum",
+        "role": config.role,
         "curriculum": curriculum,
         "shape": schedules.describe(config) if entry.shape is None else entry.shape,
         "variant": entry.variant,

@@ -1,9 +1,12 @@
 """Stability boundary: the largest learning rate and the largest batch size that are stable on every seed.
 
-A run is *stable* if it finished without diverging. That is the published claim ("8x batch and 4x LR stay stable where
-the baseline diverges", arXiv 2108.06084) and what ends a run here (cl_bench.training.telemetry.divergence). The
-paper's other measure, spikes, is stricter: with `max_loss_ratio`, no training loss of the run may exceed that many
-times the smallest before it. A report has both, the second at SPIKE_RATIO.
+What counts against a run depends on the criterion (Criterion), of which a report has four:
+
+- *stable*: it did not diverge, nor fail to learn at too high a learning rate (analysis.stats.outcome). That is the
+  published claim ("8x batch and 4x LR stay stable where the baseline diverges", arXiv 2108.06084);
+- *no_events*: and it had no instability event (analysis.stats.events);
+- *useful*: it ended within 2% of its method's best loss at its batch size (analysis.stats.lr_response);
+- *loss_ratio*, the paper's own measure: stable, and no training loss exceeds SPIKE_RATIO times the smallest before it.
 
 A cell of the grid is stable if all of its seeds are, unstable if one is unstable, and otherwise undecided: a seed that
 still runs, failed, or has no loss ratio shows nothing. A grid bounds the boundary by what it tested: if the largest
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import pandas as pd
@@ -27,6 +30,7 @@ SPIKE_RATIO = 1.2
 """The loss ratio above which the paper counts a step as a spike."""
 
 Along = Literal["lr", "global_batch_size"]
+Criterion = Literal["stable", "loss_ratio", "no_events", "useful"]
 Status = Literal["stable", "unstable", "undecided"]
 Kind = Literal["exact", "at_least", "below", "undecided"]
 
@@ -43,6 +47,8 @@ CELL_COLUMNS = (
     "diverged_high",
     "max_loss_ratio",
     "status",
+    "unstable_runs",
+    "did_not_learn",
 )
 FRONTIER_COLUMNS = (
     *_LINE,
@@ -65,7 +71,11 @@ FRONTIER_COLUMNS = (
     "multiple_above",
     "multiple_below",
     "note",
+    "criterion",
+    "unstable_runs",
+    "did_not_learn",
 )
+_COUNTS = ("runs", "diverged", "unfinished", "unstable_runs", "did_not_learn")
 _NAMES: dict[Along, str] = {"lr": "LR", "global_batch_size": "batch"}
 
 
@@ -96,39 +106,57 @@ class Multiple(NamedTuple):
     below: float | None = None
 
 
-def cell_stability(runs: pd.DataFrame, stability: pd.DataFrame, max_loss_ratio: float | None = None) -> pd.DataFrame:
+def cell_stability(
+    runs: pd.DataFrame, stability: pd.DataFrame, criterion: Criterion = "stable", max_loss_ratio: float = SPIKE_RATIO
+) -> pd.DataFrame:
     """One row per cell (CELL_COLUMNS): status by the criterion, and the share of its finished seeds that diverged.
 
     `runs` has one row per run (run_id, role, curriculum, variant, setting, global_batch_size, lr, state), `stability`
-    its run_id, diverged and max_loss_ratio. The share has the exact (Clopper-Pearson) interval, whose coverage is never
-    below its level: 0 of 3 is 0 to 71%. Unfinished runs are not in the share.
+    as from analysis.stats.stability. The share has the exact (Clopper-Pearson) interval, whose coverage is never below
+    its level: 0 of 3 is 0 to 71%. Unfinished runs are not in the share.
     """
-    measured = stability[["run_id", "diverged", "max_loss_ratio"]]
+    measured = stability[["run_id", "diverged", "max_loss_ratio", "outcome", "unstable", "useful", "events"]]
     table = runs[["run_id", *_LINE, "global_batch_size", "lr", "state"]].merge(measured, on="run_id")
     table["variant"] = table["variant"].fillna("").astype(str)
     table["diverged"] = table["diverged"].astype(bool)
     table["unfinished"] = ~table["diverged"] & (table["state"] != "DONE")
-    unstable, unknown = table["diverged"], table["unfinished"]
-    if max_loss_ratio is not None:
-        unstable = unstable | (table["max_loss_ratio"] > max_loss_ratio)
-        unknown = unknown | table["max_loss_ratio"].isna()
-    rows = table.assign(unstable=unstable, unknown=unknown).groupby(
-        [*_LINE, "global_batch_size", "lr"], sort=False, as_index=False
-    )
+    failed, unknown = _against_criterion(table, criterion, max_loss_ratio)
+    rows = table.assign(
+        failed=failed,
+        unknown=unknown,
+        is_unstable=table["unstable"].fillna(False).astype(bool),
+        did_not_learn=table["outcome"] == "did not learn",
+    ).groupby([*_LINE, "global_batch_size", "lr"], sort=False, as_index=False)
     cells = rows.agg(
         runs=("run_id", "size"),
         diverged=("diverged", "sum"),
         unfinished=("unfinished", "sum"),
         max_loss_ratio=("max_loss_ratio", "max"),
-        unstable=("unstable", "any"),
+        failed=("failed", "any"),
         unknown=("unknown", "any"),
+        unstable_runs=("is_unstable", "sum"),
+        did_not_learn=("did_not_learn", "sum"),
     )
-    cells["status"] = [_status(u, k) for u, k in zip(cells["unstable"], cells["unknown"], strict=True)]
+    cells["status"] = [_status(u, k) for u, k in zip(cells["failed"], cells["unknown"], strict=True)]
     finished = cells["runs"] - cells["unfinished"]
     shares = [proportion(int(k), int(n)) for k, n in zip(cells["diverged"], finished, strict=True)]
     for i, column in enumerate(("diverged_share", "diverged_low", "diverged_high")):
         cells[column] = pd.Series([s[i] for s in shares], index=cells.index, dtype="float64")
     return cells[list(CELL_COLUMNS)]
+
+
+def _against_criterion(table: pd.DataFrame, criterion: Criterion, max_loss_ratio: float) -> tuple[Any, Any]:
+    """(fails the criterion, shows nothing about it) per run."""
+    if criterion == "useful":
+        useful = table["useful"].astype("boolean")
+        return ~useful.fillna(True).astype(bool), useful.isna()
+    unstable = table["unstable"].astype("boolean")
+    failed, unknown = unstable.fillna(False).astype(bool), unstable.isna()
+    if criterion == "loss_ratio":
+        return failed | (table["max_loss_ratio"] > max_loss_ratio), unknown | table["max_loss_ratio"].isna()
+    if criterion == "no_events":
+        return failed | (table["events"].fillna(0) > 0).astype(bool), unknown | table["events"].isna()
+    return failed, unknown
 
 
 @functools.cache
@@ -146,13 +174,15 @@ def _status(unstable: bool, unknown: bool) -> Status:
     return "undecided" if unknown else "stable"
 
 
-def boundary(values: Sequence[float], statuses: Sequence[Status], name: str = "LR") -> Boundary:
-    """The stability boundary along ascending `values`, one status each."""
+def boundary(
+    values: Sequence[float], statuses: Sequence[Status], name: str = "LR", ended: Collection[float] = ()
+) -> Boundary:
+    """The stability boundary along ascending `values`, one status each; at those in `ended` no run is unfinished."""
     tested = list(zip(values, statuses, strict=True))
     stable, unstable, undecided = ([v for v, s in tested if s == status] for status in get_args(Status))
     if not stable:
         if not tested or undecided:
-            return Boundary("undecided", None, min(unstable, default=None), None, _waiting(undecided))
+            return Boundary("undecided", None, min(unstable, default=None), None, _waiting(undecided, ended))
         return Boundary("below", None, min(unstable), None, f"no smaller {name} tested")
     largest = max(stable)
     above, below = [v for v in unstable if v > largest], [v for v in unstable if v < largest]
@@ -160,7 +190,7 @@ def boundary(values: Sequence[float], statuses: Sequence[Status], name: str = "L
     notes = [
         f"no larger {name} tested" if largest == max(values) else "",
         f"unstable at {_list(below)} although {short(largest)} is stable" if below else "",
-        _waiting(undecided),
+        _waiting(undecided, ended),
     ]
     exact = bool(above) and not any(v > largest for v in undecided)
     return Boundary(
@@ -196,7 +226,11 @@ def _ratio(over: float | None, under: float | None) -> float | None:
 
 
 def boundaries(
-    runs: pd.DataFrame, stability: pd.DataFrame, along: Along = "lr", max_loss_ratio: float | None = None
+    runs: pd.DataFrame,
+    stability: pd.DataFrame,
+    along: Along = "lr",
+    criterion: Criterion = "stable",
+    max_loss_ratio: float = SPIKE_RATIO,
 ) -> pd.DataFrame:
     """The stability boundaries along learning rates (or batch sizes): FRONTIER_COLUMNS.
 
@@ -206,7 +240,8 @@ def boundaries(
     on a grid of 2e-3 and 8e-3, a baseline stable at the first only and a curriculum stable at both give "at least 4x"
     in steps of the grid, and more than 1x for certain.
     """
-    cells = cell_stability(runs, stability, max_loss_ratio)
+    cells = cell_stability(runs, stability, criterion, max_loss_ratio)
+    allowed = max_loss_ratio if criterion == "loss_ratio" else None
     fixed = "global_batch_size" if along == "lr" else "lr"
     baselines: dict[tuple[str, float], tuple[Boundary, int]] = {}
     rows: list[dict[str, Any]] = []
@@ -214,12 +249,13 @@ def boundaries(
     for key, line in ordered.groupby([*_LINE, fixed], sort=False):
         role, _, _, setting, at = cast(tuple[str, str, str, str, float], key)
         values = [float(v) for v in line[along]]
-        own, seeds = boundary(values, line["status"].tolist(), _NAMES[along]), int(line["runs"].min())
+        ended = {float(v) for v in line.loc[line["unfinished"] == 0, along]}
+        own, seeds = boundary(values, line["status"].tolist(), _NAMES[along], ended), int(line["runs"].min())
         row: dict[str, Any] = dict(zip(_LINE, line[_LINE].iloc[0], strict=True))
-        row |= {"along": along, "at": float(at), "max_loss_ratio_allowed": max_loss_ratio, "kind": own.kind}
+        row |= {"along": along, "at": float(at), "max_loss_ratio_allowed": allowed, "kind": own.kind}
         row |= {"largest_stable": own.largest, "unstable_from": own.unstable_from, "stable_up_to": own.stable_up_to}
         row |= {"tested": " ".join(short(v) for v in values), "seeds": seeds}
-        row |= {name: int(line[name].sum()) for name in ("runs", "diverged", "unfinished")}
+        row |= {name: int(line[name].sum()) for name in _COUNTS} | {"criterion": criterion}
         if role == "baseline":
             baselines.setdefault((setting, at), (own, seeds))
             row |= {"multiple_relation": "", "note": own.note}
@@ -255,19 +291,25 @@ def _against(own: Boundary, seeds: int, baseline: tuple[Boundary, int] | None) -
 
 
 def all_boundaries(runs: pd.DataFrame, stability: pd.DataFrame, spike_ratio: float = SPIKE_RATIO) -> pd.DataFrame:
-    """The boundaries along both axes and by both criteria, as in frontier.csv."""
-    tables = [boundaries(runs, stability, axis, ratio) for axis in get_args(Along) for ratio in (None, spike_ratio)]
+    """The boundaries along both axes by all criteria, as in frontier.csv: the oldest two criteria first."""
+    order: tuple[tuple[Criterion, ...], ...] = (("stable", "loss_ratio"), ("no_events", "useful"))
+    tables = [
+        boundaries(runs, stability, axis, criterion, spike_ratio)
+        for criteria in order
+        for axis in get_args(Along)
+        for criterion in criteria
+    ]
     return pd.concat(tables, ignore_index=True) if len(runs) else tables[0]
 
 
-def select(table: pd.DataFrame, along: Along = "lr", *, spikes: bool = False) -> pd.DataFrame:
-    """The rows of `all_boundaries` along one axis by one criterion: no divergence, or (`spikes`) no spike either."""
-    return table[(table["along"] == along) & (table["max_loss_ratio_allowed"].notna() == spikes)]
+def select(table: pd.DataFrame, along: Along = "lr", criterion: Criterion = "stable") -> pd.DataFrame:
+    """The rows of `all_boundaries` along one axis by one criterion."""
+    return table[(table["along"] == along) & (table["criterion"] == criterion)]
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON can hold them: None for missing values."""
-    whole = {"seeds", "runs", "diverged", "unfinished"}
+    whole = {"seeds", *_COUNTS}
     return [
         {str(k): None if v is None or v != v else (int(v) if k in whole else v) for k, v in row.items()}
         for row in table.to_dict("records")
@@ -283,5 +325,8 @@ def _list(values: Sequence[float]) -> str:
     return " and ".join(short(v) for v in sorted(values))
 
 
-def _waiting(values: Sequence[float]) -> str:
-    return f"{_list(values)} not decided yet" if values else ""
+def _waiting(values: Sequence[float], ended: Collection[float] = ()) -> str:
+    open_ = [v for v in values if v not in ended]
+    silent = [v for v in values if v in ended]
+    parts = [f"{_list(open_)} not decided yet"] if open_ else []
+    return "; ".join([*parts, f"{_list(silent)} undecided"] if silent else parts)

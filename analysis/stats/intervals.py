@@ -32,14 +32,14 @@ Censored = Literal["", "at_most", "at_least", "unbounded"]
 A curriculum that never reached the target took longer than it was trained, so it saved at most 1 - trained / baseline.
 A baseline that never reached it gives a lower bound. If neither did, nothing is known.
 """
-IntervalMethod = Literal["", "t", "bootstrap", "jackknife", "welch", "censored"]
+IntervalMethod = Literal["", "t", "bootstrap", "welch", "censored", "jackknife"]
 METHOD_WORDS: dict[IntervalMethod, str] = {
     "": "no interval",
     "t": "Student's t on the log ratio",
     "bootstrap": f"BCa bootstrap of the log ratio, {_RESAMPLES:,} resamples",
-    "jackknife": "delete-one-seed jackknife of the log ratio, the clock fitted again each time",
     "welch": "Welch's t on log amounts, runs of different seeds (unpaired)",
     "censored": "profile likelihood of a normal log ratio, with runs that never arrived as bounds",
+    "jackknife": "delete-one-seed jackknife of the log ratio, the clock fitted again each time",
 }
 
 

@@ -7,7 +7,7 @@ grid that moves both together has no line along either axis to read it from.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import pandas as pd
@@ -37,6 +37,11 @@ class PlaceStability:
         return self.stable + self.unstable + self.undecided
 
     @property
+    def at(self) -> Place:
+        """Batch size and learning rate."""
+        return self.global_batch_size, self.lr
+
+    @property
     def all_stable(self) -> bool:
         """Whether every seed was stable."""
         return self.stable == self.seeds > 0
@@ -56,6 +61,10 @@ class MethodStability:
     none is stable."""
     baseline_there: PlaceStability | None
     """The baseline at `largest`; None if it was not trained there."""
+    contrast: PlaceStability | None
+    """The largest place stable on all seeds at which a seed of the baseline was unstable; None without one."""
+    baseline_at_contrast: PlaceStability | None
+    """The baseline at `contrast`."""
     only_method_stable: int
     """Pairs of equal batch, learning rate and seed in which the baseline was unstable and this method was not."""
     only_baseline_stable: int
@@ -98,21 +107,31 @@ def _of_setting(setting: str, table: pd.DataFrame) -> JointBoundary | None:
         table.groupby(["role", "curriculum", "variant"], sort=False),
         key=lambda line: cast(tuple[str, str, str], line[0])[0] != "baseline",
     )
-    base_places = {(p.global_batch_size, p.lr): p for p in _places(baseline, reference)}
+    base_places = {p.at: p for p in _places(baseline, reference)}
     methods = []
     for key, rows in lines:
         role, curriculum, variant = (str(part) for part in cast(tuple[str, str, str], key))
         places = _places(rows, reference)
-        largest = max(
-            (p for p in places if p.all_stable),
-            key=lambda p: (round(p.batch_multiple * p.lr_multiple, 9), p.batch_multiple),
-            default=None,
-        )
-        there = base_places.get((largest.global_batch_size, largest.lr)) if largest else None
+        largest, there = _largest(places, base_places)
+        failed = {at: p for at, p in base_places.items() if p.unstable}
+        contrast, baseline_at_contrast = _largest([p for p in places if p.at in failed], failed)
         wins, losses = _discordant(rows, baseline) if role != "baseline" else (0, 0)
         p_value = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else None
-        methods.append(MethodStability(role, curriculum, variant, places, largest, there, wins, losses, p_value))
+        line = (role, curriculum, variant, places, largest, there, contrast, baseline_at_contrast)
+        methods.append(MethodStability(*line, wins, losses, p_value))
     return JointBoundary(setting, reference, tuple(methods))
+
+
+def _largest(
+    places: Sequence[PlaceStability], baseline: Mapping[Place, PlaceStability]
+) -> tuple[PlaceStability | None, PlaceStability | None]:
+    """The largest place that is stable on all seeds, and the baseline there."""
+    largest = max(
+        (p for p in places if p.all_stable),
+        key=lambda p: (round(p.batch_multiple * p.lr_multiple, 9), p.batch_multiple),
+        default=None,
+    )
+    return largest, baseline.get(largest.at) if largest else None
 
 
 def _places(rows: pd.DataFrame, reference: Place) -> tuple[PlaceStability, ...]:

@@ -28,9 +28,11 @@ class Point:
     lr: float
     mean_loss: float
     """Mean final validation loss (nats per token) over seeds, diverged ones at the untrained loss."""
-    low: float
-    high: float
-    """Smallest and largest final loss over seeds."""
+    ended_loss: float | None
+    """Mean final validation loss over the seeds that did not diverge; None without one."""
+    low: float | None
+    high: float | None
+    """Smallest and largest final loss over the seeds that did not diverge."""
     seeds: int
     diverged: int
     did_not_learn: int
@@ -75,7 +77,8 @@ def responses(runs: pd.DataFrame, evals: pd.DataFrame, outcome: Mapping[str, Out
     )
     table = table[table["kind"] != "unfinished"]
     ended = table["final_loss"].where(table["kind"] != "diverged")
-    table = table.assign(loss=np.fmin(ended.fillna(table["untrained"]), table["untrained"]))
+    table = table.assign(ended=ended, loss=np.fmin(ended.fillna(table["untrained"]), table["untrained"]))
+    table = table[table["loss"].notna()]
     made: list[Response] = []
     for (setting, batch), group in table.groupby(["setting", "global_batch_size"], sort=False):
         lines = list(group.groupby(["role", "curriculum", "variant"], sort=False, dropna=False))
@@ -110,13 +113,33 @@ def _response(names: tuple[str, str, str, str], batch: int, rows: pd.DataFrame, 
 def _point(lr: float, cell: pd.DataFrame, best: float) -> Point:
     kinds: Sequence[str] = cell["kind"].tolist()
     losses = cell["loss"].to_numpy(dtype=float)
+    ended = cell["ended"].dropna().to_numpy(dtype=float)
     return Point(
         lr,
         float(losses.mean()),
-        float(losses.min()),
-        float(losses.max()),
+        float(ended.mean()) if len(ended) else None,
+        float(ended.min()) if len(ended) else None,
+        float(ended.max()) if len(ended) else None,
         len(cell),
         kinds.count("diverged"),
         kinds.count("did not learn"),
         set(kinds) == {"learned"} and bool((losses <= (1 + USEFUL_MARGIN) * best).all()),
     )
+
+
+def useful_runs(runs: pd.DataFrame, made: Sequence[Response], outcome: Mapping[str, Outcome]) -> dict[str, bool | None]:
+    """Whether each run ended within USEFUL_MARGIN of its method's best mean loss at its batch size.
+
+    None where that is undecided: the run is not finished. A run that diverged or did not learn is not useful.
+    """
+    best = {(r.setting, r.curriculum, r.variant, r.global_batch_size): r.best_loss for r in made}
+    result: dict[str, bool | None] = {}
+    keys = ("run_id", "setting", "curriculum", "variant", "global_batch_size", "final_loss")
+    for run_id, setting, curriculum, variant, batch, loss in zip(*(runs[k] for k in keys), strict=True):
+        kind = outcome[str(run_id)].kind
+        level = best.get((str(setting), str(curriculum), str(variant), int(batch)))
+        if kind == "unfinished" or level is None:
+            result[str(run_id)] = None
+        else:
+            result[str(run_id)] = kind == "learned" and float(loss) <= (1 + USEFUL_MARGIN) * level
+    return result

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.schema import Runs, rows_of, stretches
+from cl_bench.errors import UserError, did_you_mean
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["learned", "diverged", "did not learn", "unfinished"]
@@ -45,8 +46,8 @@ class Rules:
     unigram_margin: float | None = 0.05
     """Nats by which the final validation loss must lie below the unigram cross-entropy."""
 
-    def sentence(self) -> str:
-        """The rules in words, for a reader of the report."""
+    def sentence(self, runs: int = 0, without_unigram: int = 0) -> str:
+        """The rules in words, for a reader of the report; `without_unigram` of its `runs` have no unigram level."""
         parts = []
         if self.non_finite:
             parts.append("its training loss was not finite")
@@ -64,10 +65,101 @@ class Rules:
                 "cross-entropy of the validation data; that counts as instability above the learning rate at which "
                 "the method learns best."
             )
+            if without_unigram:
+                which = "these runs" if without_unigram == runs else f"{without_unigram} of {runs} runs"
+                text += f" That rule could not be applied to {which}: the token frequencies of their data are unknown."
         return text
+
+    def arguments(self) -> str:
+        """The rules that differ from the defaults, as arguments of the command line."""
+        return "".join(
+            f" --rule {name}={setting.shown(setting.value(self))}"
+            for name, setting in _SETTINGS.items()
+            if setting.value(self) != setting.value(DEFAULT)
+        )
 
 
 DEFAULT = Rules()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A rule's value on the command line: a number between two others, both excluded, or off (None)."""
+
+    value: Callable[[Rules], float | None]
+    with_value: Callable[[Rules, float | None], Rules]
+    low: float = 0.0
+    high: float = math.inf
+    is_number: bool = True
+    """Else on or off."""
+    can_be_off: bool = True
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        upper = f" and below {self.high:g}" if math.isfinite(self.high) else ""
+        words = f"a number above {self.low:g}{upper}" if self.is_number else "on"
+        return f"{words} or off" if self.can_be_off else words
+
+    def shown(self, value: float | None) -> str:
+        """A value as it is typed."""
+        return "off" if value is None else f"{value:g}" if self.is_number else "on"
+
+    def parse(self, text: str) -> float | None:
+        """The value of `text`. Raises ValueError."""
+        if text == "off" and self.can_be_off:
+            return None
+        if not self.is_number:
+            if text == "on":
+                return 1.0
+            raise ValueError
+        number = float(text)
+        if not self.low < number < self.high:
+            raise ValueError
+        return number
+
+
+_SETTINGS = {
+    "non-finite": _Setting(
+        lambda rules: 1.0 if rules.non_finite else None,
+        lambda rules, value: dataclasses.replace(rules, non_finite=value is not None),
+        is_number=False,
+    ),
+    "ratio": _Setting(
+        lambda rules: rules.loss_ratio, lambda rules, value: dataclasses.replace(rules, loss_ratio=value), low=1.0
+    ),
+    "ratio-share": _Setting(
+        lambda rules: rules.loss_ratio_share,
+        lambda rules, value: dataclasses.replace(rules, loss_ratio_share=value or DEFAULT.loss_ratio_share),
+        high=1.0,
+        can_be_off=False,
+    ),
+    "early": _Setting(
+        lambda rules: rules.early_share, lambda rules, value: dataclasses.replace(rules, early_share=value), high=1.0
+    ),
+    "unigram": _Setting(
+        lambda rules: rules.unigram_margin, lambda rules, value: dataclasses.replace(rules, unigram_margin=value)
+    ),
+}
+"""By the rules' names on the command line."""
+
+
+def parse_rules(texts: Iterable[str]) -> Rules:
+    """Rules from NAME=VALUE or NAME=off, the defaults for all others.
+
+    Raises UserError for an unknown name and for a value that is not allowed.
+    """
+    rules = DEFAULT
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in _SETTINGS:
+            raise UserError(f"--rule {text}: no rule '{name}'; {did_you_mean(name, list(_SETTINGS))}")
+        setting = _SETTINGS[name]
+        try:
+            rules = setting.with_value(rules, setting.parse(value))
+        except ValueError:
+            raise UserError(f"--rule {text}: '{value}' is not allowed; give {name}={setting.allowed}") from None
+    return rules
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,22 +16,22 @@ from analysis.stats.clock import Clock
 from analysis.stats.crossings import METHODS, Curve, Method, curves
 from analysis.stats.intervals import NO_ESTIMATE, SIGNIFICANCE, Estimate, Pair, estimate, estimate_savings, holm
 from analysis.stats.loss_difference import NO_DIFFERENCE, LossDifference, difference_at_end, loss_difference
-from analysis.stats.outcome import Outcome, instability, outcomes
+from analysis.stats.outcome import Outcome
 from analysis.stats.pairs import (
     NOT_PRINTED,
     Baselines,
     Comparison,
     Measure,
     Printed,
-    budget,
     compare,
+    failures,
     mean_ranks,
     printed,
     token_saving,
 )
 from analysis.stats.power import equivalence_p
 from analysis.stats.smoothing import clean_curves
-from analysis.stats.unpaired import ArmRun, Unpaired, compare_arms, pairing_holds
+from analysis.stats.unpaired import Unpaired
 from cl_bench.errors import UserError
 
 Difference = Literal["saved", "cost", "undecided"]
@@ -230,14 +230,6 @@ def run_savings(
     return tuple(saving(run) for run in rows_of(runs.runs[runs.runs["role"] == "curriculum"]))
 
 
-def failures(runs: Runs, outcome: Mapping[str, Outcome] | None = None) -> frozenset[str]:
-    """Run_ids that count as failures of their cell: unstable runs, and baselines that did not learn."""
-    outcome = outcomes(runs) if outcome is None else outcome
-    unstable = {run_id for run_id, value in instability(runs.runs, outcome).items() if value}
-    baselines = runs.runs.loc[runs.runs["role"] == "baseline", "run_id"].astype(str)
-    return frozenset(unstable | {i for i in baselines if outcome[i].kind == "did not learn"})
-
-
 def _loss_differences(
     run: Row, baseline: Row | None, by_run: Mapping[str, Curve], failed: frozenset[str]
 ) -> tuple[float, float]:
@@ -251,39 +243,6 @@ def _loss_differences(
 
 def _finished(row: Row, by_run: Mapping[str, Curve], failed: frozenset[str]) -> bool:
     return row["state"] == "DONE" and str(row["run_id"]) in by_run and str(row["run_id"]) not in failed
-
-
-def unpaired_cells(
-    runs: Runs,
-    savings: Iterable[RunSaving],
-    target_ppl: float | None = None,
-    outcome: Mapping[str, Outcome] | None = None,
-) -> dict[Cell, Unpaired]:
-    """The comparison of whole arms for each cell whose seeds do not pair; runs that failed take no part."""
-    by_run, failed, baselines = curves(runs.evals), failures(runs, outcome), Baselines(runs.runs)
-    rows, ranks = {str(r["run_id"]): r for r in rows_of(runs.runs)}, mean_ranks(runs.runs, runs.attempts)
-    by_cell: dict[Cell, list[Row]] = {}
-    for saving in savings:
-        by_cell.setdefault(saving.cell, []).append(rows[saving.run_id])
-    results = {}
-    for cell, ours in by_cell.items():
-        theirs = baselines.at_point(cell.setting, *cell.point)
-        if pairing_holds({int(r["seed"]) for r in ours}, {int(r["seed"]) for r in theirs}):
-            continue
-        needed = {str(r["run_id"]): by_run[str(r["run_id"])] for r in (*ours, *theirs) if str(r["run_id"]) in by_run}
-        clean = clean_curves(needed)
-        arms = [
-            [
-                ArmRun(clean[i], by_run[i], budget(row, clean[i]), ranks[i], row["state"] == "DONE")
-                for row in arm
-                if (i := str(row["run_id"])) in clean and i not in failed
-            ]
-            for arm in (ours, theirs)
-        ]
-        result = compare_arms(arms[0], arms[1], None if target_ppl is None else math.log(target_ppl))
-        if result is not None:
-            results[cell] = result
-    return results
 
 
 def _check_target(table: pd.DataFrame, target_ppl: float) -> None:
@@ -305,7 +264,7 @@ def round_up(value: float) -> float:
 def cell_savings(runs: Iterable[RunSaving], unpaired: Mapping[Cell, Unpaired] | None = None) -> tuple[CellSaving, ...]:
     """The savings of the cells, in order of their first run; significance by Holm over all cells tested.
 
-    `unpaired` holds the cells that are compared as whole arms (:func:`unpaired_cells`).
+    `unpaired` holds the cells that are compared as whole arms (analysis.stats.unpaired.unpaired_cells).
     """
     by_cell: dict[Cell, list[RunSaving]] = {}
     for run in runs:

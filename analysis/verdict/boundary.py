@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.schema import method_name
-from analysis.stats.boundary import plain_rows, select, short
+from analysis.stats.boundary import Criterion, plain_rows, select, short
+from analysis.stats.joint_boundary import JointBoundary, MethodStability, PlaceStability
 
+_STRICTER: dict[Criterion, str] = {
+    "no_events": "without an instability event",
+    "useful": "within 2% of the method's best loss",
+}
+"""Criteria to fall back on where every run is stable."""
 _MOST_CURRICULA = 3
 _MOST_BATCHES = 2
 
@@ -20,18 +26,20 @@ def boundary_sentence(table: pd.DataFrame) -> str:
     rows = select(table)
     if rows.empty:
         return ""
-    if rows["diverged"].sum():
+    if rows["unstable_runs"].sum():
         return "Largest stable LR " + _at_batches(rows)
     count = int(rows["runs"].sum())
     waiting = int(rows["unfinished"].sum())
     reached = f"None of {count} runs" if count > 1 else "The one run has not"
     text = f"{reached} diverged" + (f" so far ({waiting} not finished)" if waiting else "")
+    if slow := int(rows["did_not_learn"].sum()):
+        return f"{text}, but {slow} did not learn, at no learning rate above the best one."
     text += "; the edge of stability is not reached yet" if waiting else ": the edge of stability lies beyond this grid"
-    calm = select(table, spikes=True)
-    if not calm["kind"].isin(["exact", "below"]).any():
-        return f"{text}."
-    ratio = float(calm["max_loss_ratio_allowed"].iloc[0])
-    return f"{text}. Largest LR whose loss ratio stays within {ratio:g} {_at_batches(calm)}"
+    for criterion, words in _STRICTER.items():
+        stricter = select(table, criterion=criterion)
+        if stricter["kind"].isin(["exact", "below"]).any():
+            return f"{text}. Largest LR {words} {_at_batches(stricter)}"
+    return f"{text}."
 
 
 def _at_batches(rows: pd.DataFrame) -> str:
@@ -85,3 +93,47 @@ def multiple_words(value: float | None, relation: str) -> str:
     times = f"{value:.3g}x"
     after = {"at least": " or more", "at most": " or less"}
     return f"{relation} {times}" if relation in ("more than", "less than") else times + after.get(relation, "")
+
+
+def joint_sentences(joint: Sequence[JointBoundary]) -> list[str]:
+    """One sentence per method and setting: how far it stayed stable where the baseline did not, or at all."""
+    return [
+        text
+        for boundary in joint
+        for method in boundary.methods
+        if method.role != "baseline" and (text := _joint_sentence(method))
+    ]
+
+
+def _joint_sentence(method: MethodStability) -> str:
+    name = method_name(method.curriculum, method.variant)
+    if method.contrast is not None and method.baseline_at_contrast is not None:
+        base = method.baseline_at_contrast
+        text = f"{name} stayed stable at {_where(method.contrast)}"
+        return f"{text}, where the baseline did not on {base.unstable} of {base.seeds}."
+    if method.largest is None:
+        return ""
+    text = f"{name} stayed stable at {_where(method.largest)}"
+    there = method.baseline_there
+    if there is None:
+        return f"{text}; no baseline was trained there."
+    return f"{text}, and so did the baseline." if there.all_stable else f"{text}; the baseline there is undecided."
+
+
+def _where(place: PlaceStability) -> str:
+    return f"{multiples(place)} on {seeds(place.stable, place.seeds)}"
+
+
+def seeds(count: int, total: int) -> str:
+    """'3 of 3 seeds', or 'its one seed'."""
+    return f"{count} of {total} seeds" if total > 1 else "its one seed"
+
+
+def multiples(place: PlaceStability) -> str:
+    """'8x the batch and 4x the learning rate' of the reference cell."""
+    parts = [
+        f"{value:.3g}x the {what}"
+        for value, what in ((place.batch_multiple, "batch"), (place.lr_multiple, "learning rate"))
+        if abs(value - 1) > 1e-9
+    ]
+    return " and ".join(parts) or "the reference batch and learning rate"

@@ -10,7 +10,11 @@ from analysis.cost import comparability
 from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Runs
 from analysis.stats import clock
+from analysis.stats.evaluations import Kind, Unlike
+from analysis.stats.intervals import SIGNIFICANCE
+from analysis.stats.power import POWER
 from analysis.stats.savings import CellSaving
+from analysis.verdict.contrast import contrasts
 from analysis.words import percent
 
 DISAGREE = 0.05
@@ -21,14 +25,29 @@ def caveats(answer: Answer) -> list[str]:
     """One sentence or two per caveat."""
     flattering = len(answer.best) == 1 and answer.best[0].chosen and not answer.best[0].crossfitted
     return [
+        *_of_stability(answer),
         *_of_cells(answer.cells),
         *(["Best against best rests on the seed that chose the best: it flatters the choice."] if flattering else []),
         *_of_seeds(answer.cells),
+        *_of_power(answer),
+        *_unlike(answer.unlike),
         *_unfinished(answer.runs),
         *answer.runs.notes,
         *clock.notes(answer.clock, answer.runs.runs),
         *comparability.warnings(answer.runs.runs, answer.run_savings),
         *cost_caveats(answer.cost),
+    ]
+
+
+def _of_stability(answer: Answer) -> list[str]:
+    """Which of the differences in stability too few runs leave undecided."""
+    unsure = {c.curriculum: c.p_value for c in contrasts(answer) if c.p_value is not None and c.p_value >= SIGNIFICANCE}
+    if not unsure:
+        return []
+    listed = ", ".join(f"{name} p {p:.2g}" for name, p in unsure.items())
+    return [
+        "The difference in stability is a count, not significant at 5% (McNemar's exact test over the seeds and cells "
+        f"that both were trained at: {listed})."
     ]
 
 
@@ -40,8 +59,7 @@ def _of_cells(cells: Sequence[CellSaving]) -> list[str]:
         lines.append(f"{n} of {len(cells)} cells have one seed and no interval.")
     if n := sum(bool(c.compared) and c.tokens.censored in ("at_most", "at_least") for c in cells):
         lines.append(
-            f"In {_count(n)} not every run reached the target: the saving there is a bound; as far as both "
-            "runs of each seed got there is a figure, and on that differences are called."
+            f"In {_count(n)} not every run reached the target: by the paper's definition the saving there is a bound."
         )
     if n := sum(disagree(c) for c in cells):
         lines.append(
@@ -57,6 +75,42 @@ def _of_seeds(cells: Sequence[CellSaving]) -> list[str]:
         lines.append(f"In {_count(n)} all seeds gave the same figure to the last digit: are they copies of one run?")
     if n := sum(c.waiting for c in cells):
         lines.append(f"{n} curriculum run{'s' * (n > 1)} cannot be compared yet and counted for nothing.")
+    return lines
+
+
+def _of_power(answer: Answer) -> list[str]:
+    """What the tests could have detected, if anything is left undecided."""
+    power = answer.power
+    if power.smallest_saving is None or all(c.difference in ("saved", "cost") for c in answer.cells):
+        return []
+    spread = "an assumed spread" if power.assumed else "the spread of these runs"
+    needed = " and ".join(
+        f"{saving} would need {'more than 1,000' if n is None else n} seeds"
+        for saving, n in (("10%", power.seeds_for_10), ("20%", power.seeds_for_20))
+    )
+    return [
+        f"Power: with {power.seeds} seeds, {_count(power.cells)} and {spread} ({percent(power.sd)} of the ratio), a "
+        f"true saving of {percent(power.smallest_saving)} is significant with {POWER:.0%} probability; {needed}."
+    ]
+
+
+_UNLIKE: dict[Kind, str] = {
+    "noise": "evaluations scatter {:.2g} times as much as the baseline's; amounts are read off smoothed curves",
+    "grid": "was evaluated {:.2g} times as often as the baseline; amounts are read off smoothed curves",
+    "budget": "has {:.3g} times the baseline's token budget: their learning rates decay differently",
+    "hardly readable": "is so noisy that one reading is off by a factor of about e^{:.2g} in tokens",
+    "too few evaluations": "has {:.0f} evaluations above 0 tokens, too few to read amounts from",
+}
+
+
+def _unlike(differences: Sequence[Unlike]) -> list[str]:
+    """One line per kind of difference between the arms of a cell, with its first cell."""
+    lines = []
+    for kind, words in _UNLIKE.items():
+        own = [d for d in differences if d.kind == kind]
+        if own:
+            more = f" ({len(own) - 1} more)" if len(own) > 1 else ""
+            lines.append(f"{own[0].cell.name}{more}: {words.format(own[0].ratio)}.")
     return lines
 
 

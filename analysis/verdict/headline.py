@@ -1,33 +1,42 @@
-"""Selection of what the verdict's sentence quotes: one cell per curriculum, the other cells, spikes."""
+"""Selection of what the headline says: the figures it prints, the cells, the stability, the costs."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 from analysis.answer import Answer, BestBaseline
-from analysis.schema import ROLES, Role
-from analysis.stats.savings import CellSaving, Difference
+from analysis.schema import ROLES
+from analysis.stats.best_vs_best import Best
+from analysis.stats.intervals import SIGNIFICANCE, Estimate, holm
+from analysis.stats.loss_difference import LossDifference
+from analysis.stats.savings import CellSaving, Difference, tested
+from analysis.verdict.contrast import Contrast, contrasts
+from cl_bench.config import Role
 
-MOST_CURRICULA = 3
-FEW_CELLS = 4
-"""With more cells than this the sentence counts them instead of naming the extremes."""
 _WEAKER = 1.02
 """A baseline whose final perplexity exceeds the best one's by this factor is reported as weaker."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
-    """The cell quoted for a curriculum."""
+class CellResult:
+    """A cell and what is significant in it, over all cells together."""
 
     saving: CellSaving
-    place: str
-    """Its batch size, learning rate and, as far as needed to identify it, variant or setting."""
-    weaker: tuple[float, float] | None
-    """Perplexities of its baseline and of the grid's best, if the former is weaker and so easier to beat."""
+    tokens: Estimate
+    time: Estimate
+    loss: LossDifference
+    tokens_differ: Difference | None
+    """None with fewer than two seeds to compare, or if a curriculum run diverged."""
+    time_differs: Difference | None
+    loss_differs: Difference | None
+    """Final loss at equal tokens: lower is "saved"."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a curriculum run diverged: nothing was saved, whatever the other seeds did."""
+        return self.saving.diverged > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,41 +51,72 @@ class Spikes:
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
-    """What the sentence says."""
+    """What the headline says."""
 
     obstacle: str
     """Why no curriculum can be compared; empty if one can."""
     target_ppl: float | None
     """If given; else each baseline's final perplexity."""
-    heads: tuple[Head, ...]
-    """One per curriculum, that of the best baseline's batch size and learning rate first."""
-    cells: tuple[CellSaving, ...]
+    stability: tuple[Contrast, ...]
+    best: Best | None
+    """Best against best, if the runs have one setting and there was a choice."""
+    cells: tuple[CellResult, ...]
     """All of the grid."""
-    spikes: tuple[Spikes, ...]
+    several: bool
+    """Whether the runs have several settings."""
+    best_baseline: BestBaseline | None
 
-    @property
-    def others(self) -> list[CellSaving]:
-        """The cells that are not quoted."""
-        return [cell for cell in self.cells if all(cell is not head.saving for head in self.heads)]
-
-    @property
-    def differences(self) -> Counter[Difference | Literal["untested"]]:
-        """The number of cells by outcome of the test."""
-        return Counter(cell.difference or "untested" for cell in self.cells)
+    def weaker(self, saving: CellSaving) -> tuple[float, float] | None:
+        """Perplexities of a cell's baseline and of the grid's best, if the former is weaker and so easier to beat."""
+        best = self.best_baseline
+        if best is None or self.target_ppl is not None or saving.cell.point == best.cell.point:
+            return None
+        own = saving.target_ppl
+        return (own, best.final_ppl) if own is not None and own > _WEAKER * best.final_ppl else None
 
 
 def headline(answer: Answer) -> Headline:
     """The headline of an answer."""
-    by_curriculum: dict[str, list[CellSaving]] = {}
-    for cell in answer.cells:
-        by_curriculum.setdefault(cell.cell.curriculum, []).append(cell)
-    best = answer.best_baseline
-    quoted = [next((c for c in own if _at_best(c, best)), own[0]) for own in by_curriculum.values()]
-    quoted.sort(key=lambda c: not _at_best(c, best))
-    several = len({c.cell.setting for c in answer.cells}) > 1
-    compare_with_best = best if answer.options.target_ppl is None else None
-    heads = tuple(Head(c, place(c, several=several), _weaker(c, compare_with_best)) for c in quoted)
-    return Headline(_obstacle(answer), answer.options.target_ppl, heads, answer.cells, _spikes(answer))
+    best = answer.best[0] if len(answer.best) == 1 and answer.best[0].chosen else None
+    return Headline(
+        _obstacle(answer),
+        answer.options.target_ppl,
+        tuple(contrasts(answer)),
+        best,
+        _results(answer.cells),
+        len({c.cell.setting for c in answer.cells}) > 1,
+        answer.best_baseline,
+    )
+
+
+def _results(cells: Sequence[CellSaving]) -> tuple[CellResult, ...]:
+    p_times = [
+        math.nan if not tested(c) or c.printed_time.span is None else _or_one(c.printed_time.p_value) for c in cells
+    ]
+    results = []
+    for cell, p_time in zip(cells, holm(p_times), strict=True):
+        loss, time = cell.loss, cell.printed_time
+        calls = (
+            cell.difference,
+            significant(time.point, p_time),
+            significant(None if loss.mean is None else -loss.mean, loss.p_holm),
+        )
+        results.append(CellResult(cell, cell.printed, time, loss, *((None,) * 3 if cell.diverged else calls)))
+    return tuple(results)
+
+
+def _or_one(p_value: float | None) -> float:
+    """A p-value; 1 for seeds without spread, which have none."""
+    return 1.0 if p_value is None else p_value
+
+
+def significant(saved: float | None, p_value: float | None) -> Difference | None:
+    """Whether a saving (negative: a cost) is significant at this adjusted p; None without a test."""
+    if p_value is None or math.isnan(p_value) or saved is None:
+        return None
+    if p_value >= SIGNIFICANCE:
+        return "undecided"
+    return "saved" if saved > 0 else "cost"
 
 
 def place(saving: CellSaving, *, several: bool = False) -> str:
@@ -93,16 +133,6 @@ def place(saving: CellSaving, *, several: bool = False) -> str:
     return cell.place + special
 
 
-def _at_best(saving: CellSaving, best: BestBaseline | None) -> bool:
-    return best is not None and saving.cell.point == best.cell.point
-
-
-def _weaker(saving: CellSaving, best: BestBaseline | None) -> tuple[float, float] | None:
-    if best is None or _at_best(saving, best) or saving.target_ppl is None:
-        return None
-    return (saving.target_ppl, best.final_ppl) if saving.target_ppl > _WEAKER * best.final_ppl else None
-
-
 def _obstacle(answer: Answer) -> str:
     if not answer.cells:
         return "There is no curriculum run here to compare with a baseline."
@@ -115,11 +145,12 @@ def _obstacle(answer: Answer) -> str:
     return f"{why}: nothing to compare with."
 
 
-def _spikes(answer: Answer) -> tuple[Spikes, ...]:
+def spikes(answer: Answer) -> tuple[Spikes, ...]:
+    """The largest loss ratio and the diverged runs of each role."""
     table = answer.stability.merge(answer.runs.runs[["run_id", "role"]], on="run_id")
-    spikes = []
+    result = []
     for role in ROLES:
         own = table[table["role"] == role]
         largest = float(own["max_loss_ratio"].max())
-        spikes.append(Spikes(role, None if math.isnan(largest) else largest, int(own["diverged"].sum()), len(own)))
-    return tuple(spikes)
+        result.append(Spikes(role, None if math.isnan(largest) else largest, int(own["diverged"].sum()), len(own)))
+    return tuple(result)

@@ -14,7 +14,8 @@ from analysis.answer import Options, analyse
 from analysis.renderers import verdict_json
 from analysis.schema import Cell, cell_of
 from analysis.stats.intervals import Estimate
-from analysis.verdict.headline import headline
+from analysis.stats.outcome import parse_rules
+from analysis.verdict.headline import headline, spikes
 from cl_bench.errors import UserError
 from tests.analysis.folders import make_sweep, pair
 from tests.analysis.synthetic import make_answer
@@ -75,21 +76,32 @@ def test_options_are_checked_and_shown() -> None:
     options = Options(30, "sustained", 2.5, ("a", "b"))
     assert options.arguments() == " --target 30 --crossing sustained --price 2.5 --tuning a,b"
     assert Options().arguments() == ""
+    rules = parse_rules(["ratio=off", "early=0.2", "non-finite=off", "ratio-share=0.05"])
+    assert Options(rules=rules).arguments() == (
+        " --rule non-finite=off --rule ratio=off --rule ratio-share=0.05 --rule early=0.2"
+    )
     with pytest.raises(UserError, match="target 1: a perplexity is a number above 1"):
         Options(1.0)
     with pytest.raises(UserError, match="--price -1: must be a finite price"):
         Options(price=-1)
 
 
-def test_the_headline_quotes_one_cell_per_curriculum() -> None:
+def test_the_headline_has_every_cell_and_the_contrast_in_stability() -> None:
     answer = make_answer(methods=3)
     head = headline(answer)
     assert answer.best_baseline is not None
-    assert [h.saving.cell.curriculum for h in head.heads] == ["fixed_linear", "fixed_root"]
-    assert all(h.saving.cell.point == answer.best_baseline.cell.point for h in head.heads)
-    assert len(head.heads) + len(head.others) == len(answer.cells) == head.differences.total()
-    assert [s.role for s in head.spikes] == ["baseline", "curriculum"]
-    assert (head.spikes[0].diverged, head.spikes[1].diverged) == (1, 0)
+    assert [c.saving for c in head.cells] == list(answer.cells)
+    assert [c.tokens_differ for c in head.cells] == [c.difference for c in answer.cells]
+    assert head.best is answer.best[0]
+    # One baseline of two seeds diverged at batch 16, LR 8e-3; both curricula were stable there.
+    assert [c.curriculum for c in head.stability] == ["fixed_linear", "fixed_root"]
+    for contrast in head.stability:
+        assert contrast.place.at == (16, 8e-3)
+        assert contrast.theirs is not None
+        assert (contrast.ours.failed, contrast.theirs.failed, contrast.theirs.seeds) == (0, 1, 2)
+    largest = spikes(answer)
+    assert [s.role for s in largest] == ["baseline", "curriculum"]
+    assert (largest[0].diverged, largest[1].diverged) == (1, 0)
 
 
 def test_renderings_agree_with_the_answer() -> None:

@@ -54,7 +54,7 @@
   }
 
   function widthOf(plot) {
-    if (state.printing) return plot.closest(".map") ? PRINT_MAP_WIDTH : plot.closest(".half") ? PRINT_HALF_WIDTH : PRINT_WIDTH;
+    if (state.printing) return plot.closest(".map, .glance") ? PRINT_MAP_WIDTH : plot.closest(".half") ? PRINT_HALF_WIDTH : PRINT_WIDTH;
     return plot.clientWidth;
   }
 
@@ -93,9 +93,28 @@
     return box.value;
   }
 
+  // A figure in a closed part has no width; it is drawn when the part opens.
+  const undrawn = new Set(Object.keys(report.figures));
+  const zoomable = new Set();
+
   async function draw(name) {
     const plot = byId(name);
     const width = widthOf(plot);
+    if (!width) {
+      undrawn.add(name);
+      return;
+    }
+    undrawn.delete(name);
+    await drawAt(name, plot, width);
+    plot.style.minHeight = "";
+    if (CURVES.includes(name) && !zoomable.has(name)) {
+      zoomable.add(name);
+      followZoom(name);
+    }
+    document.documentElement.dataset.undrawn = undrawn.size;
+  }
+
+  async function drawAt(name, plot, width) {
     if (!CURVES.includes(name)) {
       const { data, layout } = report.figures[name];
       const next = themed(layout, width);
@@ -109,7 +128,7 @@
       }
       if (name === "over-targets" && width < 620) next.xaxis = { ...next.xaxis, nticks: 4 };
       // Words beside marks would cover each other there, too; they stand in the hover and the table.
-      const bare = (trace) => (width < 620 && trace.mode === "markers+text" ? { ...trace, mode: "markers" } : trace);
+      const bare = (trace) => (width < 620 && !name.startsWith("glance") && trace.mode === "markers+text" ? { ...trace, mode: "markers" } : trace);
       // Lines that the key can hide say what they are of; a mark of no seed of its own stays with any seed.
       const lines = data.map((trace) => ({ ...inTheme(bare(trace), next.font.color), visible: !trace.meta?.method || shown(trace) }));
       await Plotly.react(plot, lines, next, CONFIG);
@@ -407,6 +426,27 @@
     sessionStorage.setItem(KEPT, JSON.stringify(kept));
   }
 
+  // A link to a part, or to anything in it, opens it.
+  function openTarget() {
+    let id = location.hash.slice(1);
+    try {
+      id = decodeURIComponent(id);
+    } catch {
+      return;
+    }
+    const place = id && byId(id);
+    if (!place) return;
+    for (let part = place.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+    place.scrollIntoView();
+  }
+  addEventListener("hashchange", openTarget);
+  for (const details of all("details")) {
+    details.addEventListener("toggle", () => {
+      if (!details.open || state.printing) return;
+      for (const plot of details.querySelectorAll(".plot")) if (undrawn.has(plot.id)) draw(plot.id);
+    });
+  }
+
   // The first figure at once, the others one at a turn: the page can be read and scrolled meanwhile, and keeps its shape.
   const turn = () => new Promise((done) => setTimeout(done));
   async function drawInTurn() {
@@ -416,14 +456,13 @@
     names.sort((a, b) => places.indexOf(a) - places.indexOf(b));
     for (const name of names) {
       await draw(name);
-      byId(name).style.minHeight = "";
       document.documentElement.dataset.shown = "true";
       await turn();
     }
   }
 
+  openTarget();
   drawInTurn().then(() => {
-    CURVES.forEach(followZoom);
     if (report.watched) {
       comeBack();
       addEventListener("pagehide", leave);

@@ -73,7 +73,7 @@ def test_out_and_target_are_the_users(tmp_path: Path, capsys: pytest.CaptureFixt
     path = written(tmp_path / "curves.csv", *pair())
     assert main(["report", "--table", str(path), "--out", str(tmp_path / "here"), "--target", "20.0"]) == 0
     assert (tmp_path / "here" / "report.html").exists()
-    assert "At perplexity 20" in capsys.readouterr().out
+    assert "to perplexity 20" in " ".join(capsys.readouterr().out.split())
 
 
 def test_two_public_curves_give_the_saving_of_a_hand_computation(tmp_path: Path) -> None:

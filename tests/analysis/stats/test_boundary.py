@@ -27,11 +27,20 @@ from analysis.verdict.boundary import boundary_sentence
 from cl_bench.runs.paths import SweepDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 
+Place = tuple[str, int, float]
 Cell = tuple[str, int, float, Sequence[str]]
 
 
-def grid(*cells: Cell, ratios: dict[tuple[str, int, float], float] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(runs, stability) of cells (curriculum, batch, lr, one state a seed); every loss ratio is 1.05 unless given."""
+def grid(
+    *cells: Cell,
+    ratios: dict[Place, float] | None = None,
+    events: dict[Place, int | None] | None = None,
+    useless: Sequence[Place] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(runs, stability) of cells (curriculum, batch, lr, one state a seed).
+
+    Every loss ratio is 1.05 unless given, no run has an event unless given, and finished ones are useful but `useless`.
+    """
     rows = [
         {
             "run_id": f"{name}-{batch}-{lr}-{seed}",
@@ -45,6 +54,10 @@ def grid(*cells: Cell, ratios: dict[tuple[str, int, float], float] | None = None
             "state": state,
             "diverged": state == "DIVERGED",
             "max_loss_ratio": (ratios or {}).get((name, batch, lr), 1.05),
+            "outcome": {"DIVERGED": "diverged", "DONE": "learned"}.get(state, "unfinished"),
+            "unstable": {"DIVERGED": True, "DONE": False}.get(state),
+            "useful": {"DIVERGED": False, "DONE": (name, batch, lr) not in (useless or ())}.get(state),
+            "events": (events or {}).get((name, batch, lr), 0),
         }
         for name, batch, lr, states in cells
         for seed, state in enumerate(states, 1)
@@ -136,16 +149,41 @@ def test_a_cell_is_stable_only_when_every_seed_is() -> None:
 def test_spikes_are_a_stricter_criterion_of_their_own() -> None:
     runs, stability = grid(("baseline", 8, 1e-3, OK), ("baseline", 8, 2e-3, OK), ratios={("baseline", 8, 2e-3): 1.9})
     assert cell_stability(runs, stability)["status"].tolist() == ["stable", "stable"]
-    assert cell_stability(runs, stability, 1.2)["status"].tolist() == ["stable", "unstable"]
-    assert cell_stability(runs, stability, 1.9)["status"].tolist() == ["stable", "stable"]  # above, not at
+    assert cell_stability(runs, stability, "loss_ratio")["status"].tolist() == ["stable", "unstable"]
+    assert cell_stability(runs, stability, "loss_ratio", 1.9)["status"].tolist() == [
+        "stable",
+        "stable",
+    ]
     nothing = stability.assign(max_loss_ratio=math.nan)  # evaluations only: no loss ratio to judge by
-    assert cell_stability(runs, nothing, 1.2)["status"].tolist() == ["undecided", "undecided"]
+    assert cell_stability(runs, nothing, "loss_ratio")["status"].tolist() == ["undecided", "undecided"]
     assert cell_stability(runs, nothing)["status"].tolist() == ["stable", "stable"]
 
 
 def test_a_spike_of_a_run_that_still_trains_already_counts() -> None:
     runs, stability = grid(("baseline", 8, 2e-3, OPEN), ratios={("baseline", 8, 2e-3): 1.9})
-    assert cell_stability(runs, stability, 1.2)["status"].tolist() == ["unstable"]
+    assert cell_stability(runs, stability, "loss_ratio")["status"].tolist() == ["unstable"]
+
+
+def test_events_usefulness_and_outcomes_are_criteria_too() -> None:
+    cells: list[Cell] = [("baseline", 8, lr, OK) for lr in (1e-3, 2e-3, 4e-3)]
+    runs, stability = grid(
+        *cells, events={("baseline", 8, 2e-3): 1, ("baseline", 8, 4e-3): None}, useless=[("baseline", 8, 4e-3)]
+    )
+    assert cell_stability(runs, stability)["status"].tolist() == ["stable"] * 3
+    assert cell_stability(runs, stability, "no_events")["status"].tolist() == ["stable", "unstable", "undecided"]
+    assert cell_stability(runs, stability, "useful")["status"].tolist() == ["stable", "stable", "unstable"]
+    # A run that did not learn above the best learning rate is unstable; one that did not below it shows nothing.
+    ended = stability.assign(
+        outcome=["did not learn"] * 2 + ["learned"] * 2 + ["did not learn"] * 2,
+        unstable=pd.Series([None, None, False, False, True, True], dtype=object),
+    )
+    found = cell_stability(runs, ended)
+    assert found["status"].tolist() == ["undecided", "stable", "unstable"]
+    assert (found["unstable_runs"].tolist(), found["did_not_learn"].tolist()) == ([0, 0, 2], [2, 0, 2])
+    assert found["diverged"].tolist() == [0, 0, 0]
+    (row,) = plain_rows(boundaries(runs, ended))
+    assert (row["kind"], row["largest_stable"], row["note"]) == ("exact", 2e-3, "1e-3 undecided")
+    assert boundary_sentence(all_boundaries(runs, ended)) == "Largest stable LR at batch 8: baseline 2e-3."
 
 
 # --- frontiers -------------------------------------------------------------------------------------------------------
@@ -206,12 +244,12 @@ def test_fewer_seeds_than_the_baseline_are_said() -> None:
     assert (row["multiple"], row["note"]) == (1.0, "fewer seeds than the baseline's 2")
 
 
-def test_what_a_report_writes_is_plain_and_holds_both_criteria() -> None:
+def test_what_a_report_writes_is_plain_and_holds_every_criterion() -> None:
     runs, stability = grid(*PUBLISHED, ratios={("fixed_linear", 64, 8e-3): 1.5})
     table = all_boundaries(runs, stability)
-    assert len(table) == 4 * 4  # two axes, two criteria, two curricula at two values
+    assert len(table) == 2 * 4 * 4  # two axes, four criteria, two curricula at two values
     json.dumps(plain_rows(table), allow_nan=False)
-    strict = {(r["curriculum"], r["at"]): r for r in plain_rows(select(table, spikes=True))}
+    strict = {(r["curriculum"], r["at"]): r for r in plain_rows(select(table, criterion="loss_ratio"))}
     assert (strict["fixed_linear", 64]["kind"], strict["fixed_linear", 64]["largest_stable"]) == ("exact", 2e-3)
     assert len(select(table, "global_batch_size")) == 4
 
@@ -226,8 +264,8 @@ def test_an_empty_sweep_has_an_empty_frontier() -> None:
 # --- the sentence ----------------------------------------------------------------------------------------------------
 
 
-def said(*cells: Cell, ratios: dict[tuple[str, int, float], float] | None = None) -> str:
-    return boundary_sentence(all_boundaries(*grid(*cells, ratios=ratios)))
+def said(*cells: Cell, events: dict[Place, int | None] | None = None, useless: Sequence[Place] | None = None) -> str:
+    return boundary_sentence(all_boundaries(*grid(*cells, events=events, useless=useless)))
 
 
 def test_the_sentence_names_the_batches_where_something_can_be_said() -> None:
@@ -259,9 +297,13 @@ def test_the_sentence_is_about_the_setting_that_compares() -> None:
 def test_the_sentence_of_a_grid_where_nothing_diverged() -> None:
     calm = (("baseline", 8, 2e-3, OK), ("fixed_linear", 8, 2e-3, OK))
     assert said(*calm) == "None of 4 runs diverged: the edge of stability lies beyond this grid."
-    assert said(*calm, ratios={("baseline", 8, 2e-3): 1.9}) == (
-        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR whose loss ratio stays "
-        "within 1.2 at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
+    assert said(*calm, events={("baseline", 8, 2e-3): 3}) == (
+        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR without an instability event "
+        "at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
+    )
+    assert said(*calm, useless=[("baseline", 8, 2e-3)]) == (
+        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR within 2% of the method's "
+        "best loss at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(("baseline", 8, 2e-3, ("RUNNING",))) == (
         "The one run has not diverged so far (1 not finished); the edge of stability is not reached yet."
@@ -300,7 +342,9 @@ def test_a_report_writes_frontier_correlation_and_sentence(tmp_path: Path) -> No
     assert said in out.report.read_text()
     table = pd.read_csv(out.frontier)
     ours = table[(table["curriculum"] == "fixed_linear") & (table["along"] == "lr")]
-    assert ours["multiple"].tolist() == pytest.approx([4.0, 4.0])
+    multiples = dict(zip(ours["criterion"], ours["multiple"], strict=True))
+    assert math.isnan(multiples.pop("no_events"))  # three steps are too few to tell an event from noise
+    assert multiples == pytest.approx({"stable": 4.0, "loss_ratio": 4.0, "useful": 4.0})
     assert len(answer["frontier"]) == len(table)
     correlated = pd.read_csv(out.correlation)
     assert set(correlated["note"]) == {"no step has both a loss ratio and Adam's variance"}

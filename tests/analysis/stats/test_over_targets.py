@@ -191,7 +191,9 @@ def test_a_best_curriculum_that_lost_seeds_is_bounded(tmp_path: Path) -> None:
     (found,) = answer["best_against_best"]
     assert (found["final_token_saving_point"], found["final_token_saving_arrived"]) == (None, 1)
     assert found["final_token_saving_bound"] == pytest.approx(1 - math.sqrt(0.5))
-    assert "saved at most 29% of the tokens (1 of 2 seeds arrived)" in answer["best_sentence"]
+    # Two evaluations are too few to read tokens from; one seed ended level, the other a nat behind.
+    assert "undecided" in answer["best_sentence"]
+    assert "fewer" not in answer["best_sentence"]
 
 
 def test_cells_of_unequal_seeds_are_compared_over_those_in_common(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ import pytest
 from analysis import load_runs
 from analysis.__main__ import main
 from analysis.answer import analyse
+from analysis.stats.intervals import Censored, Estimate
+from analysis.stats.loss_difference import LossDifference
+from analysis.verdict.amounts import bounded, loss_words, needed
 from analysis.verdict.caveats import disagree
-from analysis.words import percent
+from analysis.words import amount, interval, percent
 from cl_bench.runs.paths import RunDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep, pair
 from tests.analysis.tables import cells, savings, verdict
@@ -58,11 +62,13 @@ def test_a_cost_is_called_as_a_cost_and_noise_is_undecided(tmp_path: Path) -> No
     by_name = {c["curriculum"]: c for c in cells(runs)}
     assert by_name["fixed_linear"]["difference"] == "cost"
     assert by_name["fixed_root"]["difference"] == "undecided"
-    sentence = verdict(runs)["sentence"]
-    assert (
-        "fixed_linear needed 100% more tokens (95% interval −126% to −76% saved) and fixed_root 11% fewer (" in sentence
-    )
-    assert "Of 2 cells none saved tokens, 1 cost more, 1 undecided (5% for all of them together, Holm)." in sentence
+    answer = verdict(runs)
+    sentence = answer["sentence"]
+    assert "fixed_linear at batch 8, LR 2e-3 needed 100% more tokens (95% CI 76–126% more)" in sentence
+    first = answer["headline"][0]
+    assert "100% more tokens" in first  # a cost is not kept for a later sentence
+    assert "fixed_root at batch 8, LR 2e-3 is undecided: between " in sentence
+    assert "Holm over 2 cells, 5%" in sentence
 
 
 def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
@@ -79,7 +85,7 @@ def test_a_bound_is_said_with_who_arrived(tmp_path: Path) -> None:
     # As far as both got: the baseline was at 3.5 after 1,500 of the curriculum's 3,000 tokens; the other pair arrived.
     assert cell["both_saving"] == pytest.approx(1 - math.sqrt(2 * 2 / 3))
     assert cell["final_token_saving_high"] > cell["final_token_saving_bound"]
-    assert "fixed_linear saved at most 18% of the tokens (1 of 2 seeds arrived; 15% more tokens" in answer["sentence"]
+    assert "fixed_linear at batch 8, LR 2e-3 is undecided: between " in answer["sentence"]
     assert any("In 1 cell not every run reached the target" in c for c in answer["caveats"])
     json.dumps(answer, allow_nan=False)
 
@@ -90,7 +96,7 @@ def test_a_given_target_that_a_baseline_missed_is_at_least(tmp_path: Path) -> No
     (cell,) = answer["cells"]
     assert cell["final_censored"] == "at_least"
     assert cell["final_token_saving_bound"] == pytest.approx(1 / 3)  # 2,000 of more than 3,000, and of 3,000
-    assert "saved at least 33% of the tokens (1 of 2 seeds arrived; a baseline did not)" in answer["sentence"]
+    assert "needed at least 33% fewer tokens and at least 33% less time (1 of 2 seeds arrived)" in answer["sentence"]
 
 
 def test_a_curriculum_that_never_arrives_can_be_called_a_cost(tmp_path: Path) -> None:
@@ -105,7 +111,8 @@ def test_a_curriculum_that_never_arrives_can_be_called_a_cost(tmp_path: Path) ->
     (cell,) = answer["cells"]
     assert (cell["final_token_saving"], cell["final_censored"], cell["difference"]) == (None, "at_most", "cost")
     assert cell["both_saving"] == pytest.approx(1 - 2 / (1.0 * 0.95 * 1.05) ** (1 / 3))
-    assert "never reached it; 100% more tokens as far as both got" in answer["sentence"]
+    assert re.search(r"needed \d+% more tokens \(95% CI \d+–\d+% more\)", answer["sentence"])
+    assert "final loss 1.000 nats higher" in answer["sentence"]
 
 
 def test_a_curve_that_begins_at_the_target_bounds_the_saving(tmp_path: Path) -> None:
@@ -133,13 +140,15 @@ def test_the_headline_says_where_a_weaker_baseline_was_beaten(tmp_path: Path) ->
     best = [make_run(tmp_path, [5, 2], tokens=[0, 1000], curriculum=BASELINE)]
     made = best + pair(tmp_path, [5, 3.0], [5, 2.0], optim={"lr": 1e-3})
     sentence = verdict(load_runs(make_sweep(tmp_path, made)))["sentence"]
-    assert "at batch 8, LR 1e-3, where the baseline ends at perplexity 20.1 (the best at 7.39)" in sentence
+    assert "at batch 8, LR 1e-3" in sentence
+    assert ", where the baseline ends at perplexity 20.1 (the best at 7.39)" in sentence
 
 
 def test_a_running_curriculum_has_not_reached_it_yet(tmp_path: Path) -> None:
     base = make_run(tmp_path, [5, 4, 2], curriculum=BASELINE)
     running = make_run(tmp_path, [5, 4], curriculum=LINEAR, state="PENDING")
-    assert "has not reached it yet" in verdict(load_runs(make_sweep(tmp_path, [base, running])))["sentence"]
+    sentence = verdict(load_runs(make_sweep(tmp_path, [base, running])))["sentence"]
+    assert "cannot be compared (not evaluated at 80% of the budget yet" in sentence
 
 
 def test_seeds_without_a_finished_baseline_wait_and_are_counted(tmp_path: Path) -> None:
@@ -199,4 +208,51 @@ def test_ways_to_read_a_crossing_are_compared(tmp_path: Path) -> None:
 
 
 def test_percent_in_words() -> None:
-    assert [percent(v) for v in (0.374, -0.3, -0.001)] == ["37%", "−30%", "0%"]
+    assert [percent(v) for v in (0.374, -0.3, -0.0001)] == ["37%", "−30%", "0%"]
+    # Below 10% one decimal; 9.96% rounds to 10 and needs none.
+    assert [percent(v) for v in (0.0934, 0.07, 0.0996, -0.001)] == ["9.3%", "7.0%", "10%", "−0.1%"]
+    assert (amount(0.9999, "tokens"), amount(-0.9999, "tokens")) == ("over 99% fewer tokens", "100% more tokens")
+
+
+def test_intervals_in_words() -> None:
+    assert interval((0.34, 0.43), "tokens") == "34–43%"
+    assert interval((-0.63, -0.28), "time") == "28–63% more"
+    assert interval((-0.3, 0.86), "tokens") == "30% more to 86% fewer"
+    assert interval((-24.0, 0.5), "time") == "25x as much to 50% less"
+    assert interval((0.3472, 0.3533), "tokens") == "34.7–35.3%"  # both are 35% in whole numbers
+    assert interval((0.069, 0.104), "tokens") == "6.9–10%"
+
+
+def test_estimates_in_words() -> None:
+    saved, cost = Estimate(0.39, 0.34, 0.43, 0.001, "t"), Estimate(-0.44, -0.63, -0.28, 0.001, "t")
+    assert needed(saved, "tokens") == "39% fewer tokens (95% CI 34–43%)"
+    assert needed(cost, "tokens", name_interval=False) == "44% more tokens (28–63% more)"
+    unclear = Estimate(0.57, -0.3, 0.86, 0.06, "t")
+    assert needed(unclear, "tokens") == "undecided: between 30% more and 86% fewer tokens"
+    near = Estimate(0.01, -0.02, 0.04, 0.3, "t")
+    assert needed(near, "time", within=0.05) == "no difference in time larger than 5% (95% CI 2.0% more to 4.0% less)"
+    alike = Estimate(0.25, 0.25, 0.25, None, "t")
+    assert needed(alike, "time") == "25% less time (the same on every seed)"
+    assert needed(Estimate(0.25), "time") == "25% less time"
+    assert needed(Estimate(), "time") == ""
+    bounds: list[tuple[float, Censored]] = [
+        (0.18, "at_most"),
+        (-0.3, "at_most"),
+        (0.33, "at_least"),
+        (-0.1, "at_least"),
+    ]
+    words = [bounded(Estimate(bound=b, censored=side), "tokens") for b, side in bounds]
+    assert words == [
+        "at most 18% fewer tokens",
+        "at least 30% more tokens",
+        "at least 33% fewer tokens",
+        "at most 10% more tokens",
+    ]
+
+
+def test_differences_of_loss_in_words() -> None:
+    assert loss_words(LossDifference(-0.052, -0.073, -0.031)) == "0.052 nats lower (95% CI 0.031–0.073)"
+    assert loss_words(LossDifference(0.052)) == "0.052 nats higher"
+    assert loss_words(LossDifference(0.0)) == "equal"
+    assert loss_words(LossDifference(0.01, -0.02, 0.04)) == "undecided: between 0.020 nats lower and 0.040 higher"
+    assert loss_words(LossDifference()) == ""
