@@ -14,7 +14,7 @@ demo: setup
 
 # Three workers on two cores: the Slurm tests, all on one of them, mostly wait.
 test: setup-dev
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup-dev
 	$(BIN)/python -m pytest -n 2 -m "not train and not browser and not slurm and not calibration and not docs"

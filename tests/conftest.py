@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from cl_bench import config
 from cl_bench.runs import identity
+
+SLURM = "tests/slurm/"
 
 SMALL: dict[str, Any] = {
     "model": {"name": "tiny", "n_layers": 2, "hidden_size": 32, "n_heads": 2, "n_positions": 64},
@@ -26,15 +29,26 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Keep what shares a fixture worth sharing on one worker: all Slurm tests (one cluster), each file that trains."""
+class SharedFixtures(LoadFileScheduling):
+    """One worker per test file, and one for all Slurm tests, which share a cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return SLURM if file.startswith(SLURM) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedFixtures | None:
+    """Used by `--dist loadfile`."""
+    return SharedFixtures(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the Slurm tests; start with what takes longest, so that no worker ends alone."""
     for item in items:
-        if "slurm" in item.path.parts:
+        if item.nodeid.startswith(SLURM):
             item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-        elif any(item.get_closest_marker(name) for name in ("train", "browser", "docs")):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    slowest = ("slurm", "train", "browser", "docs", "calibration")
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in slowest])
 
 
 def small(**changes: Any) -> dict[str, Any]:

@@ -31,9 +31,10 @@ class PrintedRow:
     covered: tuple[float, ...]
     """Share of sweeps whose interval contains the true saving, over SAVINGS."""
     significant: tuple[float, ...]
-    """Share of sweeps with a significant difference where there is none; NaN if the world has no equal arms."""
+    """Share of four times as many sweeps with a significant difference where there is none."""
     power: tuple[float, ...]
     """Share of sweeps in which a saving of 10% is significant."""
+    sweeps: int
 
 
 def log_ratios(sweeps: Sweeps) -> Floats:
@@ -65,10 +66,10 @@ def printed_row(name: str, spread: float, sweeps: int, rng_seed: int = 11) -> Pr
         covered.append([_share((i.low <= true) & (true <= i.high)) for i in intervals])
         if saving == SAVINGS[0]:
             power_10 = [_share(i.p_value < SIGNIFICANCE) for i in intervals]
-    nothing = log_ratios(simulate(world, 0.0, max(SEEDS), sweeps, rng))
+    nothing = np.concatenate([log_ratios(simulate(world, 0.0, max(SEEDS), sweeps, rng)) for _ in range(4)])
     errors = [_share(t_interval(nothing[:, :n]).p_value < SIGNIFICANCE) for n in SEEDS]
     means = np.mean(covered, axis=0)
-    return PrintedRow(world, tuple(map(float, means)), tuple(errors), tuple(power_10))
+    return PrintedRow(world, tuple(map(float, means)), tuple(errors), tuple(power_10), sweeps)
 
 
 def _share(values: npt.NDArray[np.bool_]) -> float:
@@ -154,7 +155,7 @@ def power_row(sd: float, seeds: int, cells: int, sweeps: int, rng_seed: int = 16
     ratios[:, 0] += math.log(0.8)
     interval: Interval = t_interval(ratios)
     found = sum(_first(row) and mean < 0 for row, mean in zip(interval.p_value, interval.mean[:, 0], strict=True))
-    return PowerRow(sd, seeds, cells, power(math.log(0.8), sd, seeds, SIGNIFICANCE / cells), found / sweeps)
+    return PowerRow(sd, seeds, cells, power(math.log(0.8), sd, seeds, SIGNIFICANCE / cells), float(found) / sweeps)
 
 
 def _first(p_values: Sequence[float] | Floats) -> bool:

@@ -55,8 +55,10 @@ def _figure(responses: Sequence[Response], hues: Mapping[str, str], unigram: flo
     pad = 0.08 * (high - low) or 0.1
     top = high + pad
     traces: list[Trace] = []
+    decades = math.log10(rates[-1] / rates[0]) or 1.0
     for i, response in enumerate(responses):
-        shift = 1.04 ** (i - (len(responses) - 1) / 2)  # marks of several methods at one rate stand side by side
+        # Marks of several methods at one rate stand side by side.
+        shift = 10 ** (0.03 * decades * (i - (len(responses) - 1) / 2))
         traces += _method(response, hues[method_name(response.curriculum, response.variant)], top, shift)
     ticks = {"tickvals": rates, "ticktext": [short_float(r) for r in rates]} if len(rates) <= _MOST_TICKS else {}
     layout = styled_layout(
@@ -65,7 +67,7 @@ def _figure(responses: Sequence[Response], hues: Mapping[str, str], unigram: flo
             "learning rate", type="log", range=[math.log10(rates[0] / 1.5), math.log10(rates[-1] * 1.5)], **ticks
         ),
         styled_axis("final validation loss", range=[low - pad, top + 0.7 * pad]),
-        meta={"table": _table(responses)},
+        meta={"table": _table(responses), "narrow_top": 40 + 20 * ((len(responses) - 1) // 2)},
     )
     if unigram is not None:
         layout["shapes"] = [line_across("y", unigram, width=1.2, dash="dot")]
@@ -94,7 +96,6 @@ def _method(response: Response, color: str, top: float, shift: float) -> list[Tr
     line: Trace = {
         **common,
         "mode": "lines+markers",
-        "showlegend": True,
         "x": x,
         "y": [mean for _, mean, *_ in drawn],
         "line": {"width": 1.8, "color": color},
@@ -126,7 +127,10 @@ def _method(response: Response, color: str, top: float, shift: float) -> list[Tr
         "customdata": [_words(p) for p in lost],
         "hovertemplate": f"<b>{name}</b><br>%{{customdata}}<extra></extra>",
     }
-    return [trace for trace in (band, line, ring, crosses) if trace["x"]]
+    # One shape per hue in the legend, whatever shapes are drawn.
+    look = {"line": line["line"], "marker": {"size": 7, "color": color}}
+    entry: Trace = {**common, "mode": "lines+markers", "showlegend": True, "x": [None], "y": [None], **look}
+    return [*(trace for trace in (band, line, ring, crosses) if trace["x"]), entry]
 
 
 def _faint(color: str) -> str:

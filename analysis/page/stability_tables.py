@@ -107,9 +107,9 @@ def frontier_table(table: pd.DataFrame, along: Along) -> Table:
     }
     allowed = next((f"{r['max_loss_ratio_allowed']:g}" for r in strict["loss_ratio"]), "")
     heads: dict[Criterion, str] = {
-        "no_events": f"largest {what} without an event",
+        "no_events": f"largest {what}, no event",
         "useful": f"largest useful {what}",
-        "loss_ratio": f"largest {what} with the paper's loss ratio within {allowed}",
+        "loss_ratio": f"paper's loss ratio ≤ {allowed}",
     }
     columns = [
         Column(at, [short(r["at"]) for r in rows], number=True),
@@ -205,7 +205,8 @@ def responses_table(responses: Sequence[Response]) -> Table:
 def _optimum_note(response: Response) -> str:
     if len(response.points) == 1:
         return "one LR tested"
-    return "the best LR is the smallest or largest tested" if response.at_end else ""
+    end = "smallest" if response.best_lr == response.points[0].lr else "largest"
+    return f"the best LR is the {end} tested" if response.at_end else ""
 
 
 def joint_table(joint: Sequence[JointBoundary]) -> Table:

@@ -213,7 +213,7 @@ def _row(run: OwnRun) -> Row:
     row = {
         "run_id": run.run_id,
         "cell": cell,
-        "role": "baseline" if config.is_baseline else "curriculum",
+        "role": config.role,
         "curriculum": curriculum,
         "shape": schedules.describe(config) if entry.shape is None else entry.shape,
         "variant": entry.variant,

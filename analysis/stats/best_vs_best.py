@@ -23,8 +23,7 @@ from analysis.stats.crossings import Curve, Method, curves
 from analysis.stats.intervals import NO_ESTIMATE, Estimate, Pair, estimate, pair_of, widened
 from analysis.stats.loss_difference import NO_DIFFERENCE, LossDifference, difference_at_end, loss_difference
 from analysis.stats.outcome import Outcome
-from analysis.stats.pairs import Printed, printed
-from analysis.stats.savings import failures
+from analysis.stats.pairs import Printed, failures, printed
 from analysis.stats.smoothing import clean_curves
 
 TWO_FOLDS_FROM = 4
@@ -59,6 +58,8 @@ class Best:
     loss: LossDifference = NO_DIFFERENCE
     """Final validation loss at equal tokens."""
     loss_at_seconds: LossDifference = NO_DIFFERENCE
+    recorded_time: Estimate = NO_ESTIMATE
+    """`printed_time` in seconds as recorded."""
     diverged: int = 0
     """Runs of the chosen curriculum cell that failed; above 0 only if every curriculum cell has such a run."""
     baseline_diverged: int = 0
@@ -91,7 +92,7 @@ def best_against_best(
 ) -> list[Best]:
     """One result per setting with a finished baseline and a curriculum, over seeds that all cells share.
 
-    A cell takes part if it has all of those seeds, none of its runs failed (analysis.stats.savings.failures) and, for
+    A cell takes part if it has all of those seeds, none of its runs failed (analysis.stats.pairs.failures) and, for
     baselines, they finished: a cell that lost a seed is not the best. The target of a seed is the final loss of its
     picked baseline unless `target_ppl` is given.
     """

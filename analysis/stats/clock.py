@@ -260,14 +260,12 @@ def notes(clock: Clock, runs: pd.DataFrame) -> tuple[str, ...]:
         )
     trained = runs[runs["train_seconds"] > 0]
     without = [str(r) for r in trained["run_id"] if str(r) not in clock.groups]
-    if without and clock.groups:
-        result.append(f"{len(without)} of {len(trained)} runs record no training steps; their seconds are as recorded.")
-    apart = [
-        str(r)
-        for r in trained.loc[trained["role"] == "curriculum", "run_id"]
-        if str(r) in clock.groups and clock.refusal(str(r), str(r))
-    ]
+    if without:
+        whose = "" if len(without) == len(trained) else f" of {len(without)} of {len(trained)} runs"
+        result.append(f"No training steps{whose} are recorded: times are as recorded, slow machines included.")
+    curricula = trained.loc[trained["role"] == "curriculum", "run_id"].astype(str)
+    apart = [r for r in curricula if clock.refusal(r, r) == NO_LENGTH_IN_COMMON]
     if apart:
         more = f" and {len(apart) - 1} more" if len(apart) > 1 else ""
-        result.append(f"Times as recorded for {apart[0]}{more}: {NO_LENGTH_IN_COMMON}.")
+        result.append(f"Times are as recorded, slow machines included: {apart[0]}{more} has {NO_LENGTH_IN_COMMON}.")
     return tuple(result)

@@ -14,6 +14,7 @@ from analysis.schema import Row, Runs, perplexity, rows_of
 from analysis.stats.crossings import Crossing, Curve, Method, curves, saving
 from analysis.stats.intervals import Pair, pair_of
 from analysis.stats.level import SHARE, crossing_at, crossing_of, level_pair
+from analysis.stats.outcome import Outcome, instability, outcomes
 from cl_bench.runs.status import FINISHED
 
 Measure = Literal["token", "time", "rank_hour"]
@@ -71,6 +72,14 @@ class Comparison:
 def _amount(crossing: Crossing | None, what: Literal["tokens", "seconds"]) -> float:
     value = None if crossing is None else crossing.tokens if what == "tokens" else crossing.seconds
     return math.nan if value is None else value
+
+
+def failures(runs: Runs, outcome: Mapping[str, Outcome] | None = None) -> frozenset[str]:
+    """Run_ids that count as failures of their cell: unstable runs, and baselines that did not learn."""
+    outcome = outcomes(runs) if outcome is None else outcome
+    unstable = {run_id for run_id, value in instability(runs.runs, outcome).items() if value}
+    baselines = runs.runs.loc[runs.runs["role"] == "baseline", "run_id"].astype(str)
+    return frozenset(unstable | {i for i in baselines if outcome[i].kind == "did not learn"})
 
 
 class Baselines:

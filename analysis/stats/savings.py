@@ -11,25 +11,27 @@ import pandas as pd
 
 from analysis.schema import Cell, Row, Runs, cell_of, perplexity, rows_of
 from analysis.stats.censored import censored_estimate
+from analysis.stats.clean_time import jackknifed, with_seconds_of
+from analysis.stats.clock import Clock
 from analysis.stats.crossings import METHODS, Curve, Method, curves
 from analysis.stats.intervals import NO_ESTIMATE, SIGNIFICANCE, Estimate, Pair, estimate, estimate_savings, holm
 from analysis.stats.loss_difference import NO_DIFFERENCE, LossDifference, difference_at_end, loss_difference
-from analysis.stats.outcome import Outcome, instability, outcomes
+from analysis.stats.outcome import Outcome
 from analysis.stats.pairs import (
     NOT_PRINTED,
     Baselines,
     Comparison,
     Measure,
     Printed,
-    budget,
     compare,
+    failures,
     mean_ranks,
     printed,
     token_saving,
 )
 from analysis.stats.power import equivalence_p
 from analysis.stats.smoothing import clean_curves
-from analysis.stats.unpaired import ArmRun, Unpaired, compare_arms, pairing_holds
+from analysis.stats.unpaired import Unpaired
 from cl_bench.errors import UserError
 
 Difference = Literal["saved", "cost", "undecided"]
@@ -50,7 +52,9 @@ class RunSaving:
     token_saving_by_method: Mapping[Method, float] = dataclasses.field(default_factory=dict)
     """`paired`'s token saving by each way to determine a crossing; NaN if a run never reached the target."""
     printed: Printed = NOT_PRINTED
-    """`paired` on cleaned curves, at the printed target."""
+    """`paired` on cleaned curves, at the printed target, in clean seconds if the setting has them."""
+    recorded: Comparison = dataclasses.field(default_factory=Comparison)
+    """`printed.at_target` in recorded seconds."""
     loss: float = math.nan
     """Final validation loss at equal tokens, curriculum minus baseline (nats); NaN unless both finished."""
     loss_at_seconds: float = math.nan
@@ -109,7 +113,9 @@ class CellSaving:
     """Tokens, on cleaned curves at the given target or, without one, at the loss that both runs of a seed had reached
     by 80% of their budget (analysis.stats.level). A diverged curriculum run makes it a bound."""
     printed_time: Estimate = NO_ESTIMATE
-    """Training seconds, read at the same places."""
+    """Training seconds, read at the same places: by the clock (analysis.stats.clock) if the setting has clean ones."""
+    recorded_time: Estimate = NO_ESTIMATE
+    """The same in seconds as recorded."""
     printed_rank_hours: Estimate = NO_ESTIMATE
     printed_ppl: float | None = None
     """Perplexity of the printed target, geometric mean over seeds."""
@@ -183,17 +189,20 @@ def run_savings(
     target_ppl: float | None = None,
     method: Method = "interpolate",
     outcome: Mapping[str, Outcome] | None = None,
+    timed: Runs | None = None,
 ) -> tuple[RunSaving, ...]:
     """The saving of every curriculum run, at `target_ppl` or at the final perplexity of the baseline in question.
 
-    `outcome` is that of every run_id (analysis.stats.outcome.outcomes; by default without the unigram rule). Raises
-    UserError if no baseline reached a given target.
+    `timed` are the runs with clean seconds (analysis.stats.clean_time), which the printed saving and the loss at equal
+    seconds use. `outcome` is that of every run_id (analysis.stats.outcome.outcomes; by default without the unigram
+    rule). Raises UserError if no baseline reached a given target.
     """
     target_loss = None if target_ppl is None else math.log(target_ppl)
     if target_ppl is not None:
         _check_target(runs.runs, target_ppl)
     by_run = curves(runs.evals)
-    clean, failed = clean_curves(by_run), failures(runs, outcome)
+    by_clock = by_run if timed is None else curves(timed.evals)
+    clean, failed = clean_curves(by_clock), failures(runs, outcome)
     baselines, ranks = Baselines(runs.runs), mean_ranks(runs.runs, runs.attempts)
 
     def saving(run: Row) -> RunSaving:
@@ -203,6 +212,7 @@ def run_savings(
         )
         both_ranks = ranks[run_id], ranks.get(paired.baseline_run_id or "", math.nan)
         paired = dataclasses.replace(paired, ranks=both_ranks)
+        reading = printed(run, own, clean, target_loss, failed, both_ranks)
         return RunSaving(
             run_id,
             cell_of(run),
@@ -210,21 +220,14 @@ def run_savings(
             paired,
             best,
             {m: token_saving(paired, run_id, by_run, m) for m in METHODS},
-            printed(run, own, clean, target_loss, failed, both_ranks),
-            *_loss_differences(run, own, by_run, failed),
+            reading,
+            with_seconds_of(reading.at_target, run_id, by_run),
+            *_loss_differences(run, own, by_clock, failed),
             diverged=run_id in failed,
             baseline_diverged=own is not None and str(own["run_id"]) in failed,
         )
 
     return tuple(saving(run) for run in rows_of(runs.runs[runs.runs["role"] == "curriculum"]))
-
-
-def failures(runs: Runs, outcome: Mapping[str, Outcome] | None = None) -> frozenset[str]:
-    """Run_ids that count as failures of their cell: unstable runs, and baselines that did not learn."""
-    outcome = outcomes(runs) if outcome is None else outcome
-    unstable = {run_id for run_id, value in instability(runs.runs, outcome).items() if value}
-    baselines = runs.runs.loc[runs.runs["role"] == "baseline", "run_id"].astype(str)
-    return frozenset(unstable | {i for i in baselines if outcome[i].kind == "did not learn"})
 
 
 def _loss_differences(
@@ -240,39 +243,6 @@ def _loss_differences(
 
 def _finished(row: Row, by_run: Mapping[str, Curve], failed: frozenset[str]) -> bool:
     return row["state"] == "DONE" and str(row["run_id"]) in by_run and str(row["run_id"]) not in failed
-
-
-def unpaired_cells(
-    runs: Runs,
-    savings: Iterable[RunSaving],
-    target_ppl: float | None = None,
-    outcome: Mapping[str, Outcome] | None = None,
-) -> dict[Cell, Unpaired]:
-    """The comparison of whole arms for each cell whose seeds do not pair; runs that failed take no part."""
-    by_run, failed, baselines = curves(runs.evals), failures(runs, outcome), Baselines(runs.runs)
-    rows, ranks = {str(r["run_id"]): r for r in rows_of(runs.runs)}, mean_ranks(runs.runs, runs.attempts)
-    by_cell: dict[Cell, list[Row]] = {}
-    for saving in savings:
-        by_cell.setdefault(saving.cell, []).append(rows[saving.run_id])
-    results = {}
-    for cell, ours in by_cell.items():
-        theirs = baselines.at_point(cell.setting, *cell.point)
-        if pairing_holds({int(r["seed"]) for r in ours}, {int(r["seed"]) for r in theirs}):
-            continue
-        needed = {str(r["run_id"]): by_run[str(r["run_id"])] for r in (*ours, *theirs) if str(r["run_id"]) in by_run}
-        clean = clean_curves(needed)
-        arms = [
-            [
-                ArmRun(clean[i], by_run[i], budget(row, clean[i]), ranks[i], row["state"] == "DONE")
-                for row in arm
-                if (i := str(row["run_id"])) in clean and i not in failed
-            ]
-            for arm in (ours, theirs)
-        ]
-        result = compare_arms(arms[0], arms[1], None if target_ppl is None else math.log(target_ppl))
-        if result is not None:
-            results[cell] = result
-    return results
 
 
 def _check_target(table: pd.DataFrame, target_ppl: float) -> None:
@@ -294,7 +264,7 @@ def round_up(value: float) -> float:
 def cell_savings(runs: Iterable[RunSaving], unpaired: Mapping[Cell, Unpaired] | None = None) -> tuple[CellSaving, ...]:
     """The savings of the cells, in order of their first run; significance by Holm over all cells tested.
 
-    `unpaired` holds the cells that are compared as whole arms (:func:`unpaired_cells`).
+    `unpaired` holds the cells that are compared as whole arms (analysis.stats.unpaired.unpaired_cells).
     """
     by_cell: dict[Cell, list[RunSaving]] = {}
     for run in runs:
@@ -357,8 +327,10 @@ def _with_pairs(saving: CellSaving) -> CellSaving:
         r.printed.at_target for r in saving.runs if not r.printed.at_target.waiting and not r.baseline_diverged
     ]
     losses = [c.target_loss for c in at_target if not math.isnan(c.target_loss)]
+    recorded = [r.recorded for r in saving.runs if not r.recorded.waiting and not r.baseline_diverged]
     return dataclasses.replace(
         saving,
+        recorded_time=estimate([c.pair("time") for c in recorded]),
         printed=estimate([c.pair("token") for c in at_target]),
         printed_time=estimate([c.pair("time") for c in at_target]),
         printed_rank_hours=estimate([c.pair("rank_hour") for c in at_target]),
@@ -367,6 +339,25 @@ def _with_pairs(saving: CellSaving) -> CellSaving:
         loss=loss_difference([r.loss for r in saving.runs]),
         loss_at_seconds=loss_difference([r.loss_at_seconds for r in saving.runs]),
     )
+
+
+def with_clock(cells: Iterable[CellSaving], clock: Clock, settings: frozenset[str]) -> tuple[CellSaving, ...]:
+    """The cells of `settings` with the clock's interval of the time saving; seeds share a clock (jackknife)."""
+    return tuple(
+        cell
+        if cell.unpaired or cell.cell.setting not in settings
+        else dataclasses.replace(cell, printed_time=jackknifed(cell.printed_time, clock, _printed_pairs(cell)))
+        for cell in cells
+    )
+
+
+def _printed_pairs(cell: CellSaving) -> list[tuple[int, str, Comparison]]:
+    """Seed, run_id and comparison of each pair of the printed saving."""
+    return [
+        (r.seed, r.run_id, r.printed.at_target)
+        for r in cell.runs
+        if not r.printed.at_target.waiting and not r.baseline_diverged
+    ]
 
 
 def tested(cell: CellSaving) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from analysis.stats.crossings import Crossing, Curve, Floats
+from analysis.schema import Cell, Row, Runs, cell_of, rows_of
+from analysis.stats.crossings import Crossing, Curve, Floats, curves
 from analysis.stats.intervals import Estimate, Interval, interval_from
 from analysis.stats.level import SHARE, crossing_of
 from analysis.stats.loss_difference import LossDifference, from_interval
-from analysis.stats.smoothing import loss_at
+from analysis.stats.outcome import Outcome
+from analysis.stats.pairs import Baselines, budget, failures, mean_ranks
+from analysis.stats.smoothing import clean_curves, loss_at
 
 
 class ArmRun(NamedTuple):
@@ -131,3 +134,33 @@ def _losses(ours: Sequence[ArmRun], theirs: Sequence[ArmRun]) -> tuple[LossDiffe
         sound = end > 0 and np.isfinite(c).all() and np.isfinite(b).all()
         results.append(from_interval(welch(c, b), "welch", min(len(c), len(b))) if sound else LossDifference())
     return results[0], results[1]
+
+
+def unpaired_cells(
+    runs: Runs, target_ppl: float | None = None, outcome: Mapping[str, Outcome] | None = None
+) -> dict[Cell, Unpaired]:
+    """The comparison of whole arms for each cell whose seeds do not pair; runs that failed take no part."""
+    by_run, failed, baselines = curves(runs.evals), failures(runs, outcome), Baselines(runs.runs)
+    ranks = mean_ranks(runs.runs, runs.attempts)
+    by_cell: dict[Cell, list[Row]] = {}
+    for row in rows_of(runs.runs[runs.runs["role"] == "curriculum"]):
+        by_cell.setdefault(cell_of(row), []).append(row)
+    results = {}
+    for cell, ours in by_cell.items():
+        theirs = baselines.at_point(cell.setting, *cell.point)
+        if pairing_holds({int(r["seed"]) for r in ours}, {int(r["seed"]) for r in theirs}):
+            continue
+        needed = {str(r["run_id"]): by_run[str(r["run_id"])] for r in (*ours, *theirs) if str(r["run_id"]) in by_run}
+        clean = clean_curves(needed)
+        arms = [
+            [
+                ArmRun(clean[i], by_run[i], budget(row, clean[i]), ranks[i], row["state"] == "DONE")
+                for row in arm
+                if (i := str(row["run_id"])) in clean and i not in failed
+            ]
+            for arm in (ours, theirs)
+        ]
+        result = compare_arms(arms[0], arms[1], None if target_ppl is None else math.log(target_ppl))
+        if result is not None:
+            results[cell] = result
+    return results

@@ -9,6 +9,7 @@ from analysis.answer import Answer
 from analysis.cost import comparability
 from analysis.cost.hours import CellCost, Cost
 from analysis.schema import Runs
+from analysis.stats import clock
 from analysis.stats.evaluations import Kind, Unlike
 from analysis.stats.intervals import SIGNIFICANCE
 from analysis.stats.power import POWER
@@ -32,6 +33,7 @@ def caveats(answer: Answer) -> list[str]:
         *_unlike(answer.unlike),
         *_unfinished(answer.runs),
         *answer.runs.notes,
+        *clock.notes(answer.clock, answer.runs.runs),
         *comparability.warnings(answer.runs.runs, answer.run_savings),
         *cost_caveats(answer.cost),
     ]

@@ -7,12 +7,13 @@ import math
 from collections.abc import Sequence
 
 from analysis.answer import Answer, BestBaseline
-from analysis.schema import ROLES, Role
+from analysis.schema import ROLES
 from analysis.stats.best_vs_best import Best
 from analysis.stats.intervals import SIGNIFICANCE, Estimate, holm
 from analysis.stats.loss_difference import LossDifference
 from analysis.stats.savings import CellSaving, Difference, tested
 from analysis.verdict.contrast import Contrast, contrasts
+from cl_bench.config import Role
 
 _WEAKER = 1.02
 """A baseline whose final perplexity exceeds the best one's by this factor is reported as weaker."""

@@ -1,4 +1,4 @@
-"""`cl-bench completion`, and the values that the shell offers for Hydra's overrides and for names of runs."""
+"""`cl-bench completion`, and the candidates for Hydra's overrides and names of runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from click.shell_completion import get_completion_class
 
 from cl_bench.cli import presets
 from cl_bench.cli.main import COMMANDS, COMPLETION_VARIABLE, PROGRAM
-from cl_bench.config import LaunchConfig, RunConfig
-from cl_bench.config import tune as tune_config
-from cl_bench.config.schema import field_names
 from cl_bench.errors import UserError
 
-_NO_SPACE = "[[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace"
 SHELLS = ("bash", "zsh", "fish")
 _HELP = """Print the completion script of a shell.
 
@@ -35,11 +31,11 @@ def completion(shell: str | None) -> None:
     """Print the completion script of a shell."""
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:
-        raise UserError(f"$SHELL = {name or 'unset'}: no completion for it; name one of {', '.join(SHELLS)}")
+        raise UserError(f"$SHELL = {name or 'unset'}: no completion for it; choose one of {', '.join(SHELLS)}")
     shell_class = get_completion_class(name)
     assert shell_class is not None
     script = shell_class(COMMANDS, {}, PROGRAM, COMPLETION_VARIABLE).source()
-    if name == "bash":  # no space after 'optim.lr=', where a value is to follow
+    if name == "bash":  # no space after 'optim.lr='
         script = script.replace(
             "    return 0", "    [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace\n    return 0", 1
         )
@@ -57,14 +53,12 @@ def overrides(context: click.Context, _: click.Parameter, incomplete: str) -> li
     group, equals, value = incomplete.partition("=")
     if equals:
         return [f"{group}={choice}" for choice in _values(group, value)]
-    keys = [*field_names(RunConfig), *field_names(LaunchConfig), *presets.GROUPS]
-    if context.info_name == "tune":
-        keys += tune_config.field_names()
+    keys = presets.all_keys(tuning=context.info_name == "tune")
     return [f"{key}=" for key in sorted(set(keys)) if key.startswith(incomplete)]
 
 
 def _values(group: str, value: str) -> list[str]:
-    """Choices of a group that continue `value`, which may end a list of several: 'baseline,fixed_'."""
+    """Choices of a group that complete `value`, or the last one of a list: 'baseline,fixed_'."""
     earlier, comma, last = value.rpartition(",")
     return [f"{earlier}{comma}{choice}" for choice in presets.choices(group) if choice.startswith(last)]
 

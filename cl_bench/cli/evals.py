@@ -15,14 +15,13 @@ from rich.progress import Progress
 
 from cl_bench.cli import completion, runs
 from cl_bench.errors import UserError
-from cl_bench.runs import zeroshot_record
+from cl_bench.runs import identity, zeroshot_record
 from cl_bench.runs.paths import RunDir
-from cl_bench.training import worker
 
-# torch takes seconds to import: the commands load cl_bench.evals when they run, not for their help.
+# torch takes seconds to import: commands import cl_bench.evals when they run, not for their help.
 
 _LARGEST_PPL = math.exp(20)
-"""Megatron-LM's cap on a perplexity."""
+"""Megatron-LM's cap on the perplexity."""
 _RUN = click.argument("name", metavar="RUN", shell_complete=completion.names)
 
 
@@ -39,8 +38,8 @@ _RUN = click.argument("name", metavar="RUN", shell_complete=completion.names)
 @click.option(
     "--stride", type=int, metavar="N", help="wikitext103: tokens between windows (default: 32, at most the window)"
 )
-@click.option("--strict", is_flag=True, help="lambada: tokenise the last word apart from its passage")
-@click.option("--batch", type=int, metavar="N", help="windows or passages at a time (default: 16,384 tokens)")
+@click.option("--strict", is_flag=True, help="lambada: tokenize the last word apart from its passage")
+@click.option("--batch", type=int, metavar="N", help="windows or passages per batch (default: 16,384 tokens)")
 @click.option("--json", "as_json", is_flag=True, help="print the result as one JSON object")
 @runs.outputs_option
 def evaluate(
@@ -59,13 +58,13 @@ def evaluate(
     there is one.
     """
     if stride is not None and task != "wikitext103":
-        raise UserError(f"--stride = {stride}: belongs to --task wikitext103; leave it out")
+        raise UserError(f"--stride = {stride}: only for --task wikitext103; leave it out")
     if strict and task != "lambada":
-        raise UserError("--strict: belongs to --task lambada; leave it out")
+        raise UserError("--strict: only for --task lambada; leave it out")
     if batch is not None and batch < 1:
-        raise UserError(f"--batch = {batch}: must be at least 1; leave it out for as many as 16,384 tokens hold")
+        raise UserError(f"--batch = {batch}: must be at least 1; leave it out for 16,384 tokens per batch")
     run = runs.find_one(name, outputs)
-    config = worker.load_config(run)
+    config = identity.load_config(run)
     from cl_bench.evals.measure import measure
 
     with _progress(task) as progress:
@@ -75,19 +74,19 @@ def evaluate(
 
 
 def _in_one_line(run: RunDir, task: str, result: dict[str, Any]) -> str:
-    place = f"step {result['step']:,} of {run.run_id}"
+    checkpoint = f"step {result['step']:,} of {run.run_id}"
     if task == "wikitext103":
         capped = " (the cap, e^20)" if result["word_ppl"] >= _LARGEST_PPL else ""
         return (
             f"wikitext103: word perplexity {result['word_ppl']:,.2f}{capped} ({result['loss']:.4f} nats per token; "
             f"{result['tokens']:,} {result['tokenizer']} tokens, {result['words']:,} words; window {result['window']}, "
-            f"stride {result['stride']}; {place})"
+            f"stride {result['stride']}; {checkpoint})"
         )
-    cut = f", {result['cut']:,} passages cut to it" if result["cut"] else ""
+    cut = f", {result['cut']:,} passages truncated" if result["cut"] else ""
     return (
-        f"lambada, {'strict' if result['strict'] else 'detokenised'}: last-word accuracy {result['accuracy']:.2%} "
+        f"lambada, {'strict' if result['strict'] else 'detokenized'}: last-word accuracy {result['accuracy']:.2%} "
         f"({result['correct']:,} of {result['passages']:,}; {result['tokenizer']} tokens; window {result['window']}"
-        f"{cut}; {place})"
+        f"{cut}; {checkpoint})"
     )
 
 
@@ -111,10 +110,10 @@ def export(name: str, folder: Path, outputs: str) -> None:
     exist, or be empty.
     """
     run = runs.find_one(name, outputs)
-    config = worker.load_config(run)
+    config = identity.load_config(run)
     from cl_bench.evals.hf_export import export
 
     trained, missing_tokenizer = export(run, config, folder)
     click.echo(f"{folder}: step {trained.step:,} of {run.run_id}, for transformers' GPT2LMHeadModel and AutoTokenizer")
     if missing_tokenizer:
-        click.echo(f"it holds no tokenizer: {missing_tokenizer}")
+        click.echo(f"without a tokenizer: {missing_tokenizer}")

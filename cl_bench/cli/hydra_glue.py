@@ -1,7 +1,7 @@
-"""Hydra plugins: a sweeper that leaves checking to the launcher, and the launcher, which hands a grid to a backend.
+"""Hydra plugins: a sweeper that expands a grid, and a launcher that hands the grid to a backend.
 
-The launcher gets the overrides of all jobs of a grid in one call. It composes and validates the whole grid; the backend
-plans it and only then starts what is missing.
+The launcher receives the overrides of all jobs in one call, and composes and validates the whole grid before anything
+is planned or started.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _LAUNCH_KEYS = [f.name for f in dataclasses.fields(config.LaunchConfig)]
 
 
 class GridSweeper(Sweeper):
-    """Every combination of the values given, in every named cell of the sweep, in one call to the launcher.
+    """Passes every combination of values, in every named cell of the sweep, to the launcher in one call.
 
-    Hydra's own grid sweeper composes each job just to check that it can; our launcher composes and validates them all.
+    Unlike Hydra's sweeper it does not compose each job to check it: the launcher composes and validates all of them.
     """
 
     def __init__(self, params: dict[str, Any] | None = None, cells: dict[str, Any] | None = None) -> None:
@@ -52,14 +52,14 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch the grid of `hydra.sweeper.params`, which `arguments` override or extend."""
+        """Launch the grid of `hydra.sweeper.params`, overridden and extended by `arguments`."""
         parser = OverridesParser.create(config_loader=self.loader)
         overrides = parser.parse_overrides([*(f"{k}={_values(v)}" for k, v in self.params.items()), *arguments])
         jobs = [list(job) for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
         return self.launcher.launch(self._in_cells(jobs), initial_job_idx=0)
 
     def _in_cells(self, jobs: list[list[str]]) -> list[list[str]]:
-        """Every job in every named cell; the job's own values override the cell's. `cell=a,b` chooses cells."""
+        """Every job in every named cell; a job's values override the cell's. `cell=a,b` selects cells."""
         if not self.cells:
             return jobs
         grid = []
@@ -71,7 +71,7 @@ class GridSweeper(Sweeper):
             for name in [cell] if cell else self.cells:
                 rest = [o for o in self.cells[name] if o.partition("=")[0].lstrip("+~") not in overrides]
                 grid.append([f"cell={name}", *rest, *overrides.values()])
-        # Cell by cell, as the sweep's file has them.
+        # Cell by cell, in the order of the sweep's file.
         order = list(self.cells)
         return sorted(grid, key=lambda job: order.index(job[0].partition("=")[2]))
 
@@ -93,10 +93,10 @@ def _is_list(value: Any) -> bool:
 
 
 def compose_grid(loader: Any, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Plain configs of all jobs, equal to what Hydra composes one by one.
+    """Plain configs of all jobs, equal to those that Hydra composes one by one.
 
-    Hydra takes 45 ms per job. Jobs with the same presets differ in values only, so each combination of presets is
-    composed once and the values are set in copies.
+    Hydra takes 45 ms per job. Jobs with the same presets differ only in values, so each combination of presets is
+    composed once, and the values are set in copies.
     """
     parser = OverridesParser.create(config_loader=loader)
     groups = set(master.hydra.runtime.choices)
@@ -139,36 +139,35 @@ def split(composed: dict[str, Any]) -> tuple[config.RunConfig, config.LaunchConf
     composed = {k: v for k, v in composed.items() if k not in ("hydra", "sweeps")}
     settings = {k: composed.pop(k) for k in _LAUNCH_KEYS if k in composed}
     run = config.from_dict(composed)
-    schedules.check(run)  # not when planning: a probe of `cl-bench tune` is the beginning of a run
+    schedules.check(run)  # not when planning: probes of `cl-bench tune` are beginnings of runs
     return run, config.launch_from_dict(settings)
 
 
 class GridLauncher(Launcher):
-    """Hands a grid to a backend: this machine, a cluster."""
+    """Hands a grid to a backend: this machine or a cluster."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra. The task function is not used: a job reads its run's folder."""
+        """Called by Hydra. Jobs read their run's folder instead of calling the task function."""
         self.hydra_context = hydra_context
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Carry out what is missing of the grid; each job's return value is its run's final validation loss.
+        """Train the missing runs of the grid; each job's return value is its run's final validation loss.
 
-        The loss is None for runs that are still queued. Raises UserError before anything is started, RunsFailed after
-        everything has ended.
+        It is None for a queued run. Raises UserError before anything starts, RunsFailed after everything has ended.
         """
         grid = [split(c) for c in compose_grid(self.hydra_context.config_loader, self.config, job_overrides)]
         if not grid:
-            raise UserError("the grid holds no run: an axis has no values")
+            raise UserError("the grid has no runs: an axis has no values")
         settings = grid[0][1]
         if any(other != settings for _, other in grid):
             names = ", ".join(k for k in _LAUNCH_KEYS if k != "sweep")
             raise UserError(f"{names}, sweep.* and sweeps take one value, not a grid; launch them separately")
         losses = prepare.launch(self.backend, [run for run, _ in grid], settings, report=write_report)
-        return [_returned(loss) for loss in losses]
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=loss) for loss in losses]
 
 
 def write_report(settings: config.LaunchConfig) -> None:
@@ -193,12 +192,6 @@ def write_tuning_page(folder: TuneDir) -> Path:
     return page.write(folder)
 
 
-def _returned(loss: float | None) -> JobReturn:
-    result = JobReturn(status=JobStatus.COMPLETED)
-    result.return_value = loss
-    return result
-
-
 def backend_name(launcher: DictConfig) -> str:
     """The backend that a `hydra/launcher` preset names. Raises UserError for a preset of another kind."""
     name = launcher.get("backend")
@@ -208,7 +201,7 @@ def backend_name(launcher: DictConfig) -> str:
 
 
 def train_composed(composed: DictConfig, launcher: str) -> bool:
-    """Train the one run of a composed config (a launch without -m) on a backend. Raises as prepare.launch."""
+    """Train the run of a composed config (a launch without -m) on a backend. Raises as prepare.launch."""
     run, settings = split(_plain(composed))
     loss = prepare.launch(launcher, [run], settings, is_sweep=False)[0]
     if loss is not None:
@@ -217,10 +210,7 @@ def train_composed(composed: DictConfig, launcher: str) -> bool:
 
 
 def tune_composed(composed: DictConfig, launcher: str) -> bool:
-    """Tune the curriculum of a composed config's run on a backend; returns whether one was found.
-
-    Raises as prepare.launch.
-    """
+    """Tune the curriculum of a composed config's run; returns whether one was found. Raises as prepare.launch."""
     plain = _plain(composed)
     tuning = tune_config.from_dict(plain.pop("tune"))
     run, settings = split(plain)

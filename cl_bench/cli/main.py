@@ -1,4 +1,4 @@
-"""The tree of `cl-bench` commands; each is imported only when it runs, completes or shows its help."""
+"""Tree of the `cl-bench` commands; each is imported on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPLETION_VARIABLE = "_CL_BENCH_COMPLETE"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where a command is defined, and its line in the list of commands."""
+    """Location of a command, and its line in the list of commands."""
 
     module: str
     attribute: str
@@ -72,7 +72,7 @@ class LazyGroup(CommandGroup):
         self.entries = {name: entry for section in sections.values() for name, entry in section.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the help."""
+        """Names in the order of the sections."""
         return list(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -1,4 +1,4 @@
-"""`cl-bench prepare`: texts of any size -> a folder of tokens to train on with data=nanogpt."""
+"""`cl-bench prepare`: encode texts of any size into a folder of tokens for data=nanogpt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prepare(paths: tuple[str, ...], out: str, key: str, workers: int | None, **o
 
     TEXT is a UTF-8 file, a folder (every file below it) or a quoted glob. A
     .jsonl file holds one document per line; any other file is one document.
-    After an interruption, even by kill -9, the same command goes on.
+    After an interruption, even by kill -9, the same command resumes.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: must be 1 or more")
@@ -73,11 +73,11 @@ def _encode(job: encode.EncodingJob, folder: Path, workers: int) -> dict[str, An
         try:
             return encode.run(job, folder, workers, lambda done, _: bar.update(task, completed=done))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; the same command goes on from there") from None
+            raise KeyboardInterrupt("interrupted; the same command resumes") from None
 
 
 def _as_typed(message: str) -> str:
-    """A message about configuration keys, with the names of this command's options."""
+    """A message about configuration keys, in terms of this command's options."""
     message = re.sub(r"\bdata\.path = ", "", message)
     names = "tokenizer|vocab_file|merges_file|validation_fraction"
     return re.sub(
@@ -88,14 +88,14 @@ def _as_typed(message: str) -> str:
 
 
 def stretches_of(config: DataConfig, paths: Sequence[str]) -> tuple[Stretch, ...]:
-    """The stretches of the files to encode, and which are held out: whole texts or an end of one; rows by their hash.
+    """Stretches of the files to encode: of texts, with those to hold out; of rows, whole (rows are held out by hash).
 
     Raises ConfigError for paths without text.
     """
     configs = [DataConfig(source="text", path=path) for path in paths]
     by_path = {d.path: d for source in configs for d in text.find_documents(source) if d.n_bytes}
     if not by_path:
-        raise ConfigError(f"{' '.join(paths)}: empty; give files with text in them")
+        raise ConfigError(f"{' '.join(paths)}: empty; name files that contain text")
     rows = [d for d in by_path.values() if d.path.suffix in _ROWS]
     documents = [d for d in by_path.values() if d.path.suffix not in _ROWS]
     stretches = [Stretch(d.path, d.n_bytes, 0, d.n_bytes, "train", is_rows=True) for d in rows]

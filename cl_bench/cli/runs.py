@@ -1,4 +1,4 @@
-"""Commands on runs from another shell, another day: status, logs, cancel, retry. No daemon: run folders suffice."""
+"""`cl-bench status`, `logs`, `cancel` and `retry`, which need no daemon: run folders suffice."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from rich.live import Live
 
 from cl_bench import config
 from cl_bench.cli import completion
-from cl_bench.errors import UserError, did_you_mean
+from cl_bench.errors import UserError, did_you_mean, plural
 from cl_bench.launch import backend, display, observe, plan, prepare
 from cl_bench.launch.backend import Observed
-from cl_bench.runs import submission
+from cl_bench.runs import identity, submission
 from cl_bench.runs.paths import RunDir, SweepDir, all_runs, manifest_runs
 from cl_bench.runs.status import FINISHED
-from cl_bench.training import worker
 
 _REFRESH_S = 2.0
 _FOLLOW_S = 0.5
@@ -37,9 +36,9 @@ _optional_name = click.argument("name", metavar="[SWEEP|RUN]", required=False, s
 
 
 def find(name: str | None, outputs: str) -> list[RunDir]:
-    """The runs of `name`: a run or sweep by name or folder, an outputs folder, or (None) all in `outputs`.
+    """The runs of `name`: a run or sweep by name or folder, an outputs folder, or (None) all of `outputs`.
 
-    Raises UserError if there are none.
+    Raises UserError for an unknown name or an empty folder.
     """
     path = Path(name) if name is not None else Path(outputs)
     candidates = [path] if name is None else [path, Path(outputs) / "sweeps" / path, Path(outputs) / "runs" / path]
@@ -52,14 +51,14 @@ def find(name: str | None, outputs: str) -> list[RunDir]:
         if runs := all_runs(folder):
             return runs
     if name is None:
-        raise UserError(f"{outputs}: holds no runs; name a folder with --outputs")
+        raise UserError(f"{outputs}: contains no runs; name a folder with --outputs")
     names = [run.run_id for run in all_runs(outputs)] + [p.name for p in (Path(outputs) / "sweeps").glob("*")]
-    hint = did_you_mean(path.name, names) if names else f"{outputs} holds no runs"
+    hint = did_you_mean(path.name, names) if names else f"{outputs} contains no runs"
     raise UserError(f"{name}: neither a run nor a sweep; {hint}")
 
 
 def find_one(name: str, outputs: str) -> RunDir:
-    """The one run of `name`. Raises UserError for none or several."""
+    """The run of `name`. Raises UserError unless there is exactly one."""
     runs = find(name, outputs)
     if len(runs) > 1:
         raise UserError(f"{name}: {len(runs)} runs; name one of them, e.g. {runs[0].run_id}")
@@ -72,7 +71,7 @@ def find_one(name: str, outputs: str) -> RunDir:
 @click.command()
 @_optional_name
 @outputs_option
-@click.option("--watch", is_flag=True, help="refresh until no run is live; Ctrl-C leaves")
+@click.option("--watch", is_flag=True, help="refresh until no run is live; Ctrl-C exits")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object per run")
 def status(name: str | None, outputs: str, watch: bool, as_json: bool) -> None:
     """Show the state and progress of runs."""
@@ -80,7 +79,7 @@ def status(name: str | None, outputs: str, watch: bool, as_json: bool) -> None:
 
 
 def show_status(runs: Sequence[RunDir], *, watch: bool, as_json: bool) -> None:
-    """Print where runs stand; `watch`: until none is live."""
+    """Print the states of runs; `watch`: until no run is live."""
     observed = observe.observe(runs)
     if as_json:
         for seen in observed:
@@ -99,7 +98,7 @@ def show_status(runs: Sequence[RunDir], *, watch: bool, as_json: bool) -> None:
 
 
 def as_dict(seen: Observed) -> dict[str, Any]:
-    """One run's state for programs."""
+    """State of a run as printed by --json."""
     latest = seen.status
     return {
         "run": seen.run.run_id,
@@ -120,12 +119,12 @@ def as_dict(seen: Observed) -> dict[str, Any]:
 @click.command()
 @click.argument("name", metavar="RUN", shell_complete=completion.names)
 @outputs_option
-@click.option("-f", "--follow", is_flag=True, help="go on printing until the run is over")
+@click.option("-f", "--follow", is_flag=True, help="continue until the run is over")
 @click.option("-n", "--lines", type=int, default=0, metavar="N", help="print only the last N lines (default: all)")
 def logs(name: str, outputs: str, follow: bool, lines: int) -> None:
     """Print the log of a run.
 
-    It is the output of rank 0 in the newest attempt.
+    The log is the output of rank 0 in the latest attempt.
     """
     print_log(find_one(name, outputs), follow=follow, lines=lines)
 
@@ -137,7 +136,7 @@ def print_log(run: RunDir, *, follow: bool, lines: int = 0) -> None:
         time.sleep(_FOLLOW_S)
         log = newest_log(run)
     if log is None:
-        raise UserError(f"{run.run_id}: has printed nothing yet; `cl-bench status {run.run_id}` shows where it stands")
+        raise UserError(f"{run.run_id}: has printed nothing yet; `cl-bench status {run.run_id}` shows its state")
     over = not follow
     position = 0
     if lines > 0:
@@ -146,16 +145,16 @@ def print_log(run: RunDir, *, follow: bool, lines: int = 0) -> None:
         position += _print_from(log, position)
         if over:
             return
-        over = not observe.observe([run])[0].is_live  # before the last look, not after it
+        over = not observe.observe([run])[0].is_live  # before the last read
         newer = newest_log(run)
-        if newer is not None and newer != log:  # training has redirected the output, or another attempt began
+        if newer is not None and newer != log:  # training redirects the output; so does each attempt
             _print_from(log, position)
             log, position = newer, 0
         time.sleep(0 if over else _FOLLOW_S)
 
 
 def _print_from(log: Path, position: int) -> int:
-    """Print a file from `position` on; returns the number of bytes."""
+    """Print a file from byte `position` on; returns the number of bytes."""
     with log.open("rb") as file:
         file.seek(position)
         text = file.read()
@@ -165,7 +164,7 @@ def _print_from(log: Path, position: int) -> int:
 
 
 def newest_log(run: RunDir) -> Path | None:
-    """The newest log of a run; None before anything was printed."""
+    """Latest log of a run; None before its first output."""
     record = submission.read(run)
     return run.log if record is None else backend.get(record.launcher).log(run, record)
 
@@ -179,14 +178,14 @@ def newest_log(run: RunDir) -> Path | None:
 def cancel(name: str, outputs: str) -> None:
     """Stop runs; those in training save first.
 
-    Queued runs never start. `cl-bench retry` goes on with them.
+    Queued runs never start. `cl-bench retry` resumes them.
     """
     count = cancel_runs(find(name, outputs))
-    print(f"{count} run{'s' * (count != 1)} cancelled" if count else "nothing to cancel: no run is live")
+    print(f"{plural(count, 'run')} cancelled" if count else "nothing to cancel: no run is live")
 
 
 def cancel_runs(runs: Sequence[RunDir]) -> int:
-    """Cancel the live ones of `runs`, each through its backend; returns how many. Raises UserError."""
+    """Cancel the live ones of `runs` through their backends; returns their number. Raises UserError."""
     submitted: dict[str, list[Observed]] = {}
     for seen in observe.observe(runs):
         if seen.submission is not None:
@@ -208,13 +207,13 @@ def cancel_runs(runs: Sequence[RunDir]) -> int:
 def retry(name: str | None, outputs: str, failed: bool, lost: bool) -> None:
     """Launch unfinished runs again from their last save.
 
-    These are the runs that are neither finished nor live, launched as before.
+    Runs that are neither finished nor live are launched as before.
     """
     retry_runs(find(name, outputs), failed=failed, lost=lost)
 
 
 def retry_runs(runs: Sequence[RunDir], *, failed: bool = False, lost: bool = False) -> None:
-    """Launch runs again, as before, that are neither finished nor live; only FAILED or LOST ones where chosen."""
+    """Relaunch the runs that are neither finished nor live; `failed`, `lost`: only those in that state."""
     chosen = {state for state, flag in (("FAILED", failed), ("LOST", lost)) if flag}
     observed = observe.observe(runs)
     for seen in observed:
@@ -244,12 +243,12 @@ def retry_runs(runs: Sequence[RunDir], *, failed: bool = False, lost: bool = Fal
 
 def _launch_again(runs: Sequence[RunDir], launcher: str, settings: dict[str, Any]) -> None:
     launch = config.launch_from_dict(settings)
-    grid = [worker.load_config(run) for run in runs]
+    grid = [identity.load_config(run) for run in runs]
     run_ids = plan.build(grid, launch, plan.Corpora()).run_ids
     for run, run_id in zip(runs, run_ids, strict=True):
         if run_id != run.run_id:
             raise UserError(
-                f"{run.run_id}: would now be {run_id}: its text or its schedule's code changed since; restore it, or "
+                f"{run.run_id}: would now be {run_id}: its text or its schedule's code has changed; restore it, or "
                 "launch the sweep again to train the new experiment"
             )
     prepare.launch(launcher, grid, launch, is_sweep=False)

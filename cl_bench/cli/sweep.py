@@ -39,14 +39,17 @@ def tune(arguments: Sequence[str]) -> int:
 
 
 def _register(argv: Sequence[str] = (), *, tuning: bool = False) -> None:
-    """Register every key with its default and the sweeps with Hydra; tune.* for `cl-bench tune` only.
+    """Register all keys with their defaults, and the sweeps, with Hydra; tune.* for `cl-bench tune` only.
 
-    The folders of sweeps must not be on Hydra's search path: it would take any folder beside sweeps/, such as
-    outputs/, for a group of that name. Raises ConfigError if the sweep that `argv` names cannot be read.
+    Folders of sweeps cannot be on Hydra's search path, where their neighbours, such as outputs/, would become groups.
+    Raises ConfigError if the sweep named in `argv` cannot be read.
     """
     store = ConfigStore.instance()
     schema = validation.schema(config.RunConfig) | validation.schema(config.LaunchConfig)
-    store.store(name="schema", node=schema | tune_config.schema() if tuning else schema)
+    node = OmegaConf.create(schema | tune_config.schema() if tuning else schema)
+    for key in validation.free_form_keys(config.RunConfig):
+        OmegaConf.set_struct(OmegaConf.select(node, key), False)  # takes any key, also without Hydra's +
+    store.store(name="schema", node=node)
     for name, path in presets.sweep_files().items():
         node, problem = OmegaConf.create(), ""
         try:
@@ -63,15 +66,15 @@ def _register(argv: Sequence[str] = (), *, tuning: bool = False) -> None:
 
 
 def _run(arguments: Sequence[str], act: Callable[[DictConfig, str], bool], *, tuning: bool = False) -> int:
-    """Compose the configuration; Hydra launches a grid itself, a single run is handed to `act`."""
+    """Compose the configuration; Hydra launches a grid itself, and `act` gets a single run."""
     _check_flags(arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and leaving with 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     sys.argv = [sys.argv[0], *arguments]
     single: list[tuple[DictConfig, str]] = []
 
     @hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="config")
     def remember(composed: DictConfig) -> None:
-        # Hydra would print a line of its own about an exception in here.
+        # Acting outside Hydra, which would print a line of its own about an exception.
         single.append((composed, hydra_glue.backend_name(HydraConfig.get().launcher)))
 
     try:
@@ -81,12 +84,12 @@ def _run(arguments: Sequence[str], act: Callable[[DictConfig, str], bool], *, tu
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, tuning=tuning)) from None
     except KeyboardInterrupt as interruption:
-        message = str(interruption) or "interrupted; the same command goes on from the last save"
+        message = str(interruption) or "interrupted; the same command resumes from the last save"
         raise KeyboardInterrupt(message) from None
 
 
 def _check_flags(arguments: Sequence[str]) -> None:
-    """Raise UserError for what Hydra's own parser would refuse with its usage."""
+    """Raise UserError for arguments that Hydra's parser would answer with its usage."""
     parser = get_args_parser()
     parser.exit_on_error = False
     try:
@@ -94,9 +97,9 @@ def _check_flags(arguments: Sequence[str]) -> None:
     except argparse.ArgumentError as error:
         raise UserError(f"{error}; `cl-bench sweep --hydra-help` lists Hydra's options") from None
     if rest and rest[0].startswith("-"):
-        raise UserError(f"{rest[0]}: no such option; `cl-bench sweep --help` shows what there is")
+        raise UserError(f"{rest[0]}: no such option; see `cl-bench sweep --help`")
     if rest:
-        raise UserError(f"{rest[0]}: stands apart from the other overrides; write them together, before the options")
+        raise UserError(f"{rest[0]}: apart from the other overrides; write all of them before the options")
 
 
 def _explain(error: BaseException, *, tuning: bool) -> str:
@@ -107,9 +110,9 @@ def _explain(error: BaseException, *, tuning: bool) -> str:
     text = str(error) or str(error.__cause__ or "")
     if override := re.match(r"Could not override '([^']+)'", text):
         name = override[1]
-        return f"{name}: unknown key; {did_you_mean(name, _all_names(tuning))}"
+        return f"{name}: unknown key; {did_you_mean(name, presets.all_keys(tuning=tuning))}"
     if text.startswith("Ambiguous value for argument"):
-        remedy = "tune looks at one run: give one" if tuning else "add -m"
+        remedy = "tune takes one run: give one value" if tuning else "add -m"
         name = text.splitlines()[0].removeprefix("Ambiguous value for argument ")
         return f"{name}: several values make a grid; {remedy}"
     missing = re.search(r"Missing mandatory value: (\S+)", text)
@@ -118,8 +121,3 @@ def _explain(error: BaseException, *, tuning: bool) -> str:
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         text = f"{text}: {error.__cause__}"
     return " ".join(text.split("\n")[0:2]).strip()
-
-
-def _all_names(tuning: bool) -> list[str]:
-    names = [*validation.field_names(config.RunConfig), *validation.field_names(config.LaunchConfig), *presets.GROUPS]
-    return [*names, *tune_config.field_names()] if tuning else names

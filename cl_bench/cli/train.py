@@ -1,4 +1,4 @@
-"""`cl-bench sweep` and `cl-bench tune`: their help; the arguments go to Hydra as they are."""
+"""`cl-bench sweep` and `cl-bench tune`: their help; arguments are passed to Hydra unchanged."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ sweep -m seed=1,2 optim.lr=1e-3,2e-3    a grid of your own
 sweep sweeps=demo seed=2                one run
 
 KEY=VALUE overrides a value, GROUP=NAME chooses a preset. With -m, several
-values separated by commas make a grid. Runs that are done stay as they are;
-interrupted ones go on from their last save.
+values separated by commas make a grid. Finished runs are not trained again;
+interrupted ones resume from their last save.
 
 \b
 Sweeps (those of ./sweeps included):
@@ -35,10 +35,10 @@ sweep --hydra-help             lists Hydra's own options
 """
 _TUNE_HELP = """Find a curriculum's start length and T by short probes.
 
-The run is given as for `cl-bench sweep` without -m. The search looks for the
-shortest start length that is steady at the very beginning, then for the
-longest T at which the validation perplexity does not fluctuate. After an
-interruption the same command goes on; dry_run=true prints what it costs.
+The run is described as for `cl-bench sweep` without -m. The search finds the
+shortest start length that is steady at the very beginning, then the longest T
+at which the validation perplexity does not fluctuate. After an interruption
+the same command resumes; dry_run=true prints the cost.
 
 \b
 Keys besides a run's own:
@@ -67,7 +67,7 @@ def _tune_keys() -> str:
 @_ARGUMENTS
 def sweep(overrides: tuple[str, ...]) -> int:
     """Train a grid of runs, or one run."""
-    from cl_bench.cli.sweep import train  # Hydra and the planner take a second, which help and completion do not spend
+    from cl_bench.cli.sweep import train  # Hydra and the planner take a second, which help and completion avoid
 
     return train(overrides)
 
@@ -79,5 +79,5 @@ def tune(overrides: tuple[str, ...]) -> int:
     from cl_bench.cli.sweep import tune  # as above
 
     if {"-m", "--multirun"} & set(overrides):
-        raise UserError("-m makes a grid, and tune looks at one run; leave it out and give every key one value")
+        raise UserError("-m makes a grid, and tune takes one run; leave it out and give every key one value")
     return tune(overrides)

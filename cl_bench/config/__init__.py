@@ -7,6 +7,7 @@ from cl_bench.config.resources import ResourcesConfig
 from cl_bench.config.run import (
     DivergenceConfig,
     ModelConfig,
+    Role,
     RunConfig,
     from_dict,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "LaunchConfig",
     "ModelConfig",
     "ResourcesConfig",
+    "Role",
     "RunConfig",
     "SweepConfig",
     "from_dict",

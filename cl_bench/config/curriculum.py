@@ -28,7 +28,7 @@ class CurriculumConfig:
     difficulty_step: Positive = 8
     """Lengths are multiples of this many tokens."""
     duration: NonNegativeFloat | None = None
-    """When fixed_linear and fixed_root reach max_difficulty, in duration_unit."""
+    """fixed_linear, fixed_root: end of the curriculum, where max_difficulty is reached, in duration_unit."""
     duration_unit: DurationUnit = "baseline_fraction"
     """steps; tokens consumed; or a fraction of the steps the baseline takes for the same token budget."""
     root_degree: PositiveFloat = 1.0
@@ -36,15 +36,15 @@ class CurriculumConfig:
     difficulty: tuple[Positive | None, ...] = ()
     """fixed_discrete: the lengths, in order; null: max_difficulty."""
     max_step: tuple[PositiveFloat, ...] = ()
-    """fixed_discrete: where each length but the last ends (inclusive), in duration_unit."""
+    """fixed_discrete: end (inclusive) of each length but the last, in duration_unit."""
     signal: Literal["val_loss", "adam_var_max"] = "val_loss"
-    """adaptive: what is watched: evaluations, or the gradient variance's largest element."""
+    """adaptive: the measurement it follows: validation loss, or the gradient variance's largest element."""
     threshold: PositiveFloat = 0.02
     """adaptive: relative improvement (val_loss) or change (adam_var_max) below which an observation is calm."""
     patience: Positive = 1
-    """adaptive: calm observations in a row after which the length grows."""
+    """adaptive: consecutive calm observations after which the length grows."""
     growth: Annotated[float, at.Gt(1)] = 2.0
-    """adaptive: factor by which it grows."""
+    """adaptive: growth factor of the length."""
     function: str | None = None
     """custom: dotted path of a function (step, **function_args) -> length; step starts at 1."""
     function_args: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
@@ -67,14 +67,14 @@ class BatchWarmupConfig:
     start: Positive | None = None
     """Sequences of the first step; null: the batch does not grow."""
     increment: Positive = 16
-    """Sequences added each time; divides global_batch_size - start."""
+    """Sequences added per increment; divides global_batch_size - start."""
     duration: PositiveFloat | None = None
-    """When the full batch is reached, in duration_unit."""
+    """End of the warmup, in duration_unit."""
     duration_unit: Literal["samples", "tokens", "steps"] = "samples"
     """Consumed samples (Megatron's --rampup-batch-size), consumed tokens, or steps."""
 
     def __post_init__(self) -> None:
         if self.start is None and self.duration is not None:
-            raise ValueError("batch_warmup.start is null: a batch warmup needs the batch it starts from")
+            raise ValueError("batch_warmup.start is null: a batch warmup needs a start batch; set it")
         if self.start is not None and self.duration is None:
-            raise ValueError(f"batch_warmup.duration is null: the batch would stay at {self.start}; say when it ends")
+            raise ValueError(f"batch_warmup.duration is null: the batch would stay at {self.start}; set it")

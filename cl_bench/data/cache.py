@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,8 @@ import numpy as np
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.data import bin_files, chunking, encode, text
-from cl_bench.data.text import Document, Progress, TextCorpus
+from cl_bench.data.chunking import Stretch
+from cl_bench.data.text import Progress, TextCorpus
 from cl_bench.runs import paths
 
 _CHUNK = 1 << 22
@@ -33,16 +35,15 @@ def prepare(corpus: TextCorpus, outputs: str | Path, progress: Progress | None =
     if corpus.config.tokenizer != "bytes":
         return _encode(corpus, folder, progress)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{corpus.fingerprint}.", dir=folder.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{corpus.fingerprint}.", dir=folder.parent))
     try:
-        total = corpus.n_train + corpus.n_validation
-        with (aside / "train.bin").open("wb") as train, (aside / "validation.bin").open("wb") as validation:
-            done = 0
-            for documents, file in ((corpus.train, train), (corpus.validation, validation)):
-                for document in documents:
-                    cut = document == corpus.tail
-                    head = document.n_bytes - corpus.tail_bytes
-                    done = _copy(document, file, validation if cut else None, head, done, total, progress)
+        total, done = corpus.n_train + corpus.n_validation, 0
+        with (staging / "train.bin").open("wb") as train, (staging / "validation.bin").open("wb") as validation:
+            for stretch in encode.text_stretches(corpus):
+                for n_bytes in _copy(stretch, train if stretch.part == "train" else validation):
+                    done += n_bytes
+                    if progress:
+                        progress(done, total)
             for file in (train, validation):
                 file.flush()
                 os.fsync(file.fileno())
@@ -52,23 +53,23 @@ def prepare(corpus: TextCorpus, outputs: str | Path, progress: Progress | None =
             "train": {"tokens": corpus.n_train, "documents": [d.name for d in corpus.train]},
             "validation": {"tokens": corpus.n_validation, "documents": [d.name for d in corpus.validation]},
         }
-        paths.write_atomic(aside / bin_files.META, json.dumps(meta, indent=1))
-        aside.chmod(0o755)
+        paths.write_atomic(staging / bin_files.META, json.dumps(meta, indent=1))
+        staging.chmod(0o755)
         with contextlib.suppress(OSError):  # the folder exists: another process was first, with the same bytes
             if folder.exists() and not _is_whole(folder):  # or its files are missing or cut short
                 shutil.rmtree(folder)
-            aside.rename(folder)
+            staging.rename(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     if not (folder / bin_files.META).exists():
         raise ConfigError(
-            f"{folder}: cannot be written; is the disk full or {folder} left over? delete it and try again"
+            f"{folder}: cannot be written; is the disk full, or the folder a leftover? delete it and try again"
         )
     return folder
 
 
 def _encode(corpus: TextCorpus, folder: Path, progress: Progress | None) -> Path:
-    """Encode a corpus into `folder`, going on with what an interrupted attempt left."""
+    """Encode a corpus into `folder`, resuming an interrupted attempt."""
     if folder.exists() and not _is_whole(folder):  # its files are missing or cut short
         shutil.rmtree(folder)
     names = (f"{chunking.PARTS[0]}.bin", f"{chunking.PARTS[1]}.bin")
@@ -87,6 +88,14 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
+def changed(config: DataConfig, what: str, fingerprint: str) -> ConfigError:
+    """The error for data whose `fingerprint` is not the planned one."""
+    return ConfigError(
+        f"the {what} of data={config.source} changed since the run was planned (fingerprint {fingerprint}, planned "
+        f"{config.fingerprint}); launch the sweep again"
+    )
+
+
 def ensure(config: DataConfig, outputs: str | Path) -> Path:
     """The folder of a planned run's tokens, recreated from the text if it is missing or damaged.
 
@@ -97,33 +106,18 @@ def ensure(config: DataConfig, outputs: str | Path) -> Path:
         return folder
     corpus = text.inspect(config)
     if corpus.fingerprint != config.fingerprint:
-        raise ConfigError(
-            f"the text of data={config.source} changed since the run was planned (fingerprint {corpus.fingerprint}, "
-            f"planned {config.fingerprint}); launch the sweep again"
-        )
+        raise changed(config, "text", corpus.fingerprint)
     return prepare(corpus, outputs)
 
 
-def _copy(
-    document: Document,
-    file: IO[bytes],
-    rest: IO[bytes] | None,
-    head: int,
-    done: int,
-    total: int,
-    progress: Progress | None,
-) -> int:
-    """Copy the first `head` bytes of a document to `file` and the others to `rest`."""
-    with document.path.open("rb") as source:
-        position = 0
-        while chunk := source.read(_CHUNK):
-            cut = max(0, head - position) if rest else len(chunk)
-            file.write(chunk[:cut])
-            if rest:
-                rest.write(chunk[cut:])
-            position += len(chunk)
-            if progress:
-                progress(done + position, total)
-    if position != document.n_bytes:
-        raise ConfigError(f"{document.path}: changed while it was read; try again")
-    return done + position
+def _copy(stretch: Stretch, file: IO[bytes]) -> Iterator[int]:
+    """Copy a stretch of text to `file`; yields the number of bytes after each piece."""
+    with stretch.path.open("rb") as source:
+        source.seek(stretch.begin)
+        left = stretch.end - stretch.begin
+        while left and (chunk := source.read(min(_CHUNK, left))):
+            file.write(chunk)
+            left -= len(chunk)
+            yield len(chunk)
+        if left or os.fstat(source.fileno()).st_size != stretch.size:
+            raise ConfigError(f"{stretch.path}: changed while it was read; try again")

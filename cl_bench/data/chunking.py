@@ -1,4 +1,4 @@
-"""Pieces of text that can be encoded independently, with the same tokens as the whole.
+"""Pieces of text that can be encoded independently, to the same tokens as the whole.
 
 GPT-2's pattern always ends a word between a character that is not white space and one that is: none of its alternatives
 continues from the former to the latter. It looks ahead only after white space, and never behind. So the words on either
@@ -79,24 +79,24 @@ def encode(piece: Stretch, last: bool, tokenizer: Tokenizer, rules: Rules) -> En
 
     Raises ConfigError for text that is not UTF-8 and for rows without text.
     """
-    encoded = Encoded(dict.fromkeys(PARTS, b""), dict.fromkeys(PARTS, 0))
-    if not piece.is_rows:
-        ids = [tokenizer.encode(_text(piece))]
+    ids: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+    documents = dict.fromkeys(PARTS, 0)
+    if piece.is_rows:
+        # Bytes have no token for the end of a document; a newline separates the words of two documents.
+        end = np.array([tokenizer.eot if tokenizer.eot is not None else ord("\n")])
+        for text in _rows(piece, rules.key):
+            part = part_of(text, rules.fraction)
+            ids[part] += [tokenizer.encode(text), end]
+            documents[part] += 1
+    else:
+        ids[piece.part].append(tokenizer.encode(_text(piece)))
         if last and tokenizer.eot is not None:
-            ids.append(np.array([tokenizer.eot]))
-        encoded.ids[piece.part] = np.concatenate(ids).astype(rules.dtype).tobytes()
-        encoded.documents[piece.part] = int(last)
-        return encoded
-    ids_of: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
-    # Bytes have no token for the end of a document; a newline separates the words of two documents.
-    end = np.array([tokenizer.eot if tokenizer.eot is not None else ord("\n")])
-    for text in _rows(piece, rules.key):
-        part = part_of(text, rules.fraction)
-        ids_of[part] += [tokenizer.encode(text), end]
-        encoded.documents[part] += 1
-    for part, arrays in ids_of.items():
-        encoded.ids[part] = np.concatenate(arrays).astype(rules.dtype).tobytes() if arrays else b""
-    return encoded
+            ids[piece.part].append(np.array([tokenizer.eot]))
+        documents[piece.part] = int(last)
+    encoded = {
+        part: np.concatenate(arrays).astype(rules.dtype).tobytes() if arrays else b"" for part, arrays in ids.items()
+    }
+    return Encoded(encoded, documents)
 
 
 def part_of(text: str, fraction: float) -> Part:
@@ -106,7 +106,7 @@ def part_of(text: str, fraction: float) -> Part:
 
 
 def safe_cut(path: Path, position: int, size: int) -> int:
-    """The first position from `position` on at which a text may be cut; the beginning and the end always qualify."""
+    """The first position from `position` on where a text may be cut; its beginning and end always qualify."""
     if position <= 0 or position >= size:
         return min(max(position, 0), size)
     start = max(0, position - _LONGEST_CHARACTER)
@@ -134,10 +134,15 @@ def _text(piece: Stretch) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{piece.path}: not UTF-8 text (byte {begin + error.start} of {piece.size}: {error.reason}); convert it, "
-            "e.g. `iconv -f LATIN1 -t UTF-8`, or leave it out"
-        ) from None
+        raise not_utf8(piece.path, begin + error.start, piece.size, error.reason) from None
+
+
+def not_utf8(path: Path, byte: int, size: int, reason: str) -> ConfigError:
+    """The error for a text file that cannot be decoded."""
+    return ConfigError(
+        f"{path}: not UTF-8 text (byte {byte} of {size}: {reason}); convert it, e.g. `iconv -f LATIN1 -t UTF-8`, or "
+        "leave it out"
+    )
 
 
 def _rows(piece: Stretch, key: str) -> Iterator[str]:

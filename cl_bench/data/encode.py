@@ -38,7 +38,7 @@ from cl_bench.runs import lock, paths
 
 PIECE_BYTES = 1 << 22
 _SYNC_S = 2.0
-"""Time between entries of the journal: the work that a kill can cost."""
+"""Seconds between entries of the journal: the most work that a kill can lose."""
 _JOURNAL = "journal.json"
 _WATCH_S = 1.0
 
@@ -83,33 +83,28 @@ class EncodingJob:
             mtime = s.path.stat().st_mtime_ns
             settings = [str(s.path.absolute()), s.size, mtime, s.begin, s.end, s.part, s.is_rows]
             digest.update(json.dumps(settings).encode())
-        settings = [
-            tokenizer.fingerprint(self.config),
-            self.key,
-            self.config.validation_fraction,
-            self.piece_bytes,
-            self.files,
-        ]
-        digest.update(json.dumps(settings).encode())
+        fraction = self.config.validation_fraction
+        rules = [tokenizer.fingerprint(self.config), self.key, fraction, self.piece_bytes, self.files]
+        digest.update(json.dumps(rules).encode())
         return digest.hexdigest()[:16]
 
 
 def text_stretches(split: Split) -> tuple[Stretch, ...]:
     """The stretches of a text corpus, in the order of its documents."""
     stretches = []
-    for document in (*split.train, *split.validation):
-        part: Part = "train" if document in split.train else "validation"
-        whole = Stretch(document.path, document.n_bytes, 0, document.n_bytes, part, is_rows=False)
-        if document == split.tail:
-            head = document.n_bytes - split.tail_bytes
-            stretches.append(dataclasses.replace(whole, end=head))
-            whole = dataclasses.replace(whole, begin=head, part="validation")
-        stretches.append(whole)
+    for part, documents in zip(PARTS, (split.train, split.validation), strict=True):
+        for document in documents:
+            stretch = Stretch(document.path, document.n_bytes, 0, document.n_bytes, part, is_rows=False)
+            if document == split.tail:
+                head = document.n_bytes - split.tail_bytes
+                stretches.append(dataclasses.replace(stretch, end=head))
+                stretch = dataclasses.replace(stretch, begin=head, part="validation")
+            stretches.append(stretch)
     return tuple(stretches)
 
 
 def workers_for(n_bytes: int) -> int:
-    """Number of processes for so much text: one per core, or only this one if it takes a few seconds."""
+    """Number of processes for `n_bytes` of text: one per core, or just one if that takes a few seconds."""
     return len(os.sched_getaffinity(0)) if n_bytes > 16 * PIECE_BYTES else 1
 
 
@@ -124,7 +119,7 @@ def run(job: EncodingJob, folder: Path, workers: int, progress: Progress | None 
         digest = job.digest()
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             if not (folder / META).is_file():
-                raise ConfigError(f"{folder}: exists, and holds no tokens; choose another folder")
+                raise ConfigError(f"{folder}: exists but holds no tokens; choose another folder")
             return _same(folder, digest, "holds other tokens; delete it, or choose another folder")
         aside.mkdir(parents=True, exist_ok=True)
         if not (aside / META).exists():
@@ -137,8 +132,7 @@ def run(job: EncodingJob, folder: Path, workers: int, progress: Progress | None 
                 if error.filename is not None and not Path(error.filename).is_relative_to(aside):
                     raise  # a text file that was removed
                 raise UserError(
-                    f"{aside}: cannot be written ({error.strerror}); free some space, and the same command resumes "
-                    "the work"
+                    f"{aside}: cannot be written ({error.strerror}); free some space; the same command resumes the work"
                 ) from None
         meta = _same(aside, digest, f"holds other tokens; delete it (`rm -r {aside}`) to begin anew")
         (aside / _JOURNAL).unlink(missing_ok=True)
@@ -147,7 +141,7 @@ def run(job: EncodingJob, folder: Path, workers: int, progress: Progress | None 
 
 
 def _same(folder: Path, digest: str, problem: str, file: str = META) -> dict[str, Any]:
-    """A folder's meta.json or journal. Raises ConfigError if it is of another job."""
+    """A folder's meta.json or journal. Raises ConfigError if it belongs to another job."""
     with contextlib.suppress(OSError, ValueError):
         content: dict[str, Any] = json.loads((folder / file).read_text())
         if content.get("job") == digest:

@@ -65,12 +65,16 @@ def prefix_of(path: str) -> Path:
     return Path(path.removesuffix(".bin").removesuffix(".idx")).expanduser()
 
 
+def _file(prefix: Path, suffix: str) -> Path:
+    return prefix.with_name(prefix.name + suffix)
+
+
 def read_index(prefix: Path) -> Index:
     """The index of a dataset, checked against the size of its .bin; reads the header only.
 
     Raises ConfigError for missing files, another format, and files that do not belong together.
     """
-    idx, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
+    idx, data = _file(prefix, ".idx"), _file(prefix, ".bin")
     try:
         size, n_bytes = idx.stat().st_size, data.stat().st_size
         with idx.open("rb") as file:
@@ -108,11 +112,11 @@ def read_index(prefix: Path) -> Index:
 
 
 def fingerprint(index: Index) -> bytes:
-    """SHA-256 of the whole index, which is checked on the way.
+    """SHA-256 of the whole index, which is also checked.
 
     Raises ConfigError unless the sequences are contiguous in the .bin and the documents in order in the index.
     """
-    idx = index.prefix.with_name(index.prefix.name + ".idx")
+    idx = _file(index.prefix, ".idx")
     digest = hashlib.sha256(idx.open("rb").read(_HEADER.size))
     n, itemsize, end = len(index.offsets), np.dtype(index.dtype).itemsize, 0
     sizes = np.memmap(idx, "<i4", mode="r", offset=_HEADER.size, shape=n)
@@ -167,5 +171,5 @@ def dataset(prefix: Path, shares: Sequence[float]) -> Dataset:
                 f"{index.n_documents} in {prefix}; give that part a larger share"
             )
         itemsize = np.dtype(index.dtype).itemsize
-        parts[part] = Span(prefix.with_name(prefix.name + ".bin"), index.dtype, begin * itemsize, end - begin)
+        parts[part] = Span(_file(prefix, ".bin"), index.dtype, begin * itemsize, end - begin)
     return Dataset(prefix.name, (parts["training"],), (parts["validation"],))

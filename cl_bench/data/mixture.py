@@ -1,4 +1,4 @@
-"""The order in which the datasets of a mixture contribute samples, in closed form.
+"""Order in which the datasets of a mixture contribute samples, in closed form.
 
 Megatron takes each sample from the dataset that is furthest behind its share, which needs a table as long as the
 training. Here two datasets share samples as a line of slope w crosses a grid: the first contributes round(k w) of the

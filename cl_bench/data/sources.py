@@ -33,7 +33,7 @@ class TokenFiles:
         """One more than the largest id."""
         return self.mixture.vocab_size
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Source and sizes."""
         train, validation = (
             sum(getattr(d, part) for d in self.mixture.datasets) for part in ("n_train", "n_validation")
@@ -43,7 +43,7 @@ class TokenFiles:
 
 @dataclasses.dataclass(frozen=True)
 class AssumedData:
-    """Stand-in for data that a dry run plans without: the vocabulary is assumed, length and ids are unchecked."""
+    """Stand-in for missing data in a dry run: the vocabulary is assumed, length and ids are unchecked."""
 
     config: DataConfig
     fingerprint: str = "not given"
@@ -54,7 +54,7 @@ class AssumedData:
         in_bytes = self.config.is_text and self.config.tokenizer == "bytes"
         return 256 if in_bytes else self.config.vocab_size or _GPT2_VOCABULARY
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """A note in place of source and sizes."""
         return f"data={self.config.source} is not given (data.path): planned without it, its length and ids unchecked"
 
@@ -133,10 +133,7 @@ def mixture(config: DataConfig, outputs: str | Path, *, verify: bool = True) -> 
         return _token_files(config)
     files = _inspect_files(config)
     if files.fingerprint != config.fingerprint:
-        raise ConfigError(
-            f"the tokens of data={config.source} changed since the run was planned (fingerprint {files.fingerprint}, "
-            f"planned {config.fingerprint}); launch the sweep again"
-        )
+        raise cache.changed(config, "tokens", files.fingerprint)
     return files.mixture
 
 

@@ -18,7 +18,7 @@ PAGE = 4096
 _SAMPLES = 256
 """Pages sampled per part of a dataset, spread evenly over its files."""
 _CHECKED_WHOLE = 1 << 26
-"""Spans of up to this many bytes are checked completely before training: 30 ms."""
+"""Spans of up to this many bytes are checked completely before training, in 30 ms."""
 _LARGE = 1 << 30
 """Files above this many bytes are read without read-ahead, which random access would waste."""
 
@@ -110,8 +110,8 @@ class Mixture:
 def sample(spans: Sequence[Span], vocab_size: int) -> bytes:
     """SHA-256 of the spans' names and sizes and of pages spread evenly over them; reads one megabyte of any size.
 
-    A change between the pages goes unnoticed: the alternative is to read 300 GB before every launch. Raises ConfigError
-    for an id beyond the vocabulary in a sampled page or anywhere in a small span.
+    A change between the pages goes unnoticed; the alternative is to read up to 300 GB before every launch. Raises
+    ConfigError for an id beyond the vocabulary in a sampled page or anywhere in a small span.
     """
     digest = hashlib.sha256()
     for span in spans:

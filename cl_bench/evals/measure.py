@@ -1,4 +1,4 @@
-"""Zero-shot evaluation of a run's newest save on one file."""
+"""Zero-shot evaluation of a run's newest checkpoint on one file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def measure(
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The result that zeroshot.json keeps, on a GPU if there is one.
+    """Measure a task, on a GPU if there is one; returns the entry for zeroshot.json.
 
-    `stride` is of wikitext103, `strict` of lambada; `batch` is the number of windows or passages per forward pass.
-    Raises UserError for a file of another form, a stride beyond the window and a save that cannot be loaded.
+    `stride` applies to wikitext103, `strict` to lambada; `batch` is the number of windows or passages per forward pass.
+    Raises UserError for a file of another format, a stride beyond the window and a checkpoint that cannot be loaded.
     """
     window = config.seqlen
     batch = batch or max(1, BATCH_TOKENS // window)

@@ -1,6 +1,6 @@
-"""Evaluation files -> tokens, as read by Megatron-LM (tasks/zeroshot_gpt): WikiText-103 and LAMBADA.
+"""Tokens of the evaluation files WikiText-103 and LAMBADA, as read by Megatron-LM (tasks/zeroshot_gpt).
 
-The paper reports Megatron-LM's metrics, so the word count and the detokenisation follow it.
+The paper reports Megatron-LM's metrics, hence its word count and detokenisation.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LAMBADA = (
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text that is scored as a whole."""
+    """A text to score as a whole."""
 
     tokens: np.ndarray
     """int64 ids (n,), at least two."""
@@ -87,7 +87,7 @@ def wikitext(path: Path, tokenizer: Tokenizer) -> Text:
 
 
 def detokenise_wikitext(text: str) -> str:
-    """Plain text from WikiText's form: Megatron-LM's rules in its order, except one that matches nothing."""
+    """Plain text from WikiText's form, by Megatron-LM's rules in its order, without one that matches nothing."""
     for old, new in _WIKITEXT_FIRST:
         text = text.replace(old, new)
     for left, right in _WIKITEXT_PAIRS:
@@ -99,7 +99,7 @@ def detokenise_wikitext(text: str) -> str:
 
 
 def lambada(path: Path, tokenizer: Tokenizer, *, strict: bool) -> list[Passage]:
-    """LAMBADA's passages: JSON lines with the key "text", or plain text, one passage a line. Blank lines are skipped.
+    """LAMBADA's passages: JSON lines with the key "text", or plain text, one passage per line. Blank lines are skipped.
 
     With `strict` the text is unchanged, and its last white-space-separated word, with one space before it, is tokenised
     apart from the stripped context. Otherwise the text is detokenised and tokenised in one piece; the word is every
@@ -165,7 +165,7 @@ def _text_of(path: Path, number: int, line: str) -> str:
 
 
 def _read(path: Path) -> str:
-    """The text of a UTF-8 file, line ends unchanged. Raises UserError when it is missing, empty or not UTF-8."""
+    """The text of a UTF-8 file, line ends unchanged. Raises UserError if it is missing, empty or not UTF-8."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:

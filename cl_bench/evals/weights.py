@@ -1,4 +1,4 @@
-"""Loading of a run's newest save as a model, in one process and without an engine."""
+"""The model of a run's newest checkpoint, loaded in one process without an engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cl_bench.runs.paths import RunDir
 from cl_bench.training import checkpoint, engine
 from cl_bench.training.model import GPT2
 
-# DeepSpeed's names of the file with rank 0's training state in a save; only the first holds whole weights.
+# DeepSpeed's file names of rank 0's training state; only the first holds whole weights.
 _WHOLE = "mp_rank_00_model_states.pt"
 _PARTITIONED = "zero_pp_rank_0_mp_rank_00_model_states.pt"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,7 +26,7 @@ _TIED = "head.weight"
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model from a run's save."""
+    """A model from a run's checkpoint."""
 
     model: GPT2
     """On the CPU, in float32, in evaluation mode."""
@@ -35,10 +35,10 @@ class Trained:
 
 
 def load(run: RunDir, config: RunConfig) -> Trained:
-    """Load the model of the run's newest complete save.
+    """Load the model of the run's newest complete checkpoint.
 
     Its weights are those of the training's forward pass: in a bf16 or fp16 run the 16-bit values, widened to float32,
-    at every ZeRO stage. Raises UserError when there is no save, or it is damaged.
+    at every ZeRO stage. Raises UserError if there is no checkpoint, or it is damaged.
     """
     folder = checkpoint.newest(run)
     if folder is None or not folder.is_dir():
@@ -46,15 +46,12 @@ def load(run: RunDir, config: RunConfig) -> Trained:
             f"{run.run_id}: has no checkpoint in {run.checkpoints}; train it first (a run saves at its end, when it is "
             "stopped, and every checkpoint.interval_steps)"
         )
-    partitioned = config.deepspeed.zero_stage == 3
+    is_partitioned = config.deepspeed.zero_stage == 3
+    file = folder / (_PARTITIONED if is_partitioned else _WHOLE)
     try:
-        saved = torch.load(
-            folder / (_PARTITIONED if partitioned else _WHOLE), map_location="cpu", weights_only=True, mmap=True
-        )
-        state: dict[str, Tensor] = _gather(folder) if partitioned else saved["module"]
-        model = _model(config, state)
-        progress = saved["state"]
-        return Trained(model, int(progress["step"]), int(progress["consumed_tokens"]))
+        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        model = _model(config, _gather(folder) if is_partitioned else saved["module"])
+        return Trained(model, int(saved["state"]["step"]), int(saved["state"]["consumed_tokens"]))
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

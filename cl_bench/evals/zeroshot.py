@@ -18,7 +18,7 @@ from cl_bench.evals.tasks import Passage, Text
 from cl_bench.training.model import GPT2
 
 STRIDE = 32
-"""Default stride in tokens, at most the window: Megatron-LM's --overlapping-eval."""
+"""Default stride in tokens, as in Megatron-LM's --overlapping-eval."""
 LARGEST_EXPONENT = 20.0
 """Megatron-LM's cap on the logarithm of a perplexity."""
 
@@ -48,13 +48,13 @@ class Accuracy:
     """A result on LAMBADA."""
 
     accuracy: float
-    """Share of the passages of whose last word every token is the most likely one."""
+    """Share of the passages whose last word is predicted, every token being the most likely one."""
     correct: int
     passages: int
     window: int
     """Longest input, in tokens."""
     cut: int
-    """Passages longer than the window, which are cut at their beginning."""
+    """Passages longer than the window, cut at their beginning."""
     strict: bool
 
 
@@ -65,7 +65,7 @@ class Window:
     start: int
     length: int
     scored: int
-    """Number of targets scored, the last ones of the window."""
+    """Number of targets scored, at the end of the window."""
 
 
 def windows(n_tokens: int, window: int, stride: int) -> list[Window]:
@@ -86,8 +86,8 @@ def check_stride(stride: int, window: int) -> None:
     """Raise UserError for a stride that leaves gaps between windows or does not advance."""
     if not 1 <= stride <= window:
         raise UserError(
-            f"--stride = {stride}: must be 1 … {window}, the window (the run's max_seqlen), so that windows leave "
-            "no gap and advance"
+            f"--stride = {stride}: must be 1 … {window}, the window (the run's max_seqlen), so that windows "
+            "advance without gaps"
         )
 
 
@@ -97,7 +97,7 @@ def perplexity(
 ) -> Perplexity:
     """Word-level perplexity of a text under a model in evaluation mode, `batch` windows at a time.
 
-    Raises UserError when the stride does not lie between 1 and the window.
+    Raises UserError unless the stride lies between 1 and the window.
     """
     check_stride(stride, window)
     tokens = torch.from_numpy(np.asarray(text.tokens, np.int64))

@@ -1,1 +1,1 @@
-"""Launching of grids: plan, estimates and the backends that carry runs out."""
+"""Launching of grids: plan, estimates, and the backends that train the runs."""

@@ -1,6 +1,6 @@
-"""Protocol of the backends that carry out a planned grid, and the registry that finds one by name.
+"""Protocol of the backends that train a planned grid, and their registry.
 
-A backend is a module NAME of cl_bench.launch, or a package with a module NAME/launcher, that has an object `BACKEND`.
+A backend is a module NAME of cl_bench.launch, or a package with a module NAME/launcher, that defines `BACKEND`.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ class QueuedJob:
     is_waiting: bool = False
     """Whether it has yet to start, for the first time or again."""
     is_over: bool = False
-    """Whether it has ended for good; neither waiting nor over: it runs."""
+    """Whether it has ended for good; a job that is neither waiting nor over is running."""
     is_cancelled: bool = False
-    """Whether it ended because somebody cancelled it."""
+    """Whether it ended by cancellation."""
     never_starts: bool = False
-    """Whether it waits for something that will not happen."""
+    """Whether it waits for something that cannot happen."""
     reason: str = ""
-    """Why it waits, or how it ended, and what would help."""
+    """Why it waits, or how it ended, and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-    """One run as it stands now."""
+    """The current state of a run."""
 
     run: RunDir
     status: Status
-    """What the job wrote last, with the state corrected by lock and queue."""
+    """Last status that the job wrote, with its state corrected by lock and queue."""
     submission: Submission | None = None
     held: bool = False
-    """Whether a process holds its lock, and thus trains it."""
+    """Whether a process holds its lock, that is, trains it."""
     job: QueuedJob | None = None
     """Its job in the backend's queue, if the backend has one."""
     why: str = ""
     """Why it waits, or how it ended."""
     unsure: str = ""
-    """Why the queue could not be asked; the state is then that of the status file."""
+    """Why the queue did not answer; the state is then that of the status file."""
     in_launch: bool = False
-    """Whether a running launch is going to train it."""
+    """Whether a live launch is going to train it."""
 
     @property
     def is_queued(self) -> bool:
@@ -65,12 +65,12 @@ class Observed:
 
     @property
     def is_live(self) -> bool:
-        """Whether it is in training, or a job or launch is going to train it."""
+        """Whether it is training, or a queued job or a launch is going to train it."""
         return self.status.state == "RUNNING" or self.is_queued or self.in_launch
 
     @property
     def job_id(self) -> str:
-        """Id of its newest job in a queue; empty for a run without one."""
+        """Id of its latest job in a queue; empty for a run without one."""
         return self.submission.job_id if self.submission and get(self.submission.launcher).detached else ""
 
     @property
@@ -78,52 +78,51 @@ class Observed:
         """Name of the queue that holds its job; empty for a run that was never submitted."""
         return get(self.submission.launcher).label if self.submission else ""
 
-    def stands(self, state: State, why: str = "", *, in_launch: bool = False) -> Observed:
+    def in_state(self, state: State, why: str = "", *, in_launch: bool = False) -> Observed:
         """The same run in another state."""
         latest = self.status if self.status.state == state else dataclasses.replace(self.status, state=state)
         return dataclasses.replace(self, status=latest, why=why, in_launch=in_launch)
 
 
 class Backend(Protocol):
-    """Where runs train: on this machine, on a cluster."""
+    """A place where runs train: this machine, a cluster."""
 
     @property
     def label(self) -> str:
-        """Name as messages spell it, e.g. Slurm."""
+        """Name in messages, e.g. Slurm."""
 
     @property
     def detached(self) -> bool:
-        """Whether submitted runs live on in a queue, without the process that submitted them."""
+        """Whether submitted runs outlive the process that submitted them."""
 
     def check(self, plan: Plan) -> None:
-        """Raise UserError for what this backend cannot train, before anything is written."""
+        """Raise UserError for a run that this backend cannot train; called before anything is written."""
 
     def requests(self, plan: Plan) -> Sequence[str]:
-        """What would be requested for the missing runs, one line per kind of request; printed below the plan."""
+        """Resources to request for the missing runs, one line per kind; printed below the plan."""
 
     def submit(self, plan: Plan, *, terse: bool) -> None:
         """Queue the missing runs, all or none, and record the submission in each run's folder.
 
-        A backend that is not `detached` trains them and returns when they have ended; it raises RunsFailed if some
-        did not finish. `terse`: print only what is in training and what failed. Raises UserError for a refusal.
+        A backend that is not `detached` returns when the runs have ended, and raises RunsFailed if some did not
+        finish. `terse`: print only progress and failures. Raises UserError if the queue refuses.
         """
 
     def observe(self, submissions: Sequence[Submission]) -> Callable[[Observed], Observed]:
-        """Ask once about the jobs of unfinished runs.
+        """Query the queue once about the jobs of unfinished runs.
 
-        The result is called with what a run's files show, read after the queue was asked; it completes that with the
-        queue's answer.
+        Returns a function that completes a run's state, read from its files after the query, by the queue's answer.
         """
 
     def cancel(self, runs: Sequence[Observed]) -> int:
-        """Cancel the live ones of this backend's runs; returns how many. Raises UserError."""
+        """Cancel the live runs among `runs`; returns their number. Raises UserError."""
 
     def log(self, run: RunDir, submission: Submission) -> Path | None:
-        """The newest log of a run."""
+        """Latest log of a run."""
 
 
 def get(name: str) -> Backend:
-    """The backend of that name. Raises UserError, with the valid names, for an unknown one."""
+    """The backend `name`. Raises UserError with the valid names for an unknown one."""
     module = _modules(tuple(launch.__path__)).get(name)
     backend: Backend | None = getattr(importlib.import_module(module), "BACKEND", None) if module else None
     if backend is not None:
@@ -139,7 +138,7 @@ def names() -> list[str]:
 
 @functools.cache
 def _modules(path: tuple[str, ...]) -> dict[str, str]:
-    """By name, the module where its backend would be."""
+    """Name -> module that may define a backend."""
     return {
         entry.name: f"{launch.__name__}.{entry.name}" + (".launcher" if entry.ispkg else "")
         for entry in pkgutil.iter_modules(path)

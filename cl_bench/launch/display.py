@@ -1,17 +1,20 @@
-"""Terminal output of a launch: the plan before, a line per run in training during, the outcome after."""
+"""Terminal output of a launch: the plan, a line per run in training, the outcome."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cl_bench.errors import plural
 from cl_bench.launch.backend import Observed
-from cl_bench.launch.grid import Plan, Planned
+from cl_bench.launch.grid import Plan, Planned, State
 from cl_bench.runs.identity import short_float
 from cl_bench.runs.status import Status
 from cl_bench.schedules import Extent
@@ -63,17 +66,15 @@ def lengths(extent: Extent) -> str:
 
 
 def print_plan(plan: Plan, *, queued: bool = False) -> None:
-    """Print question, counts, cost and the table of runs; `queued`: a cluster decides when they start."""
+    """Print question, counts, cost and the table of runs; `queued`: a cluster schedules them."""
     info = plan.launch.sweep
     if info.question:
         console.print(Text(f"{info.name}: {info.question}", style="bold"))
-    counts = {s: sum(r.state == s for r in plan.runs) for s in ("new", "done", "failed")}
-    counts |= {
-        s: n for s in ("diverged", "running", "queued", "interrupted") if (n := sum(r.state == s for r in plan.runs))
-    }
-    line = f"{len(plan.runs)} run{'s' * (len(plan.runs) != 1)}: " + ", ".join(f"{n} {s}" for s, n in counts.items())
+    counts = Counter({"new": 0, "done": 0, "failed": 0})
+    counts.update(sorted((r.state for r in plan.runs), key=get_args(State).index))
+    line = f"{plural(len(plan.runs), 'run')}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
     if plan.duplicates:
-        line += f" ({plan.duplicates} duplicate{'s' * (plan.duplicates > 1)} dropped)"
+        line += f" ({plural(plan.duplicates, 'duplicate')} dropped)"
     console.print(line)
     if plan.hours and queued:
         total = sum(r.hours for r in plan.to_train)
@@ -95,13 +96,11 @@ def print_plan(plan: Plan, *, queued: bool = False) -> None:
 
 
 def _memory_line(largest: Planned) -> str:
-    """Memory of the run that needs most."""
+    """Memory of the run that needs the most."""
     need = largest.memory
     rank = "GPU" if largest.config.resources.gpus_per_node else "rank"
-    parts = {"weights": need.weights, "gradients": need.gradients, "optimizer": need.optimizer}
-    parts |= {"activations": need.activations}
-    words = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items() if size)
-    return f"at most about {_bytes(need.total)} per {rank} ({words})"
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in dataclasses.asdict(need).items() if size)
+    return f"at most about {_bytes(need.total)} per {rank} ({parts})"
 
 
 def _bytes(size: float) -> str:
@@ -109,7 +108,7 @@ def _bytes(size: float) -> str:
 
 
 def _table(plan: Plan) -> Table:
-    """One row per run; numbers keep their width, names are folded on a narrow terminal."""
+    """One row per run; names, not numbers, are folded on a narrow terminal."""
     wide = console.width >= _WIDE
     runs = plan.runs[:_MOST_ROWS]
     columns: list[tuple[str, bool, list[str]]] = [
@@ -144,14 +143,19 @@ def _table(plan: Plan) -> Table:
 
 
 def _label(run: Planned, wide: bool) -> str:
+<<<<<<< HEAD
     shape = run.shape if wide and run.role == "curriculum" else ""
+    if run.config.cell:  # the sweep's own name describes it
+=======
+    shape = run.shape if wide and run.config.role == "curriculum" else ""
     if run.config.cell:  # the sweep's own name says what is special about it
+>>>>>>> lang1
         return ": ".join(filter(None, [run.config.cell, shape]))
     return " ".join(filter(None, [run.curriculum, shape, run.variant]))
 
 
 def progress_line(number: int, total: int, run: Planned, state: Status, width: int) -> Text:
-    """Progress of a run in training, cut to the terminal's width."""
+    """Progress of a run, cut to the terminal's width."""
     parts = [f"{number}/{total} {run.run_id}"]
     if state.state != "RUNNING" or not state.steps or not state.step:
         parts.append("starting")
@@ -199,7 +203,7 @@ def print_verdict(verdict: dict[str, Any]) -> None:
 
 
 def seconds_left(latest: Status) -> float | None:
-    """Seconds until the token budget is consumed, at the rate of the last step; None for a run not in training."""
+    """Seconds until the token budget is consumed, at the rate of the last step; None unless in training."""
     if latest.state != "RUNNING" or not latest.tokens_per_second:
         return None
     return max(0.0, (latest.token_budget - latest.consumed_tokens) / latest.tokens_per_second)
@@ -209,10 +213,10 @@ _ORDER = ("RUNNING", "PENDING", "FAILED", "LOST", "PREEMPTED", "DIVERGED", "DONE
 
 
 def status_table(observed: Sequence[Observed], *, height: int | None = None) -> RenderableType:
-    """Counts, one row per run, and why runs wait or ended; rows of finished runs are dropped to fit `height`."""
+    """Counts, one row per run, and why runs wait or ended; finished runs are dropped to fit `height`."""
     counts = {state: sum(seen.status.state == state for seen in observed) for state in _ORDER}
     line = ", ".join(f"{n} {state.lower()}" for state, n in counts.items() if n)
-    head = Text(f"{len(observed)} run{'s' * (len(observed) != 1)}: {line}")
+    head = Text(f"{plural(len(observed), 'run')}: {line}")
     notes = _notes(observed)
     rows = sorted(observed, key=lambda seen: _ORDER.index(seen.status.state)) if height else list(observed)
     if height is not None:
@@ -224,7 +228,7 @@ def status_table(observed: Sequence[Observed], *, height: int | None = None) -> 
 
 
 def _status_rows(rows: Sequence[Observed]) -> Table:
-    """One row per run; on narrow terminals the least important columns are dropped."""
+    """One row per run; narrow terminals lose the least important columns."""
     statuses = [seen.status for seen in rows]
     left = [seconds_left(s) for s in statuses]
     columns: list[tuple[str, list[str]]] = [
@@ -258,7 +262,7 @@ def _status_rows(rows: Sequence[Observed]) -> Table:
 
 
 def _notes(observed: Sequence[Observed]) -> list[Text]:
-    """Why runs wait, failed or are lost: each reason once, with the first run it applies to."""
+    """Reasons why runs wait, failed or are lost, each once, with the first run concerned."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for seen in observed:
         state: str = seen.status.state
@@ -266,10 +270,7 @@ def _notes(observed: Sequence[Observed]) -> list[Text]:
         if state == "FAILED" or (state in ("PREEMPTED", "DIVERGED") and not reason):
             reason = seen.status.error.strip().splitlines()[-1] if seen.status.error.strip() else ""
         if seen.unsure:
-            state, reason = (
-                "unsure",
-                f"{seen.queue} does not answer ({seen.unsure}): the state is what the job wrote last",
-            )
+            state, reason = "unsure", f"{seen.queue} does not answer ({seen.unsure}); this is the last recorded state"
         if reason and state != "DONE":
             reasons.setdefault((state.lower(), reason), []).append(seen.run.run_id)
     return [

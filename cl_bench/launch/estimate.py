@@ -6,12 +6,12 @@ import dataclasses
 
 from cl_bench import schedules
 from cl_bench.config import RunConfig, from_dict
-from cl_bench.errors import UserError
+from cl_bench.errors import UserError, plural
 from cl_bench.runs import status
 from cl_bench.runs.paths import all_runs, read_yaml
 
-# Sustained TFLOP/s per rank before anything was measured: the tiny model on two CPU cores; GPT-2 in half precision on
-# a data-centre GPU, untuned.
+# Sustained TFLOP/s per rank without a measurement: the tiny model on two CPU cores; GPT-2 in half precision on a
+# data-centre GPU, untuned.
 _ASSUMED = {"CPU": 0.07, "GPU": 40.0}
 _RUNS_TO_MEASURE = 20
 _BLOCK_BYTES = 34
@@ -19,7 +19,7 @@ _BLOCK_BYTES = 34
 
 
 def training_flops(config: RunConfig, extent: schedules.Extent) -> float:
-    """FLOPs of a whole run: 6 N + 12 L C T per token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
+    """FLOPs of a run: 6 N + 12 L C T per token (PaLM, arXiv 2204.02311, appendix B), T the step's length."""
     model = config.model
     total = 0.0
     for length, sequences in extent.sequences:
@@ -29,11 +29,11 @@ def training_flops(config: RunConfig, extent: schedules.Extent) -> float:
 
 
 class Rates:
-    """Sustained TFLOP/s per rank: given, else measured in the newest finished runs below `outputs`, else assumed."""
+    """Sustained TFLOP/s per rank: configured, else measured in the latest finished runs of `outputs`, else assumed."""
 
     def __init__(self, outputs: str) -> None:
         self._measured: dict[str, list[float]] = {"CPU": [], "GPU": []}
-        self._used: dict[str, str] = {}
+        self._used: dict[str, None] = {}  # an ordered set
         finished = sorted(all_runs(outputs), key=lambda r: r.config.stat().st_mtime, reverse=True)
         for run in finished[:_RUNS_TO_MEASURE]:
             latest = status.read(run)
@@ -41,7 +41,7 @@ class Rates:
                 try:
                     config = from_dict(read_yaml(run.config))
                 except (UserError, OSError):
-                    continue  # a run of an older version: of no use here, and no obstacle
+                    continue  # a run of an incompatible version
                 flops = training_flops(config, schedules.extent(config))
                 self._measured[_kind(config)].append(flops / latest.train_seconds / 1e12 / config.resources.ranks)
 
@@ -51,13 +51,13 @@ class Rates:
         rates = sorted(self._measured[kind])
         rank = f"{kind} rank" if kind == "CPU" else kind
         if config.resources.tflops:
-            rate, basis = config.resources.tflops, f"at {config.resources.tflops:g} TFLOP/s a {rank}"
+            rate, basis = config.resources.tflops, f"at {config.resources.tflops:g} TFLOP/s per {rank}"
         elif rates:
             rate = rates[len(rates) // 2]
-            basis = f"as measured in {len(rates)} finished run{'s' * (len(rates) > 1)}"
+            basis = f"as measured in {plural(len(rates), 'finished run')}"
         else:
-            rate, basis = _ASSUMED[kind], f"assuming {_ASSUMED[kind]:g} TFLOP/s a {rank}; set resources.tflops"
-        self._used[basis] = basis
+            rate, basis = _ASSUMED[kind], f"assuming {_ASSUMED[kind]:g} TFLOP/s per {rank}; set resources.tflops"
+        self._used[basis] = None
         return flops / (rate * 1e12 * config.resources.ranks) / 3600
 
     @property
@@ -86,12 +86,11 @@ class Memory:
 
 
 def memory(config: RunConfig) -> Memory:
-    """Memory that one rank of a resolved run needs at its largest step: full length, full batch.
+    """Memory per rank of a resolved run at its largest step: full length, full batch.
 
     Model states as ZeRO shards them (Rajbhandari et al., arXiv 1910.02054, section 3); activations of a block as
-    Korthikanti et al. count them (arXiv 2205.05198, section 4.1) without the attention matrices, which PyTorch's fused
-    attention never stores. Allocator overhead, communication buffers and the CUDA context are not included: allow 20%
-    more.
+    Korthikanti et al. count them (arXiv 2205.05198, section 4.1), without the attention matrices, which PyTorch's fused
+    attention does not store. Allocator overhead, communication buffers and the CUDA context add about 20%.
     """
     ds, model = config.deepspeed, config.model
     ranks = config.resources.ranks

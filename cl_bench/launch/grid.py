@@ -1,4 +1,4 @@
-"""A planned grid: its runs, where each stands, and what each costs."""
+"""A planned grid: its runs with their states and costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cl_bench.runs.identity import short_float
 from cl_bench.schedules import Extent
 
 State = Literal["new", "done", "diverged", "running", "queued", "failed", "interrupted"]
-Role = Literal["baseline", "curriculum"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +22,11 @@ class Planned:
     """Resolved."""
     run_id: str
     curriculum: str
-    """Name of the curriculum, with what distinguishes it when the grid has several of that name."""
+    """Name of the curriculum, with the parameters that distinguish it from others of that name in the grid."""
     shape: str
     """Description of the curriculum."""
     variant: str
-    """What else differs within the grid, e.g. 'model.name=gpt2_345m'; usually empty."""
+    """Other settings that differ within the grid, e.g. 'model.name=gpt2_345m'; usually empty."""
     state: State
     extent: Extent
     parameters: int
@@ -37,13 +36,8 @@ class Planned:
     """Estimate for one rank's device."""
 
     @property
-    def role(self) -> Role:
-        """Role in comparisons."""
-        return "baseline" if self.config.is_baseline else "curriculum"
-
-    @property
     def cell(self) -> str:
-        """Name of the group of runs that differ in their seed alone: the sweep's own name for it, if it has one."""
+        """Name of the group of runs that differ only in their seed: the sweep's own, if it names its cells."""
         if self.config.cell:
             return self.config.cell
         variant = f" {self.variant}" if self.variant else ""
@@ -57,7 +51,7 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A whole grid, validated."""
+    """A validated grid."""
 
     launch: LaunchConfig
     runs: tuple[Planned, ...]
@@ -84,7 +78,7 @@ class Plan:
 
     @property
     def duplicates(self) -> int:
-        """Number of jobs whose run is in the grid already."""
+        """Number of jobs that repeat a run of the grid."""
         return len(self.run_ids) - len(self.runs)
 
     @property

@@ -1,4 +1,4 @@
-"""State of runs as seen from outside: the job's own status file first, then its lock, then the backend's queue."""
+"""State of runs, observed from outside: by the job's status file first, then its lock, then the backend's queue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cl_bench.runs.paths import RunDir
 from cl_bench.runs.status import FINISHED
 from cl_bench.runs.submission import Submission
 
-NO_TRAINER = "no process trains it any more"
+NO_TRAINER = "no process trains it any longer"
 
 
 def observe(runs: Sequence[RunDir]) -> list[Observed]:
-    """Each run as it stands now; a queue is asked once about all of its unfinished runs."""
+    """Current state of each run, with one query per queue."""
     submissions = [submission.read(run) if status.read(run).state not in FINISHED else None for run in runs]
     by_launcher: dict[str, list[Submission]] = {}
     for record in filter(None, submissions):
@@ -29,7 +29,7 @@ def observe(runs: Sequence[RunDir]) -> list[Observed]:
 
 
 def _observe(run: RunDir, record: Submission | None, answer: Callable[[Observed], Observed]) -> Observed:
-    """What the run's files show, read after the queue was asked: a job may end in between, but not un-end."""
+    """State of a run from its files, read after the queue: in between a job may end, but not come back."""
     latest = status.read(run)
     held = latest.state not in FINISHED and lock.is_held(run)
     if not held:
@@ -37,17 +37,17 @@ def _observe(run: RunDir, record: Submission | None, answer: Callable[[Observed]
     seen = Observed(run, latest, record, held)
     if latest.state in FINISHED:
         return seen
-    return answer(seen.stands("RUNNING") if held else seen)
+    return answer(seen.in_state("RUNNING") if held else seen)
 
 
 def _without_submission(seen: Observed) -> Observed:
-    return seen.stands("LOST", NO_TRAINER) if seen.status.state == "RUNNING" and not seen.held else seen
+    return seen.in_state("LOST", NO_TRAINER) if seen.status.state == "RUNNING" and not seen.held else seen
 
 
 def with_job(seen: Observed, job: QueuedJob | None, *, queue: str, problem: str = "") -> Observed:
-    """State of a submitted run given its job in a queue; None for a job that the queue has forgotten.
+    """State of a submitted run given its job in a queue; None for a job unknown to the queue.
 
-    `problem`: why the queue could not be asked.
+    `problem`: why the queue did not answer.
     """
     record, latest = seen.submission, seen.status
     assert record is not None
@@ -62,21 +62,21 @@ def with_job(seen: Observed, job: QueuedJob | None, *, queue: str, problem: str 
     if began and latest.state != "RUNNING":
         return seen
     if not began and (record.cancelled or (job is not None and job.is_cancelled)):
-        return seen.stands(latest.state, "cancelled before it began; `cl-bench retry` queues it again")
-    why = job.reason if job else f"{queue} no longer knows its job"
+        return seen.in_state(latest.state, "cancelled before it started; `cl-bench retry` queues it again")
+    why = job.reason if job else f"its job is unknown to {queue}"
     if not began:
-        why += "; it never began" + (": see its log" if record.batch_log.exists() else "")
-    return seen.stands("LOST", why)
+        why += "; it never started" + ("; see its log" if record.batch_log.exists() else "")
+    return seen.in_state("LOST", why)
 
 
 def _in_live_job(seen: Observed, record: Submission, job: QueuedJob, began: bool) -> Observed:
-    """A run that nobody holds, while its job waits or runs."""
+    """State of a run that no process holds while its job waits or runs."""
     shared = record.runs_in_job > 1
     if began and seen.status.state == "FAILED" and shared:
-        return seen  # its job goes on with the others, and does not come back to it
+        return seen  # its job continues with the others and does not return to it
     if job.is_waiting:
         again = f"restart {seen.status.restarts + 1}; " if began else ""
-        return seen.stands("PENDING", again + job.reason)
+        return seen.in_state("PENDING", again + job.reason)
     if shared and not began:
-        return seen.stands("PENDING", f"waits for its turn in job {record.job_id}")
-    return seen.stands("RUNNING", "" if began else "starting")
+        return seen.in_state("PENDING", f"waits for its turn in job {record.job_id}")
+    return seen.in_state("RUNNING", "" if began else "starting")

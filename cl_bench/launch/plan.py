@@ -1,6 +1,6 @@
-"""Planning of a grid: which runs it has, how long each is, what it costs, and which are trained already.
+"""Planning of a grid: its runs, their lengths and costs, and which of them are trained already.
 
-Imports neither torch nor deepspeed: plans are made where sweeps are launched, often on a login node.
+Imports neither torch nor deepspeed, to be fast on login nodes.
 """
 
 from __future__ import annotations
@@ -34,35 +34,39 @@ class Corpora:
     """Checks and hashes each corpus of a grid once."""
 
     def __init__(self, progress: Progress | None = None) -> None:
-        self._known: dict[DataConfig, sources.Corpus] = {}
+        self._corpora: dict[DataConfig, sources.Corpus] = {}
         self._missing: dict[DataConfig, sources.AssumedData] = {}
         self._progress = progress
 
     def get(self, config: DataConfig) -> sources.Corpus:
         """The corpus behind a data configuration. Raises ConfigError."""
-        if config not in self._known:
-            self._known[config] = sources.inspect(config, self._progress)
-        return self._known[config]
+        if config not in self._corpora:
+            self._corpora[config] = sources.inspect(config, self._progress)
+        return self._corpora[config]
 
     def without(self, config: DataConfig) -> sources.AssumedData:
-        """Placeholder for data that is not given, in a dry run's plan."""
+        """Placeholder for missing data in a dry run's plan."""
         return self._missing.setdefault(config, sources.AssumedData(config))
 
     def describe(self) -> tuple[str, ...]:
         """Source and sizes of each corpus."""
-        return tuple(data.in_words() for data in (*self._known.values(), *self._missing.values()))
+<<<<<<< HEAD
+        return tuple(data.in_words() for data in (*self._corpora.values(), *self._missing.values()))
+=======
+        return tuple(data.describe() for data in (*self._known.values(), *self._missing.values()))
+>>>>>>> lang1
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:
-    """Resolve, check and price every run of a grid. Raises ConfigError before anything is written."""
+    """Resolve, check and estimate every run of a grid. Raises ConfigError before anything is written."""
     resolved: dict[str, tuple[RunConfig, RunConfig]] = {}
     ids = []
-    # A job may start in another directory, and a resumed one later.
+    # Absolute paths: a job may start in another directory, or resume later.
     for config in (dataclasses.replace(c, data=c.data.absolute()) for c in configs):
         text: sources.Corpus | sources.AssumedData
-        if config.data.not_given:
+        if config.data.problem:
             if not launch.dry_run:
-                raise ConfigError(config.data.not_given)
+                raise ConfigError(config.data.problem)
             text = corpora.without(config.data)
         else:
             text = corpora.get(config.data)
@@ -98,20 +102,20 @@ def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) 
 
 
 def state_of(run: RunDir) -> State:
-    """State of one run, for a launch. Raises UserError if it depends on a queue that does not answer."""
+    """State of a run for a launch. Raises UserError if it depends on a queue that does not answer."""
     return states_of([run])[0]
 
 
 def states_of(runs: Sequence[RunDir]) -> list[State]:
-    """States of runs, for a launch. Raises UserError if one depends on a queue that does not answer."""
+    """States of runs for a launch; raises as `state_of`."""
     return [_state(seen) for seen in observe.observe(runs)]
 
 
 def _state(seen: Observed) -> State:
     if seen.unsure:
         raise UserError(
-            f"{seen.run.run_id} was submitted to {seen.queue} as job {seen.job_id}, and {seen.queue} does not say "
-            f"whether it waits ({seen.unsure}); launch again when it does"
+            f"{seen.run.run_id} was submitted to {seen.queue} as job {seen.job_id}, and {seen.queue} does not answer "
+            f"({seen.unsure}); launch again later"
         )
     if seen.is_queued:
         return "queued"
@@ -131,7 +135,7 @@ def write_csv(plan: Plan) -> None:
         {
             "run_id": run.run_id,
             "cell": run.cell,
-            "role": run.role,
+            "role": run.config.role,
             "state": run.state,
             "steps": run.extent.steps,
             "tokens": run.extent.tokens,
@@ -152,8 +156,8 @@ def write_csv(plan: Plan) -> None:
 def write_configs(plan: Plan) -> None:
     """Write config.yaml of each missing run; a job reads nothing else.
 
-    An existing file is rewritten only to continue a run under other resources, tracking or checkpoint settings: the
-    experiment itself is part of the folder's name.
+    Rewriting an existing file can only change resources, tracking or checkpoint settings: the folder's name identifies
+    the experiment.
     """
     for planned in plan.to_train:
         run = RunDir(plan.launch.outputs, planned.run_id)
@@ -161,7 +165,7 @@ def write_configs(plan: Plan) -> None:
 
 
 def write_manifest(plan: Plan) -> int:
-    """Write the sweep's manifest: runs, cells, roles. Returns the number of runs of an earlier grid that it drops."""
+    """Write the sweep's manifest: runs, cells, roles. Returns the number of earlier runs that it drops."""
     sweep = SweepDir(plan.launch.outputs, plan.launch.sweep.name)
     manifest = {
         "name": plan.launch.sweep.name,
@@ -171,7 +175,7 @@ def write_manifest(plan: Plan) -> int:
             {
                 "run_id": r.run_id,
                 "cell": r.cell,
-                "role": r.role,
+                "role": r.config.role,
                 "curriculum": r.curriculum,
                 "shape": r.shape,
                 "variant": r.variant,
@@ -191,7 +195,7 @@ def write_manifest(plan: Plan) -> int:
 
 
 def prepare_data(plan: Plan, corpora: Corpora, progress: Progress | None = None) -> None:
-    """Tokenise every text that a missing run needs, before the first of them starts, and measure its unigram level.
+    """Tokenize every text that a missing run needs, before the first of them starts, and measure its unigram level.
 
     Raises ConfigError for a text with fewer tokens than one block.
     """
@@ -217,6 +221,6 @@ def check_writable(outputs: str) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"outputs = {outputs}: cannot be made ({error.strerror}); choose another folder") from None
+        raise ConfigError(f"outputs = {outputs}: cannot be created ({error.strerror}); choose another folder") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"outputs = {outputs}: not writable; choose another folder or fix its permissions")

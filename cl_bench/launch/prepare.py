@@ -1,4 +1,4 @@
-"""Course of a launch, whatever the backend: plan, print, check, write what jobs read, submit, wait."""
+"""Launch of a grid on any backend: plan, print, check, write the jobs' files, submit, wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cl_bench import config
 from cl_bench.data import text
-from cl_bench.errors import RunsFailed
+from cl_bench.errors import RunsFailed, plural
 from cl_bench.launch import backend, display, observe, plan
 from cl_bench.launch.backend import Backend
 from cl_bench.launch.grid import Plan
@@ -30,18 +30,18 @@ def launch(
     corpora: plan.Corpora | None = None,
     terse: bool = False,
 ) -> list[float | None]:
-    """Plan, print (not when `terse`), and unless `settings.dry_run` carry out what is missing of a grid.
+    """Plan a grid, print the plan (unless `terse`) and, unless `settings.dry_run`, train the missing runs.
 
-    Returns the final loss of each of `configs`; None for a run that is not finished: all of them in a dry run, most
-    where runs are queued and `settings.wait` is off. `report` is called once all runs have ended. `corpora`: those
-    checked already. Raises UserError before anything is started, RunsFailed after everything has ended.
+    Returns the final loss of each of `configs`; None for an unfinished run: all in a dry run, most if runs are queued
+    without `settings.wait`. `report` is called when all runs have ended. `corpora`: already checked ones. Raises
+    UserError before anything starts, RunsFailed after everything has ended.
     """
     where = backend.get(launcher)
     plan.check_writable(settings.outputs)
     try:
-        # Of two launches at once the second waits, and then sees queued what the first has submitted.
+        # Of two simultaneous launches the second waits, and then sees the runs of the first as queued.
         exclusive = where.detached and not settings.dry_run
-        with lock.alone(submit_lock(settings.outputs), _say_waiting) if exclusive else contextlib.nullcontext():
+        with lock.alone(submit_lock(settings.outputs), _print_waiting) if exclusive else contextlib.nullcontext():
             planned = _prepare(where, configs, settings, is_sweep, corpora, terse)
             if settings.dry_run:
                 return [None] * len(configs)
@@ -60,7 +60,7 @@ def launch(
     return final_losses(planned)
 
 
-def _say_waiting() -> None:
+def _print_waiting() -> None:
     display.console.print("another launch is submitting into the same outputs; waiting for it")
 
 
@@ -72,9 +72,9 @@ def _prepare(
     corpora: plan.Corpora | None,
     terse: bool,
 ) -> Plan:
-    """Plan a grid and print it; unless `dry_run`, have the backend check it and write what jobs read.
+    """Plan and print a grid; unless `dry_run`, have the backend check it and write the files that jobs read.
 
-    Only a sweep gets a folder below outputs/sweeps; a single run must not replace the manifest of a grid.
+    Only a sweep gets a folder in outputs/sweeps: a single run must not replace the manifest of a grid.
     """
     corpora = corpora or plan.Corpora(progress("checking"))
     planned = plan.build(configs, settings, corpora)
@@ -91,15 +91,15 @@ def _prepare(
     dropped = plan.write_manifest(planned) if is_sweep else 0
     if dropped:
         display.console.print(
-            f"{dropped} run{'s' * (dropped > 1)} of this sweep's earlier grid {'are' if dropped > 1 else 'is'} not in "
-            f"this one; what was trained stays in {settings.outputs}/runs"
+            f"{plural(dropped, 'run')} of this sweep's earlier grid {'are' if dropped > 1 else 'is'} not in this one; "
+            f"trained runs stay in {settings.outputs}/runs"
         )
     plan.prepare_data(planned, corpora, progress("preparing"))
     return planned
 
 
 def freeze_code(planned: Plan, *, snapshot: bool) -> dict[str, str]:
-    """Record the code that the missing runs are launched with; returns the variables by which their jobs find it."""
+    """Record the code of the missing runs; returns the environment variables by which their jobs find it."""
     runs = planned.to_train
     if not runs:
         return {}
@@ -118,7 +118,7 @@ def final_losses(planned: Plan) -> list[float | None]:
 
 
 def progress(verb: str) -> text.Progress:
-    """A progress line for corpora large enough to wait for."""
+    """A progress line for large corpora."""
     shown = 0.0
 
     def show(done: int, total: int) -> None:
@@ -149,12 +149,12 @@ def _print_next(planned: Plan, is_sweep: bool) -> None:
 
 
 def _wait(planned: Plan, is_sweep: bool) -> None:
-    """Stay until no run of the plan is live, printing each that ends. Raises RunsFailed; Ctrl-C leaves the jobs."""
+    """Wait until no run of the plan is live, printing each that ends. Raises RunsFailed; Ctrl-C keeps the jobs."""
     try:
         _wait_for_runs(planned)
     except KeyboardInterrupt:
         _print_next(planned, is_sweep)
-        raise KeyboardInterrupt("no longer waiting; the jobs go on") from None
+        raise KeyboardInterrupt("no longer waiting; the jobs continue") from None
     runs = [RunDir(planned.launch.outputs, run.run_id) for run in planned.runs]
     failed = [seen for seen in observe.observe(runs) if seen.status.state not in status.FINISHED]
     if failed:
@@ -172,7 +172,7 @@ def _wait_for_runs(planned: Plan) -> None:
             if seen.job is not None and seen.job.never_starts and reasons.get(run_id) != seen.why:
                 reasons[run_id] = seen.why
                 display.console.print(f"{run_id} waits: {seen.why}", soft_wrap=True)
-            # Twice: a job that has left may not have come back to the queue yet, and queues lag.
+            # Twice: a requeued job may be missing from the queue for a moment, and queues lag.
             quiet_polls[run_id] = 0 if seen.is_live or seen.unsure else quiet_polls.get(run_id, 0) + 1
             if seen.status.state in status.FINISHED or quiet_polls[run_id] > 1:
                 number, run = numbered[run_id]

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl_bench import schedules
-from cl_bench.config import CurriculumConfig, RunConfig
+from cl_bench.config import CurriculumConfig, RunConfig, from_dict
 from cl_bench.config.schema import ConfigError, to_dict
+from cl_bench.runs.paths import RunDir, read_yaml
 
 # Settings that do not change the experiment: queue, paths, tracking. Section -> keys; () means all.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
@@ -27,8 +28,8 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
 def resolve(config: RunConfig, *, vocab_size: int, fingerprint: str) -> RunConfig:
     """Replace values that follow from others, so that equal experiments have equal configs.
 
-    Durations become steps, null sizes numbers, and fields that the schedule does not use their defaults. `vocab_size`
-    and `fingerprint` are the data's. Raises ConfigError if the model's vocabulary is smaller than the data's.
+    Durations become steps, null sizes become numbers, and fields unused by the schedule get their defaults.
+    `vocab_size` and `fingerprint` are the data's. Raises ConfigError if the model's vocabulary is the smaller one.
     """
     if config.model.vocab_size is not None and config.model.vocab_size < vocab_size:
         raise ConfigError(
@@ -72,6 +73,17 @@ def run_id(config: RunConfig) -> str:
     return f"{name}_{shape}_b{config.global_batch_size}_lr{short_float(config.optim.lr)}_s{config.seed}-{digest}"
 
 
+def load_config(run: RunDir) -> RunConfig:
+    """The run's configuration as written at submission. Raises ConfigError if it was edited since."""
+    config = from_dict(read_yaml(run.config))
+    if run_id(config) != run.run_id:
+        raise ConfigError(
+            f"{run.config}: describes {run_id(config)}, not the run of its folder; a run's configuration is never "
+            "edited: launch the other experiment instead, and delete the folder to train this one anew"
+        )
+    return config
+
+
 def short_float(value: float) -> str:
     """Usual notation of learning rates: 2e-3 for 0.002, 1.5e-4 for 0.00015."""
     if value == 0:
@@ -93,10 +105,10 @@ def curriculum_names(curricula: Sequence[CurriculumConfig]) -> dict[CurriculumCo
     distinct = list(dict.fromkeys(curricula))
     names = {}
     for curriculum in distinct:
-        same = [to_dict(c) for c in distinct if c.name == curriculum.name]
-        differing = [k for k in same[0] if any(c[k] != same[0][k] for c in same)]
-        mine = to_dict(curriculum)
-        details = ", ".join(f"{k}={_short(mine[k])}" for k in differing)
+        namesakes = [to_dict(c) for c in distinct if c.name == curriculum.name]
+        plain = to_dict(curriculum)
+        differing = [k for k in plain if any(c[k] != plain[k] for c in namesakes)]
+        details = ", ".join(f"{k}={_short(plain[k])}" for k in differing)
         names[curriculum] = f"{curriculum.name}({details})" if details else curriculum.name
     return names
 
@@ -105,17 +117,8 @@ def variants(configs: Sequence[RunConfig]) -> list[str]:
     """The settings of each run that differ within the grid, besides curriculum, batch, learning rate and seed."""
     flat = [flatten(identity(c)) for c in configs]
     expected = {"seed", "global_batch_size", "optim.lr"}
-    keys = (
-        [
-            k
-            for k in flat[0]
-            if k not in expected
-            and not k.startswith(("curriculum.", "batch_warmup."))
-            and any(f.get(k) != flat[0][k] for f in flat)
-        ]
-        if flat
-        else []
-    )
+    differing = [k for k in flat[0] if any(f.get(k) != flat[0][k] for f in flat)] if flat else []
+    keys = [k for k in differing if k not in expected and not k.startswith(("curriculum.", "batch_warmup."))]
     if "model.name" in keys:  # a preset's name stands for its sizes
         keys = ["model.name", *(k for k in keys if not k.startswith("model.") and k != "max_seqlen")]
     if "data.fingerprint" in keys:

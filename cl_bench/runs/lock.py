@@ -1,12 +1,12 @@
-"""One run, one trainer: a POSIX record lock on a file in the run's folder.
+"""Mutual exclusion of trainers: a POSIX record lock on a file in the run's folder.
 
 The kernel drops the lock when its process ends, however it ends, so a kill -9 cannot leave it stuck. POSIX (fcntl)
-locks are the ones that network file systems carry between machines: NFSv4 as part of the protocol, NFSv3 through lockd,
-Lustre mounted with `-o flock`, GPFS, CephFS and BeeGFS in their usual set-ups. A file system without them is refused.
+locks work across the machines of a network file system: NFSv4 as part of the protocol, NFSv3 through lockd, Lustre
+mounted with `-o flock`, GPFS, CephFS and BeeGFS in their usual set-ups. A file system without them is refused.
 
-A cluster may start a job again while the process it has given up still lives (a node lost its network, or its daemon
-died). The new start then writes a claim beside the lock; the old trainer, which checks for claims whenever it reports,
-saves and leaves.
+A cluster may restart a job while its old process still lives (a node lost its network, or its daemon died). The
+restarted job then writes a claim beside the lock; the old trainer, which checks for claims whenever it reports, saves
+and exits.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import json
+import math
 import os
 import struct
 import time
@@ -36,26 +36,30 @@ def only_trainer(run: RunDir, wait_s: float = 0.0) -> Iterator[bool]:
 
     Raises UserError if the file system has no locks.
     """
-    deadline = time.monotonic() + wait_s
-    run.root.mkdir(parents=True, exist_ok=True)
-    with run.lock.open("w") as file:
-        while not (mine := _try(file.fileno(), run.lock)) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        yield mine
+    with _locked(run.lock, wait_s) as is_mine:
+        yield is_mine
 
 
 @contextlib.contextmanager
-def alone(path: Path, say_waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+def alone(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Hold the lock on `path`, waiting for its holder. Raises UserError if the file system has no locks."""
+    with _locked(path, math.inf, on_wait):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait_s: float, on_wait: Callable[[], object] = lambda: None) -> Iterator[bool]:
+    """Hold the lock on `path` if it is free within `wait_s`, and yield whether; calls `on_wait` after a second."""
+    deadline = time.monotonic() + wait_s
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        for attempt in itertools.count():
-            if _try(file.fileno(), path):
-                break
+        attempt = 0
+        while not (is_mine := _try(file.fileno(), path)) and time.monotonic() < deadline:
             if attempt == 2:
-                say_waiting()
+                on_wait()
+            attempt += 1
             time.sleep(_POLL_S)
-        yield
+        yield is_mine
 
 
 def _try(fd: int, path: Path) -> bool:
@@ -72,10 +76,10 @@ def _try(fd: int, path: Path) -> bool:
 
 
 def holder(run: RunDir) -> int | None:
-    """The process that trains the run now: its id, 0 for a process of another machine; None if nobody trains it.
+    """Id of the process that is training the run, 0 if it is on another machine; None if there is no such process.
 
-    Queries without taking the lock, which a starting job may want. The trainer itself must not call this: closing any
-    file descriptor of a locked file drops a POSIX lock.
+    Queries without taking the lock, for which a starting job may be waiting. The trainer itself must not call this:
+    closing any file descriptor of a locked file drops a POSIX lock.
     """
     try:
         file = run.lock.open("rb")
@@ -101,7 +105,7 @@ def claim(run: RunDir, job: str, restarts: int) -> None:
 
 
 def is_superseded(run: RunDir, job: str, restarts: int) -> bool:
-    """Whether the same job has been started again since."""
+    """Whether a later restart of the same job has claimed the run."""
     try:
         newest = json.loads(run.claim.read_text())
         return bool(newest["job"] == job and newest["restarts"] > restarts)

@@ -7,11 +7,13 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import yaml
 
 from cl_bench.errors import UserError
+
+_T = TypeVar("_T")
 
 
 def config_root() -> Path:
@@ -64,11 +66,11 @@ class RunDir(_Folder):
     lock = _Child("lock")
     """Held by the process that trains the run."""
     claim = _Child("claim.json")
-    """The Slurm job, and its restart, that the run belongs to."""
+    """The Slurm job and restart that own the run."""
     submission = _Child("submission.json")
-    """The job that is to train the run, written by its launch."""
+    """The job submitted to train the run."""
     code = _Child("code.json")
-    """The launched code: commit, difference from it, versions of all packages."""
+    """The launched code: commit, uncommitted changes, package versions."""
     metrics = _Child("metrics")
     """Records of all attempts."""
     checkpoints = _Child("checkpoints")
@@ -101,7 +103,7 @@ class RunDir(_Folder):
 
     @property
     def log(self) -> Path | None:
-        """Output of rank 0 in the newest attempt, in a file named by submitit's rule; None before the first attempt."""
+        """Output of rank 0 in the newest attempt, under submitit's file name; None before the first attempt."""
         return max(self.logs.glob("*_0_log.out"), key=lambda p: p.stat().st_mtime, default=None)
 
 
@@ -176,7 +178,7 @@ def snapshots(outputs: str | Path) -> Path:
 
 
 def submit_lock(outputs: str | Path) -> Path:
-    """Held while a launch determines and submits the missing runs."""
+    """Lock of a launch while it determines and submits the missing runs."""
     return Path(outputs) / "submit.lock"
 
 
@@ -192,7 +194,7 @@ def all_runs(outputs: str | Path) -> list[RunDir]:
 
 @dataclasses.dataclass(frozen=True)
 class ManifestEntry:
-    """A run's names in its sweep; None if the sweep does not name it."""
+    """A run in its sweep's manifest; a name is None if the manifest lacks it."""
 
     run_id: str
     cell: str | None = None
@@ -214,12 +216,10 @@ def read_manifest(path: Path) -> Manifest:
     """A sweep's manifest. Raises UserError for a damaged one."""
     try:
         manifest = json.loads(path.read_text())
-        fields = [f.name for f in dataclasses.fields(ManifestEntry)]
-        entries = [
-            ManifestEntry(**{"run_id": str(run["run_id"])} | {name: run[name] for name in fields[1:] if name in run})
-            for run in manifest["runs"]
-        ]
-        return Manifest(str(manifest["name"]), str(manifest.get("question", "")), tuple(entries))
+        names = [field.name for field in dataclasses.fields(ManifestEntry)]
+        entries = [{name: run[name] for name in names if name in run} for run in manifest["runs"]]
+        runs = tuple(ManifestEntry(**entry | {"run_id": str(entry["run_id"])}) for entry in entries)
+        return Manifest(str(manifest["name"]), str(manifest.get("question", "")), runs)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a manifest ({error}); launch the sweep again to rewrite it") from None
 
@@ -250,8 +250,18 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
 
 
+def read_record(path: Path, cls: type[_T]) -> _T | None:
+    """The dataclass that a JSON file holds, unknown keys ignored; None for a missing or unreadable file."""
+    try:
+        plain = json.loads(path.read_text())
+        names = {field.name for field in dataclasses.fields(cast(Any, cls))}
+        return cls(**{name: value for name, value in plain.items() if name in names})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def write_atomic(path: Path, text: str | bytes, *, durable: bool = True) -> None:
-    """Write a whole file or nothing: temporary name, fsync, rename. `durable=False` skips the fsync (progress)."""
+    """Write a file whole or not at all: temporary name, fsync, rename. `durable=False` skips the fsync."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = text.encode() if isinstance(text, str) else text

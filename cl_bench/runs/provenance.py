@@ -1,4 +1,4 @@
-"""Provenance of a run: commit, difference from it, package versions, and a snapshot of the code."""
+"""Provenance of a run: commit, uncommitted changes, package versions, and a snapshot of the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from cl_bench.errors import UserError
 from cl_bench.runs.paths import RunDir, config_root, snapshots, write_atomic
 
-_LONGEST_DIFF = 1_000_000
+_MAX_DIFF = 1_000_000
 
 
 def collect() -> dict[str, Any]:
@@ -29,7 +29,7 @@ def collect() -> dict[str, Any]:
     return {
         "commit": commit and commit.strip(),
         "dirty": bool(diff),
-        "diff": diff[:_LONGEST_DIFF] if diff else diff,
+        "diff": diff[:_MAX_DIFF] if diff else diff,
         "untracked": (_git("ls-files", "--others", "--exclude-standard", "--", "*.py") or "").splitlines(),
         "python": sys.version.split()[0],
         "packages": {d.name: d.version for d in sorted(distributions(), key=lambda d: d.name.lower())},
@@ -76,7 +76,7 @@ def take_snapshot(outputs: str | Path, functions: Iterable[str] = ()) -> Path:
     folder = snapshots(outputs) / digest
     if os.pathsep in str(folder.absolute()):
         raise UserError(
-            f"outputs = {outputs}: its path holds a {os.pathsep!r}, which PYTHONPATH cannot express; choose another, "
+            f"outputs = {outputs}: its path contains {os.pathsep!r}, which PYTHONPATH cannot express; choose another, "
             "or snapshot=false"
         )
     if not folder.is_dir():

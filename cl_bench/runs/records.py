@@ -85,7 +85,7 @@ class RecordWriter:
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         line = memoryview(json.dumps({"kind": kind, "attempt": self.attempt, **plain}).encode() + b"\n")
         while line:
-            # A nearly full disk may take part of the row: then the next write raises, and the torn line stays the last.
+            # A nearly full disk may accept part of the row: the next write raises, and the torn line stays the last.
             line = line[os.write(self._fd, line) :]
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ def next_attempt(run: RunDir) -> int:
 
 
 def _read_attempt(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """Rows of one JSONL file, and a note on a torn last line (the trace of a kill); RecordError for other damage."""
+    """Rows of one JSONL file, and a note on a last line torn by a kill. Raises RecordError for other damage."""
     rows: list[dict[str, Any]] = []
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -125,7 +125,7 @@ def _frame(rows: list[dict[str, Any]], kind: Kind) -> pd.DataFrame:
     frame = pd.DataFrame([r for r in rows if r["kind"] == kind], columns=list(COLUMNS[kind]))
     if kind == "attempt":
         frame["versions"] = frame["versions"].map(lambda v: v if isinstance(v, str) else json.dumps(v))
-        frame["hardware"] = frame["hardware"].map(lambda v: v if isinstance(v, str) else "")  # older rows have none
+        frame["hardware"] = frame["hardware"].map(lambda v: v if isinstance(v, str) else "")  # missing in older rows
     return frame.astype(COLUMNS[kind])
 
 
@@ -169,7 +169,7 @@ class Record:
     """A run's record.
 
     `train` and `evals` hold one clean curve each, `attempts` one row per attempt with its training time, the part that
-    was rolled back and its evaluation time (SPENT_COLUMNS), `notes` the defects tolerated while reading.
+    was rolled back and its evaluation time (SPENT_COLUMNS), `notes` the damage tolerated while reading.
     """
 
     def __init__(self, train: pd.DataFrame, evals: pd.DataFrame, attempts: pd.DataFrame, notes: list[str]) -> None:

@@ -63,13 +63,13 @@ class Outcome:
 
     start: int
     duration: int | None
-    """The longest T that was steady; None: no probe was."""
+    """The longest steady T; None if no probe was steady."""
     start_is_steady: bool
-    """False: every start fluctuated at the beginning, and the search went on with the longest."""
+    """False if every start fluctuated at the beginning, and the search continued with the longest."""
     fluctuates_at: int | None
-    """The shortest longer T that fluctuates; None: none did."""
+    """The shortest T above `duration` that fluctuates; None if there is none."""
     contradictions: tuple[int, ...] = ()
-    """Every T that fluctuates although a longer one is steady, which the search assumes not to happen."""
+    """Every T that fluctuates although a longer one is steady, against the search's assumption."""
     words: tuple[str, ...] = ()
     """The outcome in a sentence, then its caveats."""
 
@@ -80,13 +80,13 @@ class SearchRecord:
 
     name: str
     settings: Mapping[str, Any]
-    """All settings that decide the course of the search, flat, as JSON values."""
+    """All settings that determine the search, flat, as JSON values."""
     run_tokens: int
     """Token budget of one whole run at full length."""
     run_flops: float
     probes: tuple[Probe, ...] = ()
     outcome: Outcome | None = None
-    """None: the search is not over."""
+    """None until the search has ended."""
     cost: Cost = Cost(0, 0, 0.0, 0.0, 0.0, 0.0)
 
     def cost_of(self, probes: tuple[Probe, ...]) -> Cost:
@@ -120,7 +120,7 @@ def read(folder: TuneDir) -> SearchRecord:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder.search}: not the record of a search ({type(error).__name__}: {error}); delete it and tune again: "
-            "finished probes are not trained again"
+            "finished probes are reused"
         ) from None
 
 

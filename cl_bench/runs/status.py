@@ -8,14 +8,14 @@ import time
 from typing import Any, Literal
 
 from cl_bench.runs import lock
-from cl_bench.runs.paths import RunDir, write_atomic
+from cl_bench.runs.paths import RunDir, read_record, write_atomic
 
 State = Literal["PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED", "PREEMPTED", "LOST"]
-"""LOST is never written: readers report it for RUNNING if no process trains the run any more."""
+"""LOST is never written: readers report it for a RUNNING run that no process is training."""
 FINISHED = ("DONE", "DIVERGED")
 """States of a run with a result, which is not trained again."""
 AT_WORK = ("PENDING", "RUNNING", "PREEMPTED")
-"""States of a run that will progress without intervention; FAILED and LOST runs must be retried."""
+"""States of a run that needs no intervention; FAILED and LOST runs must be retried."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Status:
     error: str = ""
     """Why a run FAILED or DIVERGED."""
     job: str = ""
-    """Slurm's id of the job that wrote the status."""
+    """Slurm's id of the job that last wrote the status."""
     restarts: int = 0
-    """How often Slurm had restarted that job."""
+    """Restarts of that job by Slurm."""
     node: str = ""
     """Machine of rank 0."""
     updated: float = 0.0
@@ -49,17 +49,12 @@ class Status:
 
 
 def read(run: RunDir) -> Status:
-    """The run's status; PENDING without a file, and for one that cannot be read."""
-    try:
-        data = json.loads(run.status.read_text())
-        fields = {f.name for f in dataclasses.fields(Status)}
-        return Status(**{k: v for k, v in data.items() if k in fields})
-    except (OSError, ValueError, TypeError, AttributeError):
-        return Status()
+    """The run's status; PENDING if its file is missing or unreadable."""
+    return read_record(run.status, Status) or Status()
 
 
 def current(run: RunDir) -> Status:
-    """The run's status by its folder alone, without the queue: LOST if it is RUNNING and no process holds the lock."""
+    """The run's status, from its folder alone: LOST if it is RUNNING and no process holds the lock."""
     status = read(run)
     if status.state == "RUNNING" and not lock.is_held(run):
         status = read(run)  # the run may just have ended

@@ -62,7 +62,7 @@ def write(outputs: str | Path, fingerprint: str, loss: float) -> None:
 def read(outputs: str | Path, fingerprint: str) -> float | None:
     """A corpus's unigram cross-entropy (nats per token).
 
-    Measured from the tokens in `outputs/data/<fingerprint>` if it was never written, as for outputs of versions before
+    Measured from the tokens in `outputs/data/<fingerprint>` if it is not recorded, as in outputs of versions before
     0.2; None if there are no tokens either.
     """
     try:

@@ -11,7 +11,7 @@ from cl_bench.runs import lock
 from cl_bench.runs.paths import RunDir, write_atomic
 
 METRICS = {"wikitext103": "word_ppl", "lambada": "accuracy"}
-"""Task -> the metric that is compared."""
+"""Task -> metric in comparisons."""
 _MEASUREMENT = ("data_sha256", "window", "stride", "strict", "tokenizer")
 
 
@@ -32,9 +32,9 @@ def read(run: RunDir) -> list[Result]:
     try:
         return [
             Result(task, int(entry["step"]), float(entry[METRICS[task]]), _measurement(entry))
-            for task, of_task in entries(run).items()
+            for task, results in entries(run).items()
             if task in METRICS
-            for entry in of_task
+            for entry in results
         ]
     except (ValueError, TypeError, KeyError, OverflowError):
         raise _damaged(run) from None
@@ -44,7 +44,7 @@ def entries(run: RunDir) -> dict[str, list[dict[str, Any]]]:
     """Task -> its entries, with all keys of the file; empty without a file. Raises UserError for a damaged file."""
     try:
         content = json.loads(run.zeroshot.read_text())
-        if isinstance(content, dict) and all(isinstance(e, dict) for of_task in content.values() for e in of_task):
+        if isinstance(content, dict) and all(isinstance(e, dict) for results in content.values() for e in results):
             return content
     except FileNotFoundError:
         return {}

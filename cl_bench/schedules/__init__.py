@@ -1,4 +1,4 @@
-"""Schedules of a run: sequence length, batch size and learning rate, and the shape and number of steps they give.
+"""Schedules of a run (sequence length, batch size, learning rate), and the resulting shape and number of steps.
 
 Usable as a library: importing this package loads neither torch nor Hydra.
 """
@@ -7,7 +7,7 @@ from cl_bench.schedules import builtin
 from cl_bench.schedules.batch_size import BatchSize
 from cl_bench.schedules.learning_rate import LRSchedule, decay_steps
 from cl_bench.schedules.length import LengthSchedule, build, describe, names, register, resolve
-from cl_bench.schedules.shape import StepShape, StepShapes, buckets, most_shapes
+from cl_bench.schedules.shape import StepShape, StepShapes, buckets, max_shapes
 from cl_bench.schedules.walk import (
     Extent,
     Stretch,
@@ -37,7 +37,7 @@ __all__ = [
     "describe",
     "extent",
     "fingerprint",
-    "most_shapes",
+    "max_shapes",
     "names",
     "register",
     "resolve",

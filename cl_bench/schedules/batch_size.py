@@ -1,7 +1,7 @@
-"""Batch size over a run: constant, or warmed up as Megatron-LM's `--rampup-batch-size` does it.
+"""Batch size over a run: constant, or warmed up as by Megatron-LM's `--rampup-batch-size`.
 
-From `start` the batch grows by `increment` in equal parts of the warmup, counted in samples (Megatron), tokens or
-steps; after it the batch is the run's global_batch_size. Source: Megatron-LM's num_microbatches_calculator.py.
+The batch grows from `start` to the run's global_batch_size by `increment` after each of equal parts of the warmup,
+which are counted in samples (Megatron), tokens or steps. Source: Megatron-LM's num_microbatches_calculator.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BatchSize:
         return cls(full, warmup.start, warmup.increment, float(warmup.duration or 0), warmup.duration_unit)
 
     def at(self, step: int, consumed_samples: int, consumed_tokens: int) -> int:
-        """Batch of step `step` (from 1), which starts with so many samples and tokens already consumed."""
+        """Batch of step `step` (from 1), given the samples and tokens consumed before it."""
         if not self.duration:
             return self.full
         position = {"samples": consumed_samples, "tokens": consumed_tokens, "steps": step - 1}[self.unit]

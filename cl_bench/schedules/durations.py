@@ -1,4 +1,4 @@
-"""Durations and start lengths of curricula: converted to steps, checked, and put into words."""
+"""Durations and lengths of curricula: conversion to steps, display, checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cl_bench.config.schema import ConfigError
 
 
 def in_steps(config: RunConfig, amount: float, mean_length: float) -> int:
-    """`amount` of curriculum.duration_unit in whole steps, where a step holds `mean_length` tokens per sequence."""
+    """`amount` of curriculum.duration_unit in whole steps of `mean_length` tokens per sequence."""
     unit = config.curriculum.duration_unit
     if unit == "steps":
         return int(amount)
@@ -17,8 +17,8 @@ def in_steps(config: RunConfig, amount: float, mean_length: float) -> int:
     return int(amount / (config.global_batch_size * length))
 
 
-def in_words(curriculum: CurriculumConfig, amount: float) -> str:
-    """An `amount` of curriculum.duration_unit for a table: '40%' (of the baseline's steps), '15,000 steps'."""
+def label(curriculum: CurriculumConfig, amount: float) -> str:
+    """An `amount` of curriculum.duration_unit for tables: '40%' (of the baseline's steps), '15,000 steps'."""
     if curriculum.duration_unit == "baseline_fraction":
         return f"{amount:.0%}"
     if curriculum.duration_unit == "tokens" and amount >= 1e9:
@@ -29,15 +29,20 @@ def in_words(curriculum: CurriculumConfig, amount: float) -> str:
 def check_start(config: RunConfig) -> None:
     """Raise ConfigError if the curriculum starts above its end."""
     start, end = config.curriculum.min_difficulty, config.max_difficulty
-    if start > config.seqlen:
-        raise ConfigError(
-            f"curriculum.min_difficulty = {start} is longer than max_seqlen = {config.seqlen}; a curriculum ends at "
-            "the full length at the latest"
-        )
+    check_length(config, "min_difficulty", start)
     if start > end:
         raise ConfigError(
             f"curriculum.min_difficulty = {start} is above curriculum.max_difficulty = {end}; a curriculum grows from "
             "the smaller to the larger"
+        )
+
+
+def check_length(config: RunConfig, name: str, length: int) -> None:
+    """Raise ConfigError if curriculum.`name` = `length` is longer than the full length."""
+    if length > config.seqlen:
+        raise ConfigError(
+            f"curriculum.{name} = {length} is longer than max_seqlen = {config.seqlen}; a curriculum ends at the full "
+            "length at the latest"
         )
 
 

@@ -1,4 +1,4 @@
-"""Learning rate: linear warmup, then a cosine over *tokens* (or, to show what that does to a comparison, over steps).
+"""Learning rate: linear warmup, then a cosine over *tokens* (or over steps, to show how that distorts a comparison).
 
 Decaying by step would confound a comparison of curricula, whose steps hold different numbers of tokens. The formula is
 that of Megatron-DeepSpeed's token-based decay, min + (max - min) (1 + cos(pi (tok - W)/(D - W)))/2, with W the tokens
@@ -17,7 +17,7 @@ from cl_bench.schedules import length, walk
 
 @dataclasses.dataclass(frozen=True)
 class LRSchedule:
-    """Learning rate of a step, from the step's number and the tokens consumed before it."""
+    """Learning rate as a function of the step and the tokens consumed before it."""
 
     lr: float
     min_lr: float
@@ -25,9 +25,9 @@ class LRSchedule:
     warmup_tokens: int
     """Tokens at the end of the warmup (W)."""
     warmup_steps: int | None = None
-    """When set, the warmup ramps by step rather than by tokens."""
+    """If set, the warmup runs over steps rather than tokens."""
     decay_steps: int | None = None
-    """When set, the cosine runs over steps, from the warmup's last to this one."""
+    """If set, the cosine runs over steps, from the end of the warmup to this step."""
 
     @classmethod
     def from_config(cls, config: RunConfig) -> LRSchedule:
@@ -37,8 +37,9 @@ class LRSchedule:
         if optim.warmup_steps:
             if not length.find(config.curriculum.schedule).is_fixed:
                 raise ConfigError(
-                    f"optim.warmup_steps = {optim.warmup_steps}: how many tokens an {config.curriculum.schedule} "
-                    "curriculum's steps hold is not known beforehand; set optim.warmup_steps=null optim.warmup_tokens=N"
+                    f"optim.warmup_steps = {optim.warmup_steps}: the tokens per step of curriculum.schedule = "
+                    f"{config.curriculum.schedule} are unknown in advance; set optim.warmup_steps=null "
+                    "optim.warmup_tokens=N"
                 )
             warmup = walk.tokens_after(config, optim.warmup_steps)
             name = f"optim.warmup_steps = {optim.warmup_steps}"
@@ -55,12 +56,12 @@ class LRSchedule:
         return cls(optim.lr, optim.min_lr, decay, warmup, optim.warmup_steps or None, steps)
 
     def at(self, step: int, consumed_tokens: int) -> float:
-        """Learning rate of step `step` (from 1), which starts with `consumed_tokens` already consumed."""
+        """Learning rate of step `step` (from 1), given the tokens consumed before it."""
         if self.warmup_steps is not None:
             if step <= self.warmup_steps:
                 return self.lr * step / self.warmup_steps
         elif consumed_tokens < self.warmup_tokens:
-            return self.lr * (consumed_tokens + 1) / (self.warmup_tokens + 1)  # + 1: the first step learns too
+            return self.lr * (consumed_tokens + 1) / (self.warmup_tokens + 1)  # + 1: nonzero at the first step
         if self.decay_steps is not None:
             first = self.warmup_steps or 0
             progress = min(1.0, max(0, step - 1 - first) / (self.decay_steps - first))

@@ -1,7 +1,7 @@
 """The protocol of sequence-length schedules, and the registry that builds one from a run's configuration.
 
 To add a built-in schedule, write a module in schedules/builtin that registers a subclass of LengthSchedule, its preset
-in conf/curriculum, and its test. Nothing else has to know its name.
+in conf/curriculum, and its test; no other file names it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class LengthSchedule(abc.ABC):
     """
 
     parameters: ClassVar[tuple[str, ...]]
-    """Fields of CurriculumConfig that the schedule reads. The others return to their defaults in a run's identity.
+    """Fields of CurriculumConfig that the schedule reads; the others are set to their defaults in a run's identity.
     Parameters without a field of their own go into `function_args`."""
     is_fixed: ClassVar[bool] = True
     """Whether all lengths are known before training."""
     is_opaque: ClassVar[bool] = False
     """Whether the configuration does not determine the lengths, so that the run's identity needs their fingerprint."""
     max_difficulty: int
-    """Length at the end. Once a schedule has reached it, the length stays there, as in DeepSpeed."""
+    """Length at the end; once reached, the length stays there, as in DeepSpeed."""
 
     @classmethod
     def resolve(cls, config: RunConfig) -> CurriculumConfig:
@@ -47,28 +47,28 @@ class LengthSchedule(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def describe(cls, curriculum: CurriculumConfig) -> str:
-        """The schedule's parameters in a few words, for tables: '8→256 over 40%'."""
+        """The schedule's parameters in a few text, for tables: '8→256 over 40%'."""
 
     @abc.abstractmethod
     def at(self, step: int, consumed_tokens: int) -> int:
-        """Length of step `step` (from 1), which starts with `consumed_tokens` already consumed."""
+        """Length of step `step` (from 1), given the tokens consumed before it."""
 
     # A schedule that follows the training also overrides these.
 
     def observe(self, signal: str, value: float | None) -> None:
-        """Take a measurement into account: the validation loss (val_loss) or the gradient variance (adam_var_max)."""
+        """Observe a measurement: the validation loss (val_loss) or the gradient variance (adam_var_max)."""
         return
 
     def state(self) -> State:
-        """What a resumed run needs to go on; saved with every checkpoint."""
+        """State needed to resume; saved with every checkpoint."""
         return {}
 
     def load_state(self, state: Mapping[str, int | float | None]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         return
 
     def planned(self) -> LengthSchedule:
-        """The schedule to plan with: for one that follows the training, the fastest that it can be."""
+        """The schedule to plan with; if it follows the training, its fastest possible course."""
         return self
 
 
@@ -99,7 +99,7 @@ def find(name: str) -> type[LengthSchedule]:
 
 
 def resolve(config: RunConfig) -> CurriculumConfig:
-    """The run's curriculum with durations in steps and fields that its schedule does not read at their defaults.
+    """The run's curriculum with durations in steps, and with defaults in the fields that its schedule does not read.
 
     Raises ConfigError for parameters that the schedule cannot use.
     """
@@ -121,12 +121,12 @@ def build(config: RunConfig) -> LengthSchedule:
 
 
 def describe(config: RunConfig) -> str:
-    """How length and batch grow, in a few words."""
+    """How length and batch grow, in a few text."""
     curriculum, warmup = config.curriculum, config.batch_warmup
-    words = find(curriculum.schedule).describe(curriculum)
+    text = find(curriculum.schedule).describe(curriculum)
     if curriculum.mode == "reshape" and not curriculum.is_baseline:
-        words += ", reshape"
+        text += ", reshape"
     if warmup.start is None:
-        return words
+        return text
     grows = f"batch {warmup.start}→{config.global_batch_size} over {warmup.duration:,.0f} {warmup.duration_unit}"
-    return grows if curriculum.is_baseline else f"{words}, {grows}"
+    return grows if curriculum.is_baseline else f"{text}, {grows}"

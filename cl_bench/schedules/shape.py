@@ -1,4 +1,4 @@
-"""The shape of a step, decided here for data, engine and records."""
+"""Shape of a step, decided here for data, engine and records alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cl_bench.schedules.walk import extent, tokens_per_step
 
 @dataclasses.dataclass(frozen=True)
 class StepShape:
-    """What is decided of a step before it runs."""
+    """Shape of a step, decided before it runs."""
 
     seqlen: int
     """Tokens per sequence."""
@@ -44,7 +44,7 @@ class StepShapes:
         self._decide = functools.cache(self._shape)
 
     def at(self, step: int, consumed_samples: int, consumed_tokens: int) -> StepShape:
-        """Shape of step `step` (from 1), which starts with so many samples and tokens already consumed."""
+        """Shape of step `step` (from 1), given the samples and tokens consumed before it."""
         batch = self._batches.at(step, consumed_samples, consumed_tokens)
         return self._decide(self.lengths.at(step, consumed_tokens), batch)
 
@@ -65,23 +65,22 @@ class StepShapes:
 
 
 def buckets(config: RunConfig) -> dict[int, int]:
-    """Length -> length it is padded to, where deepspeed.length_buckets bounds how many reach the device.
+    """Length -> padded length; deepspeed.length_buckets bounds the number of distinct padded lengths.
 
     The distinct lengths are split into as many groups of equal size; each is padded to its group's longest.
     """
-    most = config.deepspeed.length_buckets
+    n_buckets = config.deepspeed.length_buckets
     lengths = sorted({seqlen for seqlen, _ in extent(config).lengths} | {config.max_difficulty})
-    if most is None or most >= len(lengths):
+    if n_buckets is None or n_buckets >= len(lengths):
         return {seqlen: seqlen for seqlen in lengths}
-    last_of = [-(-(group + 1) * len(lengths) // most) - 1 for group in range(most)]
-    ends = [lengths[i] for i in last_of]
+    ends = [lengths[-(-(group + 1) * len(lengths) // n_buckets) - 1] for group in range(n_buckets)]
     return {seqlen: next(end for end in ends if end >= seqlen) for seqlen in lengths}
 
 
-def most_shapes(config: RunConfig) -> int:
-    """Upper bound of the distinct (sequences, length) of a training run's forward passes."""
+def max_shapes(config: RunConfig) -> int:
+    """Upper bound on the number of distinct (sequences, length) of a run's training passes."""
     padded, warmup = buckets(config), config.batch_warmup
-    # Truncated sequences come in as many rows at every length of a bucket, reshaped ones in more the shorter it is.
+    # Within a bucket, truncated sequences keep their number of rows; reshaped ones have more rows at shorter lengths.
     lengths = len(padded) if config.curriculum.mode == "reshape" else len(set(padded.values()))
     sizes = 1 if warmup.start is None else (config.global_batch_size - warmup.start) // warmup.increment + 1
     return lengths * sizes

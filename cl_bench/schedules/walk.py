@@ -1,4 +1,4 @@
-"""A run's steps over its token budget: how many there are, at which lengths, and how many tokens they consume."""
+"""A run's steps over its token budget: their number, lengths and tokens."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def walk(config: RunConfig, *, tokens: int | None = None, steps: int | None = No
 def _walk(
     lengths: LengthSchedule, batches: BatchSize, fixed: int, tokens: int | None, steps: int | None
 ) -> Iterator[Stretch]:
-    """One stretch per step, and a last one, found by a division, from where length and batch stay as they are.
+    """One stretch per step; once length and batch are final, a single last one, computed by division.
 
     A sequence consumes `fixed` tokens, or its length if that is 0.
     """
@@ -58,7 +58,7 @@ def _walk(
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """How long a run is."""
+    """Length of a run in steps and tokens."""
 
     steps: int
     """Steps until consumed_tokens >= token_budget."""
@@ -68,19 +68,19 @@ class Extent:
     """(length, steps at that length), in the order of first use."""
     sequences: tuple[tuple[int, int], ...]
     """(length, sequences trained at that length), in the same order."""
-    is_least: bool = False
-    """Whether the run may take more steps, as an adaptive one does that does not grow at every observation."""
+    is_lower_bound: bool = False
+    """Whether the run may take more steps: an adaptive length need not grow at every observation."""
     last_batch: int = 0
     """Sequences of the last step."""
 
 
 def extent(config: RunConfig) -> Extent:
-    """Steps, tokens and lengths of a whole run; for an adaptive one the fewest steps that it can take."""
+    """Steps, tokens and lengths of a whole run; for an adaptive one, the fewest possible steps."""
     return _extent(length.build(config), BatchSize.from_config(config), _fixed(config), config.token_budget, None)
 
 
 def tokens_after(config: RunConfig, steps: int) -> int:
-    """consumed_tokens after the first `steps` steps, beyond the token budget if need be."""
+    """consumed_tokens after the first `steps` steps, even beyond the token budget."""
     return _extent(length.build(config), BatchSize.from_config(config), _fixed(config), None, steps).tokens
 
 
@@ -100,13 +100,13 @@ def _extent(
         tokens=tokens,
         lengths=tuple(steps.items()),
         sequences=tuple(sequences.items()),
-        is_least=not lengths.is_fixed,
+        is_lower_bound=not lengths.is_fixed,
         last_batch=batch,
     )
 
 
 def tokens_per_step(config: RunConfig, seqlen: int, sequences: int) -> int:
-    """Tokens that `sequences` consume at length `seqlen`: `seqlen` of each, or in mode reshape all."""
+    """Tokens that `sequences` consume at length `seqlen`: `seqlen` per sequence, or all of it in mode reshape."""
     return sequences * (_fixed(config) or seqlen)
 
 
@@ -115,9 +115,9 @@ def _fixed(config: RunConfig) -> int:
 
 
 def fingerprint(config: RunConfig) -> str | None:
-    """SHA-256 of the lengths of a custom schedule up to the token budget, None for the others.
+    """SHA-256 of the lengths of a custom schedule up to the token budget; None for other schedules.
 
-    A function's name does not determine what it returns: with its body edited, it is another experiment.
+    A function's name does not determine what it returns: an edited function is another experiment.
     """
     if not length.find(config.curriculum.schedule).is_opaque:
         return None
@@ -131,8 +131,8 @@ def check_fingerprint(config: RunConfig) -> None:
     """Raise ConfigError if a custom schedule no longer returns the lengths that its resolved run was planned with."""
     if fingerprint(config) != config.curriculum.fingerprint:
         raise ConfigError(
-            f"curriculum.function = {config.curriculum.function}: returns other lengths than when the run was "
-            "planned; launch again, which makes it a run of its own"
+            f"curriculum.function = {config.curriculum.function}: returns different lengths than when the "
+            "run was planned; launch again to train it as a new run"
         )
 
 
@@ -142,6 +142,6 @@ def check(config: RunConfig) -> None:
     if last < config.global_batch_size:
         raise ConfigError(
             f"batch_warmup.duration = {warmup.duration:g} {warmup.duration_unit}: the run ends at token_budget = "
-            f"{config.token_budget:,} with a batch of {last}, and never reaches global_batch_size = "
+            f"{config.token_budget:,} with a batch of {last} and never reaches global_batch_size = "
             f"{config.global_batch_size}; shorten the warmup, or lengthen the run"
         )

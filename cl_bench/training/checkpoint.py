@@ -1,4 +1,4 @@
-"""Saves of a run: DeepSpeed's shards, and one small dataclass with everything else."""
+"""Checkpoints of a run: DeepSpeed's shards, and one small dataclass with everything else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LATEST = "latest"
 
 @dataclasses.dataclass
 class TrainState:
-    """What the loop remembers between steps, besides weights and Adam's state.
+    """State of the loop between steps, besides the weights and Adam's state.
 
     No random state: initial weights, data order and dropout are functions of (seed, step, rank).
     """
@@ -35,23 +35,23 @@ class TrainState:
     consumed_samples: int = 0
     train_seconds: float = 0.0
     loss: float = math.nan
-    """Of the last step."""
+    """Loss of the last step."""
     min_loss: float = math.inf
     steps_above: int = 0
-    """Consecutive steps above the loss ratio that counts as divergence."""
+    """Consecutive steps with a loss ratio above divergence.loss_ratio."""
     schedule: dict[str, int | float | None] = dataclasses.field(default_factory=dict)
     """State of the sequence-length schedule; empty for a fixed one."""
 
     @classmethod
     def from_saved(cls, saved: dict[str, Any]) -> TrainState:
-        """The state in a save of this version or of 0.1, which called the schedule's state `pace`."""
+        """The state in a checkpoint; version 0.1 called the schedule's state `pace`."""
         schedule = saved.get("schedule") or saved.get("pace") or {}
         names = {field.name for field in dataclasses.fields(cls)} - {"schedule"}
         return cls(**{name: value for name, value in saved.items() if name in names}, schedule=schedule)
 
 
 class Checkpointer:
-    """Saves one run at intervals, and restores it."""
+    """Saves a run at intervals, and restores it."""
 
     def __init__(self, config: RunConfig, run: RunDir, engine: Engine, rank: Rank) -> None:
         self._interval = config.checkpoint.interval_steps
@@ -63,7 +63,7 @@ class Checkpointer:
         return bool(self._interval) and step % self._interval == 0
 
     def save(self, state: TrainState) -> None:
-        """Save on all ranks together. `latest` moves on once every shard is on disk; then old saves are removed."""
+        """Save on all ranks together: `latest` is updated once every shard is on disk, then old ones are removed."""
         folder = self._run.checkpoints
         tag = f"step_{state.step:09d}"
         self._engine.save(folder, tag, dataclasses.asdict(state))
@@ -71,28 +71,28 @@ class Checkpointer:
         if self._rank.rank == 0:
             _flush_to_disk(folder / tag)
             write_atomic(folder / _LATEST, tag)
-            # Saves beyond this step are what a killed attempt left half done.
-            whole = [save.name for save in sorted(folder.glob("step_*")) if save.name <= tag][-self._keep :]
+            # Checkpoints beyond this step are incomplete, left by a killed attempt.
+            kept = [save.name for save in sorted(folder.glob("step_*")) if save.name <= tag][-self._keep :]
             for save in folder.glob("step_*"):
-                if save.name not in whole:
+                if save.name not in kept:
                     shutil.rmtree(save, ignore_errors=True)
         dist.barrier()
 
     def restore(self) -> TrainState:
-        """Load the newest whole save into the engine, or start anew.
+        """Load the newest complete checkpoint into the engine, if there is one.
 
-        Raises UserError if it was saved by another number of ranks and ZeRO partitioned it.
+        Raises UserError if ZeRO partitioned it over another number of ranks.
         """
         folder, world_size = newest(self._run), self._rank.world_size
         if folder is None:
             return TrainState()
         if not folder.is_dir():
-            log.warning("%s is gone: training starts anew", folder)
+            log.warning("%s is missing: training starts anew", folder)
             return TrainState()
         partitions = len(list(folder.glob("*_optim_states.pt")))
         if partitions not in (0, world_size):
             raise UserError(
-                f"{folder}: saved by {partitions} ranks, whose optimizer states {world_size} cannot take over; go on "
+                f"{folder}: saved by {partitions} ranks, whose optimizer states {world_size} ranks cannot load; resume "
                 f"with resources for {partitions} (nodes x gpus_per_node or tasks_per_node), or delete {folder.parent} "
                 "to start anew"
             )
@@ -100,7 +100,7 @@ class Checkpointer:
 
 
 def newest(run: RunDir) -> Path | None:
-    """The folder of the newest whole save (it may have been deleted since); None before the first."""
+    """The folder of the newest complete checkpoint, which may have been deleted since; None before the first."""
     latest = run.checkpoints / _LATEST
     return run.checkpoints / latest.read_text().strip() if latest.exists() else None
 

@@ -1,4 +1,4 @@
-"""What the ranks of a run agree on."""
+"""Collectives by which the ranks of a run agree on a loss and on flags."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def broadcast_flag(flag: bool, rank: Rank) -> bool:
 
 
 def mean_loss_and_stop(loss: Tensor, stop: StopRequest, rank: Rank) -> tuple[float, bool]:
-    """Mean loss over the ranks, and whether any of them is asked to stop, in one collective."""
+    """Mean loss over the ranks, and whether any of them is told to stop, in one collective."""
     is_stopping, is_noticed = bool(stop.signals), signal.SIGUSR2 in stop.signals
     if rank.world_size == 1:
         return float(loss), is_stopping
@@ -27,5 +27,5 @@ def mean_loss_and_stop(loss: Tensor, stop: StopRequest, rank: Rank) -> tuple[flo
     total = torch.cat([loss.reshape(1), flags])
     dist.all_reduce(total)
     if total[2] > 0:
-        stop.signals.add(signal.SIGUSR2)  # a notice that came to one rank came to the run
+        stop.signals.add(signal.SIGUSR2)  # a notice to one rank is a notice to the run
     return float(total[0]) / rank.world_size, bool(total[1] > 0)

@@ -1,4 +1,4 @@
-"""The one file that knows DeepSpeed: its environment, its configuration keys and the quirks of its engine."""
+"""Everything specific to DeepSpeed: its environment, its configuration keys and the quirks of its engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _deepspeed_clips(config: RunConfig) -> bool:
 def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     """DeepSpeed's configuration of a run on `world_size` ranks."""
     # A step's sizes at full length and batch; begin_step changes them from step to step. DeepSpeed's offloading needs
-    # to know beforehand whether gradients are ever accumulated.
+    # to know in advance whether gradients are ever accumulated.
     micro_batch = config.micro_batch(world_size)
     precision = config.deepspeed.precision
     zero: dict[str, Any] = {"stage": config.deepspeed.zero_stage}
@@ -44,7 +44,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         "gradient_accumulation_steps": config.global_batch_size // (micro_batch * world_size),
         "gradient_clipping": config.optim.grad_clip if _deepspeed_clips(config) else 0.0,
         "zero_optimization": zero,
-        # Offloading would insist on DeepSpeed's compiled Adam; PyTorch's, which we give it, needs no compiler.
+        # Offloading would require DeepSpeed's compiled Adam; PyTorch's, which is passed, needs no compiler.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": _NEVER,
         "wall_clock_breakdown": False,
@@ -63,19 +63,19 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     return ds
 
 
-def choose_accelerator(wanted: str) -> str:
-    """Tell DeepSpeed which accelerator to use, before it is imported. Returns 'cpu' or 'cuda'."""
+def choose_accelerator(name: str) -> str:
+    """Set DeepSpeed's accelerator (auto, cpu or cuda), before its import. Returns 'cpu' or 'cuda'."""
     has_cuda = torch.cuda.is_available()
-    if wanted == "cuda" and not has_cuda:
+    if name == "cuda" and not has_cuda:
         raise RuntimeError("resources.accelerator = cuda, but PyTorch sees no GPU; install a CUDA build or use auto")
-    device = "cuda" if has_cuda and wanted != "cpu" else "cpu"
+    device = "cuda" if has_cuda and name != "cpu" else "cpu"
     os.environ["DS_ACCELERATOR"] = device
     return device
 
 
 def init_distributed(rank: Rank, store: Any) -> None:
     """Join the ranks that share `store`, a torch.distributed.Store."""
-    # DeepSpeed looks for all five and tries MPI when one is missing; the store stands in for address and port.
+    # DeepSpeed requires all five, or tries MPI; the store replaces address and port.
     os.environ.update(
         RANK=str(rank.rank),
         WORLD_SIZE=str(rank.world_size),
@@ -93,7 +93,7 @@ def init_distributed(rank: Rank, store: Any) -> None:
     # The shared-memory collective is compiled on first use (25 s, needs ninja, a stale lock hangs every rank).
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "gloo" if on_cpu else "nccl"
-    # DeepSpeed cannot be given a store, but takes over an existing process group.
+    # DeepSpeed does not accept a store, but adopts an existing process group.
     torch.distributed.init_process_group(
         backend,
         store=store,
@@ -114,7 +114,7 @@ class Engine:
         model = GPT2(config.model)
         model.recompute = config.deepspeed.activation_checkpointing
         if config.deepspeed.compile:
-            _compile(model, schedules.most_shapes(config))
+            _compile(model, schedules.max_shapes(config))
         optim = config.optim
         optimizer = torch.optim.AdamW(
             parameter_groups(model, optim.weight_decay),
@@ -138,7 +138,7 @@ class Engine:
         return module
 
     def begin_step(self, shape: StepShape, lr: float) -> None:
-        """Set learning rate and batch of the step to come."""
+        """Set learning rate and batch of the next step."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._engine.set_train_micro_batch_size(shape.micro_batch_size)
@@ -190,7 +190,7 @@ class Engine:
 
 
 def _compile(model: GPT2, n_shapes: int) -> None:
-    # Beyond either limit nothing more would be compiled. Evaluation has shapes of its own.
+    # Beyond either limit nothing more is compiled. Evaluation has shapes of its own.
     limit = n_shapes + 8
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = limit

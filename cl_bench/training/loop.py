@@ -1,4 +1,4 @@
-"""The training loop: one attempt at one run."""
+"""The training loop: one attempt at a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
 
 
 class Trainer:
-    """One attempt at one run: restores the newest save and trains until the token budget is consumed."""
+    """One attempt at a run: restores the newest checkpoint and trains until the token budget is consumed."""
 
     def __init__(
         self, config: RunConfig, run: RunDir, rank: Rank, stop: StopRequest, resources: contextlib.ExitStack
@@ -48,7 +48,7 @@ class Trainer:
         self.recorder = resources.enter_context(Recorder(config, run, rank, self.state))
 
     def train(self) -> State:
-        """Run to the end, to divergence, or until asked to stop; returns the state that the run is left in."""
+        """Train to the end, to divergence, or until told to stop; returns the run's state."""
         config, state = self.config, self.state
         outcome: State = "DONE"
         reason: str | None = None
@@ -65,7 +65,7 @@ class Trainer:
             if self.evaluator.is_due(state.consumed_tokens, shape.tokens):
                 self.evaluate()
             if is_stopping and state.consumed_tokens < config.token_budget:
-                outcome, reason = "PREEMPTED", "asked to stop; launch again to go on"
+                outcome, reason = "PREEMPTED", "told to stop; launch again to resume"
                 break
             if self.checkpointer.is_due(state.step):
                 self.checkpointer.save(state)
@@ -74,7 +74,7 @@ class Trainer:
         return outcome
 
     def step(self, shape: StepShape) -> tuple[Row, bool]:
-        """One optimizer update. Returns its metrics, and whether any rank is asked to stop."""
+        """One optimizer update. Returns its metrics, and whether any rank is told to stop."""
         config, engine, state, rank = self.config, self.engine, self.state, self.rank
         started = time.perf_counter()
         step = state.step + 1
@@ -133,6 +133,6 @@ class Trainer:
         )
 
     def _observe(self, signal: str, value: float | None) -> None:
-        """Show a measurement that all ranks share to the sequence-length schedule, which an adaptive one follows."""
+        """Pass a measurement that all ranks share to the sequence-length schedule, which may be adaptive."""
         self.shapes.lengths.observe(signal, value)
         self.state.schedule = self.shapes.lengths.state()

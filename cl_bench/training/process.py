@@ -1,4 +1,4 @@
-"""The training process: its place among the ranks of the run, and requests to stop it."""
+"""The training process: its rank in the run, and requests to stop it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 @dataclasses.dataclass(frozen=True)
 class Rank:
-    """This process's place among the processes of the run."""
+    """This process's rank in the run, and its machine and job."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     device: str = "cpu"
     nodes: int = 1
-    """Machines that the ranks are spread over."""
+    """Machines of the run."""
     node: str = ""
     """Name of this rank's machine."""
     job: str = ""
     """Slurm's id of the job; empty outside Slurm."""
     restarts: int = 0
-    """Times that Slurm has started the job again."""
+    """Restarts of the job by Slurm."""
 
 
 class StopRequest:
-    """Remembers signals that ask the process to leave; the ranks agree on them at the end of a step."""
+    """Signals that told the process to stop; the ranks agree on them at the end of a step."""
 
     def __init__(self) -> None:
         self.signals: set[int] = set()

@@ -1,4 +1,4 @@
-"""Records of an attempt: metric rows, their W&B mirror, and the run's status with its heartbeat and planned steps."""
+"""Records of an attempt: metric rows, their W&B mirror, and the run's status with heartbeat and planned steps."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _HEARTBEAT_FIELDS = ("step", "consumed_tokens", "seqlen", "lr", "loss", "train_s
 
 
 class Recorder:
-    """Keeps rank 0's records of an attempt, from its start to its end; on other ranks it only logs."""
+    """Rank 0's records of an attempt, from start to end; other ranks only log."""
 
     def __init__(self, config: RunConfig, run: RunDir, rank: Rank, state: TrainState) -> None:
         extent = schedules.extent(config)
         self._config, self._run = config, run
         self._steps = extent.steps
-        self._is_least = extent.is_least
+        self._is_lower_bound = extent.is_lower_bound
         self._heartbeat = 0.0
         self._writer: records.RecordWriter | None = None
         if rank.rank == 0:
@@ -104,8 +104,8 @@ class Recorder:
         self._mirror.log({**row, "attempt": self._writer.attempt})
 
     def _beat(self, row: Row) -> None:
-        """Show whoever watches where the run is."""
-        if self._is_least:  # an adaptive run's steps are only known at its end: assume that the length stays
+        """Update the status file with the run's progress."""
+        if self._is_lower_bound:  # an adaptive run: assume that the length stays
             left = max(0, self._config.token_budget - int(row["consumed_tokens"] or 0))
             per_step = int(row["seqlen"] or 0) * int(row["global_batch_size"] or 0)
             self._steps = int(row["step"] or 0) + math.ceil(left / max(1, per_step))
@@ -113,7 +113,7 @@ class Recorder:
         self._status = status.write(self._run, self._status, durable=False, steps=self._steps, **changes)
 
     def finish(self, outcome: status.State, reason: str, state: TrainState) -> None:
-        """Close the record, flush the mirror, and write how the attempt ended."""
+        """Close the record, flush the mirror, and write the attempt's outcome."""
         log.info("%s at step %d%s", outcome, state.step, f": {reason}" if reason else "")
         if not self._writer:
             return

@@ -2,7 +2,7 @@
 
 Rank 0 opens a key-value store on a port that its system chooses, so that no two jobs of a node can collide, and writes
 its address into a file in the run's folder. Every rank reports to the store that it is ready, or why it is not, before
-anything that would wait half an hour for a missing one.
+any collective, which would wait half an hour for a missing rank.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _GRACE_S = 1.0
 
 
 class Rendezvous:
-    """The ranks of one attempt, which find each other through the file `path`, which does not exist yet."""
+    """Rendezvous of one attempt's ranks through the file `path`, which must not exist yet."""
 
     def __init__(self, rank: int, world_size: int, path: Path, *, one_machine: bool = True) -> None:
         self.rank, self.world_size, self.path = rank, world_size, path
         self.one_machine = one_machine
-        self._has_answered = False
+        self._has_reported = False
         self.store: Any = None
 
     def wait_for_all(self) -> Any:
@@ -41,7 +41,7 @@ class Rendezvous:
         import torch.distributed as dist
 
         if self.world_size == 1:
-            self._has_answered = True
+            self._has_reported = True
             self.store = dist.HashStore()  # type: ignore[attr-defined]
             return self.store
         self._report(_READY)
@@ -52,26 +52,26 @@ class Rendezvous:
                 raise RuntimeError(f"rank {rank} did not start within {_PATIENCE_S:g} s, or has left") from None
             if text != _READY:
                 if self.rank == 0:
-                    time.sleep(_GRACE_S)  # the others ask this process what is wrong
+                    time.sleep(_GRACE_S)  # keep the store up until the others have read the reason
                 raise RuntimeError(f"rank {rank} could not start: {text}")
         if self.rank == 0:
-            self.path.unlink(missing_ok=True)  # everyone has read it
+            self.path.unlink(missing_ok=True)  # every rank has read it
         return self.store
 
     def fail(self, reason: str) -> None:
-        """Tell the others why this rank cannot start, unless all have already reported."""
-        if self._has_answered or self.world_size == 1:
+        """Tell the others why this rank cannot start, unless it has already reported."""
+        if self._has_reported or self.world_size == 1:
             return
-        # Without the others or without torch, nobody can be told.
+        # Without the others or without torch, there is no way to tell them.
         with contextlib.suppress(RuntimeError, OSError, ImportError):
             if self.rank == 0 and self.store is None:
-                self._has_answered = True
+                self._has_reported = True
                 write_atomic(self.path, json.dumps({"error": reason}), durable=False)
             else:
                 self._report(reason)
 
     def _report(self, text: str) -> None:
-        self._has_answered = True
+        self._has_reported = True
         if self.store is None:
             self.store = self._open() if self.rank == 0 else self._join()
         self.store.set(f"rank {self.rank}", text)
@@ -86,7 +86,7 @@ class Rendezvous:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             with contextlib.suppress(OSError, ValueError):
-                # Listing the folder makes NFS look again instead of remembering that there was no such file.
+                # Listing the folder makes NFS drop its cached answer that there is no such file.
                 any(self.path.parent.iterdir())
                 address = json.loads(self.path.read_text())
                 break
@@ -100,7 +100,7 @@ class Rendezvous:
                 socket.create_connection((host, address["port"]), timeout=10).close()
                 return _store(host, address["port"], server=False)
         raise RuntimeError(
-            f"rank 0 waits at port {address['port']} of {', '.join(address['hosts'])}, and none of these can be "
+            f"rank 0 waits at port {address['port']} of {', '.join(address['hosts'])}, but none of these can be "
             f"reached from {socket.gethostname()}; do the nodes know each other by name?"
         )
 
@@ -116,6 +116,6 @@ def _my_names() -> list[str]:
     """Names and addresses under which other nodes may know this one, the likeliest first."""
     names = [os.environ.get("SLURMD_NODENAME", ""), socket.gethostname(), socket.getfqdn()]
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: finds which of this machine's addresses faces outwards
+        probe.connect(("192.0.2.1", 9))  # sends nothing: finds this machine's outward address
         names.append(probe.getsockname()[0])
     return list(dict.fromkeys(filter(None, names)))

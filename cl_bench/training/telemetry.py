@@ -21,7 +21,7 @@ def loss_ratio(loss: float, min_loss: float) -> float | None:
 
 
 def steps_above(config: DivergenceConfig, ratio: float | None, so_far: int) -> int:
-    """Consecutive steps above the loss-ratio threshold, this one included."""
+    """Consecutive steps above the loss-ratio threshold, including this one."""
     return so_far + 1 if ratio is not None and ratio > config.loss_ratio else 0
 
 

@@ -24,7 +24,7 @@ def perplexity(loss: float) -> float:
 
 
 class Evaluator:
-    """Evaluates one run on the same blocks, at full length, whenever it has consumed another interval of tokens."""
+    """Evaluates a run on the same blocks, at full length, after every interval of tokens."""
 
     def __init__(self, config: RunConfig, corpus: Mixture, engine: Engine, rank: Rank) -> None:
         self._interval = config.eval_interval_tokens
@@ -40,23 +40,23 @@ class Evaluator:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Mean loss in nats per token, the blocks, int64 (n, seqlen + 1), shared out over the ranks.
+        """Mean loss in nats per token; the blocks, int64 (n, seqlen + 1), are distributed over the ranks.
 
-        Every rank runs the same number of forward passes (ZeRO 3 gathers weights in each), the last ones on blocks that
+        Every rank runs the same number of forward passes (ZeRO 3 gathers weights in each), if need be on blocks that
         another rank counts.
         """
         blocks, model, rank = self._blocks, self._engine.module, self._rank
         n = len(blocks)
-        mine = np.arange(rank.rank, math.ceil(n / rank.world_size) * rank.world_size, rank.world_size)
+        own = np.arange(rank.rank, math.ceil(n / rank.world_size) * rank.world_size, rank.world_size)
         total = torch.zeros((), dtype=torch.float64)
         model.eval()
-        for start in range(0, len(mine), self._micro_batch):
-            chosen = mine[start : start + self._micro_batch]
-            tokens = torch.from_numpy(blocks[chosen % n]).to(rank.device)
+        for start in range(0, len(own), self._micro_batch):
+            indices = own[start : start + self._micro_batch]
+            tokens = torch.from_numpy(blocks[indices % n]).to(rank.device)
             logits = model(tokens[:, :-1])  # (m, seqlen, V)
             losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-            per_block = losses.view(len(chosen), -1).double().sum(1).cpu()
-            total += per_block[torch.from_numpy(chosen < n)].sum()
+            per_block = losses.view(len(indices), -1).double().sum(1).cpu()
+            total += per_block[torch.from_numpy(indices < n)].sum()
         model.train()
         if rank.world_size > 1:
             total = total.to(rank.device)

@@ -1,13 +1,13 @@
-"""The W&B mirror: best effort, never in the way of training.
+"""Best-effort mirror of the records in Weights & Biases, which never holds up training.
 
-A daemon thread owns wandb; the trainer only puts rows on a queue. If the service cannot be reached the mirror goes
-offline, if that fails it is off; a full queue drops rows and counts them. The local record stays complete.
+A daemon thread owns wandb; the trainer only puts rows on a queue. If the service cannot be reached, the mirror goes
+offline, and if that fails, off; a full queue drops rows and counts them. The local record stays complete.
 
-Layout, which analysis/readers/wandb_runs.py and people's dashboards rely on: one W&B run per attempt, because offline
+Layout, on which analysis/readers/wandb_runs.py and dashboards rely: one W&B run per attempt, because offline
 attempts cannot be joined into one. Its group is the cell, so that a dashboard draws a cell's seeds as one line with a
 band; its job type is the method. Its config holds, flat, the columns to filter by, `run_id` and the first row of the
 attempt's record, and under `config` the whole resolved configuration. Metrics are drawn over consumed_tokens. The
-summary's `state` is how the attempt ended.
+summary's `state` is the attempt's outcome.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Mirror:
             self.dropped += 1
 
     def finish(self, state: State) -> None:
-        """Flush for a bounded time; `state` is how the attempt ended."""
+        """Flush, for a bounded time; `state` is the attempt's outcome."""
         if not self._is_on:
             return
         self._state = state
@@ -119,7 +119,7 @@ def columns(config: RunConfig, run: RunDir, attempt: Mapping[str, Any]) -> dict[
 
 
 def cell(config: RunConfig) -> str:
-    """Name of the run's cell: the one that the sweep gives it, or method, batch and learning rate."""
+    """Name of the run's cell: the sweep's own name for it, or method, batch and learning rate."""
     return config.cell or f"{config.method} b{config.global_batch_size} lr{identity.short_float(config.optim.lr)}"
 
 
@@ -130,8 +130,7 @@ def group(config: RunConfig) -> str:
 
 def tags(config: RunConfig, run: RunDir) -> list[str]:
     """Role, schedule, model and sweeps, each once."""
-    role = "baseline" if config.is_baseline else "curriculum"
-    names = [role, config.curriculum.schedule, config.model.name, *sweeps_of(run)]
+    names = [config.role, config.curriculum.schedule, config.model.name, *sweeps_of(run)]
     return [name[:_TAG_CHARACTERS] for name in dict.fromkeys(names) if name]
 
 

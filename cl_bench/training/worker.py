@@ -1,6 +1,6 @@
-"""The job around the training loop: lock, rendezvous, process group, and the status that says how it went.
+"""The job around the training loop: lock, rendezvous, process group, and the status of its outcome.
 
-A job is given the run's folder and reads only its config.yaml; it leaves its results there.
+A job reads nothing but config.yaml in the run's folder, and writes its results there.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ from pathlib import Path
 
 import submitit
 
-from cl_bench.config import RunConfig, from_dict
-from cl_bench.config.schema import ConfigError
+from cl_bench.config import RunConfig
 from cl_bench.errors import EXIT_USER_ERROR, UserError
 from cl_bench.runs import identity, lock, status
-from cl_bench.runs.paths import RunDir, read_yaml
+from cl_bench.runs.paths import RunDir
 from cl_bench.runs.status import FINISHED
 from cl_bench.training.process import Rank, StopRequest
 from cl_bench.training.rendezvous import Rendezvous
 
-# torch loads inside functions: a launch imports this module, and never trains in its own process.
+# torch is imported inside functions: a launch imports this module but never trains in its own process.
 
 log = logging.getLogger("cl_bench")
 
 _ERROR_LINES = 12
 _HANDOVER_S = 120.0
-"""How long a run that Slurm starts again waits for its predecessor's lock: as long as NFS may take to notice that a
-machine is gone (its lease is 90 s)."""
+"""Wait of a run restarted by Slurm for its predecessor's lock: longer than a lease of NFS (90 s), after which a lost
+machine's lock is released."""
 EXIT_FAILED = 1
 EXIT_LOCK_HELD = 75
-"""The job's own predecessor still holds the run (sysexits' EX_TEMPFAIL: try again)."""
+"""The job's predecessor still holds the run's lock (sysexits' EX_TEMPFAIL: try again)."""
 
 
 def task(root: str, meeting_point: str, threads: int | None) -> None:
@@ -46,31 +45,20 @@ def task(root: str, meeting_point: str, threads: int | None) -> None:
     leave(code)
 
 
-def load_config(run: RunDir) -> RunConfig:
-    """The run's configuration as it was written at submission. Raises ConfigError if it was edited since."""
-    config = from_dict(read_yaml(run.config))
-    if identity.run_id(config) != run.run_id:
-        raise ConfigError(
-            f"{run.config}: describes {identity.run_id(config)}, not the run of its folder; a run's configuration is "
-            "never edited: launch the other experiment instead, and delete the folder to train this one anew"
-        )
-    return config
-
-
 def _prepare(config: RunConfig, place: Rank) -> Rank:
     """Choose this process's device and threads."""
     import torch
 
     from cl_bench.training import engine
 
-    wanted = config.resources.accelerator
-    if place.job and wanted == "auto":
+    accelerator: str = config.resources.accelerator
+    if place.job and accelerator == "auto":
         # A missing GPU must not turn into weeks on a CPU.
-        wanted = "cuda" if config.resources.gpus_per_node else "cpu"
-    device = engine.choose_accelerator(wanted)
+        accelerator = "cuda" if config.resources.gpus_per_node else "cpu"
+    device = engine.choose_accelerator(accelerator)
     torch.set_num_threads(config.resources.threads or max(1, (os.cpu_count() or 1) // place.world_size))
     if device == "cuda":
-        # Some sites show each task its own GPU only.
+        # On some sites each task sees its own GPU only.
         index = place.local_rank % torch.cuda.device_count()
         torch.cuda.set_device(index)
         device = f"cuda:{index}"
@@ -78,10 +66,10 @@ def _prepare(config: RunConfig, place: Rank) -> Rank:
 
 
 def run_job(root: str, place: Rank, meeting_point: str, stop: StopRequest, threads: int | None = None) -> int:
-    """Train the run whose folder is `root` as one of its ranks. Returns the exit code; the status file says the rest.
+    """Train the run whose folder is `root` as one of its ranks. Returns the exit code; the outcome is in its status.
 
-    The ranks of this attempt find each other through the file `meeting_point`, which does not exist yet. `threads` is
-    used if the configuration leaves resources.threads open.
+    The ranks of this attempt find each other through the file `meeting_point`, which must not exist yet. `threads` is
+    used if resources.threads is null.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
     run = RunDir.at(root)
@@ -98,14 +86,14 @@ def run_job(root: str, place: Rank, meeting_point: str, stop: StopRequest, threa
                 return _not_needed(run, place)
             from cl_bench.training import collectives, engine, loop
 
-            config = load_config(run)
+            config = identity.load_config(run)
             if config.resources.threads is None:
                 config = dataclasses.replace(config, resources=dataclasses.replace(config.resources, threads=threads))
             if may_train:
                 _check_restarts(config, place)
             rank = _prepare(config, place)
             engine.init_distributed(rank, ranks.wait_for_all())
-            # Rank 0 alone holds the lock, and no rank must wait for one that has left.
+            # Rank 0 alone holds the lock, and no rank must wait for one that has exited.
             if not collectives.broadcast_flag(may_train, rank):
                 return _not_needed(run, place)
             writes_status = True
@@ -120,43 +108,43 @@ def run_job(root: str, place: Rank, meeting_point: str, stop: StopRequest, threa
             text = traceback.format_exc()
             log.error("%s", text)
             ranks.fail(text.strip().splitlines()[-1])
-            if writes_status and status.read(run).state != "FAILED":  # the rank that broke first knows best
+            if writes_status and status.read(run).state != "FAILED":  # the first failure is the cause
                 _write_failed(run, place, "\n".join(text.strip().splitlines()[-_ERROR_LINES:]))
             return EXIT_FAILED
     return 0
 
 
 def _lock(run: RunDir, place: Rank) -> contextlib.AbstractContextManager[bool]:
-    """The run's lock. A job that Slurm has started again asks its predecessor to leave, and waits for it."""
+    """The run's lock. A job restarted by Slurm tells its predecessor to exit, and waits for it."""
     if place.job:
         lock.claim(run, place.job, place.restarts)
     return lock.only_trainer(run, _HANDOVER_S if place.restarts else 0.0)
 
 
 def _check_restarts(config: RunConfig, place: Rank) -> None:
-    """Raise UserError if Slurm has started the job more often than it may."""
-    most = config.resources.max_restarts
-    if place.restarts > most:
+    """Raise UserError if Slurm has restarted the job more often than resources.max_restarts."""
+    limit = config.resources.max_restarts
+    if place.restarts > limit:
         raise UserError(
-            f"Slurm has started this job again {place.restarts} times, and resources.max_restarts = {most}; see why "
-            "with `cl-bench logs`, then `cl-bench retry` goes on from the last save"
+            f"Slurm has started this job again {place.restarts} times, and resources.max_restarts = {limit}; see why "
+            "with `cl-bench logs`, then `cl-bench retry` resumes from the last checkpoint"
         )
 
 
 def _write_failed(run: RunDir, place: Rank, error: str) -> None:
-    """Write why the run failed, with whose attempt it was."""
+    """Write why the run failed, and in which job."""
     status.write(
         run, status.read(run), state="FAILED", error=error, job=place.job, restarts=place.restarts, node=place.node
     )
 
 
 def _not_needed(run: RunDir, place: Rank) -> int:
-    """Log why this process does not train; the exit code tells whether the job should come back for it."""
+    """Log why this process does not train; the exit code tells whether the job should try again."""
     current = status.read(run)
     if current.state not in FINISHED and place.restarts and current.job == place.job:
-        log.info("%s: an earlier start of this job still holds it", run.run_id)
+        log.info("%s: an earlier start of this job still holds its lock", run.run_id)
         return EXIT_LOCK_HELD
-    log.info("%s is finished, or another process is training it; leaving it alone", run.run_id)
+    log.info("%s: finished, or in training by another process; nothing to do", run.run_id)
     return 0
 
 

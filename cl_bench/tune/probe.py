@@ -1,4 +1,4 @@
-"""A probe: the beginning of a run under the schedules of the whole run, and the verdict on its perplexity."""
+"""Probes: beginnings of a run under the schedules of the whole run, and the judgement of their perplexity."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def space(run: RunConfig, tuning: TuneConfig) -> Space:
     cur = run.curriculum
     if cur.schedule not in ("baseline", *_TUNABLE):
         raise ConfigError(
-            f"curriculum.schedule = {cur.schedule}: has no start length and T to search for; choose "
+            f"curriculum.schedule = {cur.schedule}: has no start length and T to search; choose "
             "curriculum=fixed_linear or fixed_root"
         )
     starts = tuning.starts or tuple(s for s in DEFAULT_STARTS if s < run.max_difficulty and not s % cur.difficulty_step)
     for start in starts:
         if start >= run.max_difficulty:
             raise ConfigError(
-                f"tune.starts = {start} is not below the length at the end, {run.max_difficulty} tokens; leave it out"
+                f"tune.starts = {start} is not below the final length, {run.max_difficulty} tokens; leave it out"
             )
         if start % cur.difficulty_step:
             raise ConfigError(
@@ -46,8 +46,8 @@ def space(run: RunConfig, tuning: TuneConfig) -> Space:
             )
     if not starts:
         raise ConfigError(
-            f"tune.starts = []: none of 8, 16, 32, 64 is below the length at the end ({run.max_difficulty} tokens) and "
-            f"a multiple of curriculum.difficulty_step = {cur.difficulty_step}; give some"
+            f"tune.starts = []: none of 8, 16, 32, 64 is below the final length ({run.max_difficulty} tokens) and "
+            f"a multiple of curriculum.difficulty_step = {cur.difficulty_step}; set some"
         )
     high = tuning.high or run.baseline_steps
     step = tuning.resolution or max(1, high // _DEFAULT_VALUES)
@@ -95,7 +95,7 @@ def candidate(run: RunConfig, tuning: TuneConfig, start: int, duration: int) -> 
 
 
 def whole(run: RunConfig) -> RunConfig:
-    """The run with the ends of its schedules made explicit, so that another token budget does not move them."""
+    """The run with explicit ends of its schedules, so that another token budget does not move them."""
     optim = dataclasses.replace(
         run.optim,
         decay_tokens=run.optim.decay_tokens or run.token_budget,
@@ -120,7 +120,7 @@ def probe(run: RunConfig, tuning: TuneConfig, start: int, duration: int) -> RunC
 
 
 def beginning(run: RunConfig) -> int:
-    """Tokens of the very beginning of a candidate or its probe: its first LR warmup."""
+    """Tokens of the first LR warmup of a candidate or its probe."""
     return _warmup_tokens(run, 1)
 
 
@@ -132,13 +132,13 @@ def _warmup_tokens(run: RunConfig, times: float) -> int:
     if optim.warmup_tokens:
         return math.ceil(times * optim.warmup_tokens)
     raise ConfigError(
-        "optim.warmup_steps and optim.warmup_tokens are unset or 0: a probe lasts a few LR warmups; set one of them"
+        "optim.warmup_steps and optim.warmup_tokens are unset or 0, and probes are measured in LR warmups; set one"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Verdict on a probe's validation perplexity."""
+    """Judgement of a probe's validation perplexity."""
 
     steady: bool
     begins_steady: bool
@@ -149,7 +149,7 @@ class Judgement:
     diverged: bool
 
     def describe(self) -> str:
-        """'steady, at most 1.05x its best', or what was wrong."""
+        """'steady, at most 1.05x its best', or the problem."""
         if self.diverged:
             return "diverged"
         if math.isinf(self.worst_ratio):
@@ -165,8 +165,7 @@ def judge(
 ) -> Judgement:
     """Judge whether perplexity stayed within `threshold` times its best so far, throughout and at the beginning.
 
-    The first evaluation is that of the untrained model; it and the next `skip` are not judged, but count towards the
-    best so far.
+    The first evaluation, of the untrained model, and the next `skip` are not judged but count towards the best.
     """
     worst, worst_tokens = 0.0, 0
     steady = begins_steady = True

@@ -1,4 +1,4 @@
-"""Files of a search: its record, and the curriculum it chose as a preset and as a sweep."""
+"""Files of a search: its record, and the resulting curriculum as a preset and as a sweep."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Search:
         self._earlier = self._read_earlier()
 
     def _read_earlier(self) -> dict[str, Probe]:
-        """Probes of an earlier, interrupted launch of this search; they stay on record until it is as far again."""
+        """Probes of an interrupted launch of this search, kept on record until this launch reaches them."""
         if not self.folder.search.exists():
             return {}
         earlier = search_record.read(self.folder)
@@ -40,8 +40,8 @@ class Search:
         key = next((k for k in {**before, **now} if before.get(k) != now.get(k)), None)
         if key is not None:
             raise ConfigError(
-                f"tune.name = {self.folder.name}: {self.folder.search} is of a search with other settings ({key}: "
-                f"{before.get(key)}, now {now.get(key)}); choose another tune.name; no probe is trained twice"
+                f"tune.name = {self.folder.name}: {self.folder.search} belongs to a search with other settings ({key}: "
+                f"{before.get(key)}, now {now.get(key)}); choose another tune.name; finished probes are reused"
             )
         return {probe.run_id: probe for probe in earlier.probes}
 
@@ -62,16 +62,16 @@ class Search:
         self.write()
 
     def write(self, outcome: Outcome | None = None) -> None:
-        """Write the record; without an outcome the search goes on."""
+        """Write the record; without an outcome the search is unfinished."""
         probes = (*self.probes.values(), *self._earlier.values())
         record = dataclasses.replace(self._record, probes=probes, outcome=outcome, cost=self.cost)
         search_record.write(self.folder, record)
 
 
 def settings(candidate: RunConfig, tuning: TuneConfig, space: Space) -> dict[str, Any]:
-    """All settings that decide the course of a search, flat, as JSON values.
+    """All settings that determine a search, flat, as JSON values.
 
-    `candidate`: any one of its whole runs, resolved.
+    `candidate`: any of its whole runs, resolved.
     """
     run = identity.flatten(identity.identity(candidate))
     run = {k: v for k, v in run.items() if k not in ("curriculum.min_difficulty", "curriculum.duration")}
@@ -82,20 +82,20 @@ def settings(candidate: RunConfig, tuning: TuneConfig, space: Space) -> dict[str
 
 
 def overrides(run: RunConfig) -> list[str]:
-    """The curriculum of a run as overrides on the command line."""
+    """The curriculum of a run as command-line overrides."""
     values = _preset(run)
     del values["name"], values["schedule"]
     return [f"curriculum={run.curriculum.schedule}", *(f"curriculum.{key}={value}" for key, value in values.items())]
 
 
-def write_presets(folder: TuneDir, run: RunConfig, words: Sequence[str]) -> None:
-    """Write the curriculum of `run` as a preset, and as a sweep that compares it with the baseline."""
+def write_presets(folder: TuneDir, run: RunConfig, sentences: Sequence[str]) -> None:
+    """Write the curriculum of `run` as a preset and as a sweep against the baseline."""
     lr = identity.short_float(run.optim.lr)
     setting = f"{run.model.name}, batch {run.global_batch_size}, LR {lr}, {run.token_budget:,} tokens, seed {run.seed}"
-    head = _comment(f"{' '.join(words)} Found by `cl-bench tune` for {setting}.")
+    head = _comment(f"{' '.join(sentences)} Found by `cl-bench tune` for {setting}.")
     write_atomic(folder.preset, head + yaml.safe_dump(_preset(run), sort_keys=False))
-    from_anywhere = dataclasses.replace(run, data=run.data.absolute())
-    common = {k: v for k, v in to_dict(from_anywhere).items() if k not in _NOT_IN_SWEEP}
+    absolute = dataclasses.replace(run, data=run.data.absolute())
+    common = {k: v for k, v in to_dict(absolute).items() if k not in _NOT_IN_SWEEP}
     common["data"].pop("fingerprint")
     question = "does the tuned curriculum save tokens?"
     cells = {"baseline": ["curriculum=baseline"], folder.name: overrides(run)}

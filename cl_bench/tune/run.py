@@ -1,7 +1,7 @@
-"""`cl-bench tune`: start length and T of a curriculum by the recipe of DeepSpeed's tutorial, each probe a short run.
+"""`cl-bench tune`: search for a curriculum's start length and T with probes, by the recipe of DeepSpeed's tutorial.
 
-A probe is an ordinary run: launched like any other, kept in outputs/runs, identified by its settings. An interrupted
-search is therefore simply started again: finished probes are read, an unfinished one resumes from its save.
+A probe is an ordinary run, launched like any other, kept in outputs/runs and identified by its settings. An interrupted
+search is therefore started again: finished probes are read, and an unfinished one resumes from its save.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Protocol
 
 from cl_bench.config import LaunchConfig, RunConfig
 from cl_bench.config.tune import TuneConfig
-from cl_bench.errors import RunsFailed
+from cl_bench.errors import RunsFailed, plural
 from cl_bench.launch import display, estimate, plan, prepare
+from cl_bench.launch.grid import Planned
 from cl_bench.runs import records, status
 from cl_bench.runs.paths import RunDir, TuneDir
 from cl_bench.runs.search_record import Cost, Outcome, Probe, Purpose
@@ -26,7 +27,7 @@ from cl_bench.tune.record import Search
 
 
 class Train(Protocol):
-    """prepare.launch on some backend."""
+    """Signature of prepare.launch on a backend."""
 
     def __call__(
         self,
@@ -45,7 +46,7 @@ WritePage = Callable[[TuneDir], Path]
 
 
 def tune(run: RunConfig, settings: LaunchConfig, tuning: TuneConfig, train: Train, write_page: WritePage) -> bool:
-    """Search, record and print the outcome; returns whether a curriculum was found. A dry run ends after the plan.
+    """Search, record and print the outcome; returns whether a curriculum was found. A dry run only prints the plan.
 
     Raises UserError before anything trains, RunsFailed if a probe does not finish.
     """
@@ -76,7 +77,7 @@ def _print(text: str) -> None:
 
 
 class _Prober:
-    """Judges pairs of start and T by training a probe, or by reading one that is trained."""
+    """Judges pairs of start and T by training a probe or reading a finished one."""
 
     def __init__(
         self,
@@ -90,19 +91,21 @@ class _Prober:
         self.run, self.settings, self.tuning, self.space = run, settings, tuning, space
         self.train, self.write_page = train, write_page
         self.corpora = plan.Corpora(prepare.progress("checking"))
-        baseline = dataclasses.replace(run.curriculum, schedule="baseline", max_difficulty=None)
-        plain = plan.build([dataclasses.replace(run, curriculum=baseline)], settings, self.corpora).runs[0]
-        any_one = tune_probe.candidate(run, tuning, space.starts[0], space.durations[0])
-        whole = plan.build([any_one], settings, self.corpora).runs[0].config
+        curriculum = dataclasses.replace(run.curriculum, schedule="baseline", max_difficulty=None)
+        baseline = self._plan(dataclasses.replace(run, curriculum=curriculum))
+        candidate = self._plan(tune_probe.candidate(run, tuning, space.starts[0], space.durations[0]))
         self.search = Search(
             TuneDir(settings.outputs, tuning.name),
-            record.settings(whole, tuning, space),
-            plain.extent.tokens,
-            plain.flops,
+            record.settings(candidate.config, tuning, space),
+            baseline.extent.tokens,
+            baseline.flops,
         )
 
+    def _plan(self, run: RunConfig) -> Planned:
+        return plan.build([run], self.settings, self.corpora).runs[0]
+
     def print_plan(self) -> None:
-        """Print the values to search and the largest cost: if everything fluctuates, T gets shorter and tokens more."""
+        """Print the values to search and the largest cost, that of a search in which every probe fluctuates."""
         space, tuning = self.space, self.tuning
         tokens: list[int] = []
 
@@ -116,20 +119,20 @@ class _Prober:
         _print(
             f"{tuning.name}: start length of {_listed(space.starts)}, then T of {_listed(space.durations)} steps\n"
             f"at most {most} probes of {sizes} tokens, {tuning.warmups:g} LR warmups "
-            f"each; in all at most about {sum(tokens) / self.search.run_tokens:.0%} of the tokens of a whole run "
+            f"each; together at most about {sum(tokens) / self.search.run_tokens:.0%} of a whole run's tokens "
             f"({display.si(self.search.run_tokens)})"
         )
 
     def __call__(self, purpose: Purpose, start: int, duration: int) -> Probe:
-        """Train a probe unless it is trained already; judge, record and print it."""
+        """Train a probe unless it is finished; judge, record and print it."""
         config = tune_probe.probe(self.run, self.tuning, start, duration)
-        planned = plan.build([config], self.settings, self.corpora).runs[0]
+        planned = self._plan(config)
         run = RunDir(self.settings.outputs, planned.run_id)
         if status.read(run).state not in status.FINISHED:
             self.train([config], self.settings, is_sweep=False, corpora=self.corpora, terse=True)
         latest = status.read(run)
         if latest.state not in status.FINISHED:
-            raise RunsFailed(f"{planned.run_id}: this probe is not over; `cl-bench status` says why, then tune again")
+            raise RunsFailed(f"{planned.run_id}: the probe did not finish; `cl-bench status` says why; then tune again")
         evals = records.read(run).evals
         beginning = tune_probe.beginning(config)
         judgement = tune_probe.judge(
@@ -176,31 +179,31 @@ def describe(outcome: Outcome, space: tune_probe.Space) -> list[str]:
     caveats = []
     if not outcome.start_is_steady:
         starts = "every start fluctuates" if len(space.starts) > 1 else "the only start fluctuates"
-        caveats.append(f"{starts} at the beginning with T = {high}; the search of T went on with {outcome.start}")
+        caveats.append(f"{starts} at the beginning with T = {high}; T was searched with start {outcome.start}")
     if outcome.contradictions:
         shorter = ", ".join(map(str, outcome.contradictions))
         caveats.append(
-            f"but T = {shorter} fluctuates, which is shorter: the search assumes that this does not happen; "
+            f"but the shorter T = {shorter} fluctuates, contrary to what the search assumes; "
             "look at the curves, at other seeds, and at longer probes (tune.warmups)"
         )
     if outcome.duration is None:
         head = (
-            f"no T was found: with start {outcome.start} everything tried from T = {outcome.fluctuates_at} on "
-            "fluctuates; lower tune.low or the learning rate, or try longer starts"
+            f"no steady T: with start {outcome.start}, probes fluctuate from T = {outcome.fluctuates_at} on; lower "
+            "tune.low or the learning rate, or try longer starts"
         )
     else:
         head = f"start {outcome.start}, T = {outcome.duration} steps"
         if outcome.fluctuates_at is None:
-            head += f": the longest that was tried is steady (tune.high = {high})"
+            head += f": the longest T searched is steady (tune.high = {high})"
         else:
             head += f": T = {outcome.fluctuates_at} fluctuates"
     return [sentence[0].upper() + sentence[1:] + "." for sentence in (head, *caveats)]
 
 
 def describe_cost(cost: Cost) -> str:
-    """Probes, tokens and time, and their share of a whole run."""
+    """Probes, tokens and time, and their shares of a whole run."""
     return (
-        f"{cost.probes} probe{'s' * (cost.probes != 1)}, {display.si(cost.tokens)} tokens, "
+        f"{plural(cost.probes, 'probe')}, {display.si(cost.tokens)} tokens, "
         f"{display.clock(cost.train_seconds)} of training and {display.clock(cost.eval_seconds)} of evaluation: "
         f"{cost.share_of_tokens:.0%} of a whole run's tokens, {cost.share_of_flops:.0%} of its FLOPs"
     )

@@ -1,7 +1,6 @@
-"""The recipe as a pure search: a start length, a binary search of T, and checks of what the search assumes.
+"""The recipe as a pure function: search for a start length, binary search for T, checks of monotonicity.
 
-It asks a judge about (start, T) and knows nothing of runs. The same answers always lead to the same questions, so an
-interrupted search is resumed by asking again.
+A judge answers for (start, T). The search is deterministic, so an interrupted one is resumed by starting it again.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Judge = Callable[[Purpose, int, int], Steadiness]
 
 
 def most_probes(starts: int, durations: int, checks: int) -> int:
-    """Upper bound on the probes of a search over so many starts and values of T."""
+    """Upper bound on the number of probes for `starts` start lengths and `durations` values of T."""
     halvings = math.ceil(math.log2(durations)) if durations > 1 else 0
     return starts + halvings + min(checks, max(0, durations - 1 - halvings))
 
@@ -39,9 +38,9 @@ def most_probes(starts: int, durations: int, checks: int) -> int:
 def search(starts: Sequence[int], durations: Sequence[int], judge: Judge, checks: int = 0) -> Outcome:
     """Find the first of `starts` that begins steadily with the longest T, and with it the longest steady T.
 
-    Each start is tried with the longest T, under which the length stays near the start longest, so that a start that is
-    too short shows. That probe is also the first of the binary search: no pair is probed twice. If all starts fail, T
-    may be the reason, and the search goes on with the longest of them.
+    Starts are probed with the longest T, under which the length stays near the start longest, so that too short a start
+    shows. That probe is also the first of the binary search: no pair is probed twice. If all starts fail, which may be
+    due to T, the search continues with the longest.
     """
     last = len(durations) - 1
     start, start_is_steady = starts[-1], False

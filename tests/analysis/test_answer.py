@@ -14,7 +14,12 @@ from analysis.answer import Options, analyse
 from analysis.renderers import verdict_json
 from analysis.schema import Cell, cell_of
 from analysis.stats.intervals import Estimate
+<<<<<<< HEAD
 from analysis.verdict.headline import headline, spikes
+=======
+from analysis.stats.outcome import parse_rules
+from analysis.verdict.headline import headline
+>>>>>>> stab11
 from cl_bench.errors import UserError
 from tests.analysis.folders import make_sweep, pair
 from tests.analysis.synthetic import make_answer
@@ -75,6 +80,10 @@ def test_options_are_checked_and_shown() -> None:
     options = Options(30, "sustained", 2.5, ("a", "b"))
     assert options.arguments() == " --target 30 --crossing sustained --price 2.5 --tuning a,b"
     assert Options().arguments() == ""
+    rules = parse_rules(["ratio=off", "early=0.2", "non-finite=off", "ratio-share=0.05"])
+    assert Options(rules=rules).arguments() == (
+        " --rule non-finite=off --rule ratio=off --rule ratio-share=0.05 --rule early=0.2"
+    )
     with pytest.raises(UserError, match="target 1: a perplexity is a number above 1"):
         Options(1.0)
     with pytest.raises(UserError, match="--price -1: must be a finite price"):

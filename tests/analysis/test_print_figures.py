@@ -50,8 +50,9 @@ def test_printed_figures_are_those_of_the_page(report: ReportData) -> None:
     static = print_figures.static(report)
     names = ["validation", "savings", "over_targets", "frontier", "training", "schedule", "hours", "throughput"]
     over_time = ["validation_time", "training_time", "schedule_time"]
-    maps = ["stability_baseline", "stability_fixed_linear"]
-    assert set(static) == {*names, *over_time, *maps, "variance_l1", "variance_max"}
+    maps = ["stability_baseline", "stability_fixed_linear", "joint_baseline", "joint_fixed_linear"]
+    responses = ["lr_response_batch_16", "lr_response_batch_64"]
+    assert set(static) == {*names, *over_time, *maps, *responses, "variance_l1", "variance_max"}
     drawn = document.all_figures(report)
     for name in ("validation", "training", "schedule", "savings"):
         assert [(t["x"], t["y"]) for t in static[name]["data"]] == [(t["x"], t["y"]) for t in drawn[name]["data"]]
@@ -143,14 +144,15 @@ def test_names_that_no_file_can_hold_do_not_collide(report: ReportData) -> None:
 def test_the_command_writes_vector_files_and_tables(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", str(sweep), "--format", "svg"]) == 0
     out = sweep / "figures"
-    assert capsys.readouterr().out == f"10 figures, 7 tables in LaTeX and Markdown  {out}\n"
+    assert capsys.readouterr().out == f"12 figures, 10 tables in LaTeX and Markdown  {out}\n"
     for path in out.glob("*.svg"):
         svg = path.read_text()
         assert 'width="317"' in svg
         assert "<image" not in svg, path
         assert "http" not in svg.replace("http://www.w3.org/", ""), path
     assert "fixed_linear" in (out / "validation.svg").read_text()
-    names = ["correlation", "cost", "crossings", "deepest", "frontier", "savings", "stability"]
+    names = ["correlation", "cost", "crossings", "deepest", "events", "frontier", "joint_boundary", "lr_response"]
+    names += ["savings", "stability"]
     assert sorted(p.stem for p in out.glob("*.tex")) == sorted(p.stem for p in out.glob("*.md")) == names
     assert "fixed\\_linear" in (out / "savings.md").read_text()
 
@@ -178,7 +180,7 @@ def test_without_kaleido_tables_are_written_and_the_remedy_named(
     (line,) = capsys.readouterr().err.splitlines()
     remedy = '.venv/bin/pip install -c constraints.txt -e ".[figures]"'
     assert line.endswith(f"kaleido is not installed (the tables are written); run: {remedy}")
-    assert len(list((tmp_path / "print").iterdir())) == 14
+    assert len(list((tmp_path / "print").iterdir())) == 20
 
 
 @pytest.mark.browser

@@ -82,7 +82,7 @@ def test_eval_prints_and_records(
     # Thrice 55 bytes without the spaces that WikiText adds; thrice 18 words and line ends, and 2 x 2 line ends between.
     assert "nats per token; 165 bytes tokens, 58 words; window 48, stride 32; step 40 of tiny_" in out[0]
     assert "window 48, stride 5;" in out[1]
-    assert out[3].startswith("lambada, detokenised: last-word accuracy 0.00% (0 of 2; bytes tokens; window 48, 1 pass")
+    assert out[3].startswith("lambada, detokenized: last-word accuracy 0.00% (0 of 2; bytes tokens; window 48, 1 pass")
 
     known = zeroshot_record.entries(folder)
     expected = zeroshot.perplexity(model, tasks.wikitext(wiki, Bytes()), 48, 5, 1)
@@ -109,9 +109,9 @@ def test_a_newer_save_is_another_result(run: tuple[RunDir, GPT2], wiki: Path) ->
         (["--stride", 0], "--stride = 0: must be 1 … 48, the window"),
         (["--stride", 49], "--stride = 49: must be 1 … 48, the window"),
         (["--batch", 0], "--batch = 0: must be at least 1"),
-        (["--strict"], "--strict: belongs to --task lambada"),
+        (["--strict"], "--strict: only for --task lambada"),
         (["--data", "nowhere"], "--data = nowhere: cannot be read (No such file or directory)"),
-        (["--task", "lambada", "--stride", 4], "--stride = 4: belongs to --task wikitext103"),
+        (["--task", "lambada", "--stride", 4], "--stride = 4: only for --task wikitext103"),
         (["--task", "lambada", "--data", "EMPTY"], "EMPTY: empty; give the evaluation file"),
     ],
 )

@@ -119,8 +119,11 @@ def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> Non
         (["--vrsion"], "--vrsion: no such option; did you mean '--version'? valid: --help, --version (see `cl-bench"),
         (["completion", "csh"], "invalid value for '[bash|zsh|fish]': 'csh' is not one of 'bash', 'zsh', 'fish'; see"),
         (["sweep", "--cfg", "jo"], "argument --cfg/-c: invalid choice: 'jo' (choose from "),
-        (["sweep", "-m", "--dry-run"], "--dry-run: no such option; `cl-bench sweep --help`"),
-        (["sweep", "seed=1", "-m", "jobs=2"], "jobs=2: stands apart from the other overrides; write them together"),
+        (["sweep", "-m", "--dry-run"], "--dry-run: no such option; see `cl-bench sweep --help`"),
+        (
+            ["sweep", "seed=1", "-m", "jobs=2"],
+            "jobs=2: apart from the other overrides; write all of them before the options",
+        ),
         (["report", "a\x1b[2J"], "a�[2J: no such"),
     ],
 )
@@ -239,7 +242,7 @@ def test_every_shell_has_a_script(shell: str, capsys: pytest.CaptureFixture[str]
 def test_completion_without_a_known_shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL", "/bin/csh")
     assert main.main(["completion"]) == 2
-    assert capsys.readouterr().err == "error: $SHELL = csh: no completion for it; name one of bash, zsh, fish\n"
+    assert capsys.readouterr().err == "error: $SHELL = csh: no completion for it; choose one of bash, zsh, fish\n"
 
 
 def test_bash_completes_after_the_documented_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,21 @@ def test_the_fast_grid_equals_hydras_own_composition(monkeypatch: pytest.MonkeyP
     assert len(seen["jobs"]) == 24
 
 
+@pytest.mark.parametrize("grid", [["-m"], []])
+@pytest.mark.parametrize(
+    "override",
+    ["curriculum.function_args={every: 20}", "curriculum.function_args.every=20", "+curriculum.function_args.every=20"],
+)
+def test_parameters_of_an_own_schedule(
+    grid: list[str], override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "every_steps.py").write_text("def length(step, every): return min(128, 16 * (1 + step // every))")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = "curriculum.function=every_steps.length"
+    command = [*grid, "sweeps=smoke", "curriculum=custom", function, override, "dry_run=true", f"outputs={tmp_path}"]
+    assert sweep.main(command) == 0
+
+
 BAD_INPUT = [
     (["sweeps=smoke", "optim.lrr=1e-3"], "optim.lrr: unknown key; did you mean 'optim.lr'?"),
     (["sweeps=smoke", "batch=1"], "batch: unknown key"),
@@ -109,7 +124,7 @@ BAD_INPUT = [
     (["sweeps=smoke", "max_seqlen=512"], "max_seqlen = 512 is longer than the model's positions"),
     (["sweeps=smoke", "data=text", "data.path=/nowhere.txt"], "data.path = /nowhere.txt: no such file or folder"),
     (["sweeps=smoke", "data=text"], "data.path is null"),
-    (["sweeps=smoke", "outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be made"),
+    (["sweeps=smoke", "outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be created"),
     (["sweeps=smoke", "sweep.name=a/b"], "sweep.name = 'a/b' must be a plain folder name"),
     (["sweeps=smoke", "jobs=0"], "jobs = 0: must be greater than 0"),
     (["sweeps=smoke", "seed"], "seed"),
@@ -152,10 +167,10 @@ def test_what_a_machine_without_gpus_cannot_train(
     for argument in ("deepspeed.precision=fp16", "resources.accelerator=cuda"):
         assert dry(tmp_path, "sweeps=smoke", argument) == 0  # a plan is for any machine
         assert sweep.main(["-m", "sweeps=smoke", argument, f"outputs={tmp_path}"]) == 2
-        assert "shows no" in capsys.readouterr().err
+        assert "has no" in capsys.readouterr().err
     monkeypatch.setattr(local, "_gpus", lambda: list(range(1)))
     assert sweep.main(["-m", "sweeps=smoke", "resources.tasks_per_node=2", f"outputs={tmp_path}"]) == 2
-    assert "more than the 1 GPUs" in capsys.readouterr().err
+    assert "more than the 1 GPU of" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -230,7 +245,7 @@ def test_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     assert main.main(["reprot"]) == 2
     assert "did you mean 'report'" in capsys.readouterr().err
     assert main.main(["status", str(tmp_path)]) == 2
-    assert "holds no runs" in capsys.readouterr().err
+    assert "contains no runs" in capsys.readouterr().err
     assert main.main(["sweep", "-m", "sweeps=smoke", "dry_run=true", f"outputs={tmp_path}"]) == 0
 
 

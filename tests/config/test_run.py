@@ -28,7 +28,7 @@ from tests.conftest import LINEAR, resolved, run_config, small
         ({"resources": {"nodes": 2, "gpus_per_node": 8}}, "global_batch_size = 8 does not divide over 16 ranks"),
         ({"resources": {"gpus_per_node": 2, "tasks_per_node": 4}}, "a rank has one GPU; leave tasks_per_node at null"),
         ({"resources": {"sbatch": {"gres": "gpu:a100:2"}}}, "give resources.gpus_per_node and gpu_type instead"),
-        ({"resources": {"mem": "lots"}}, "resources.mem = 'lots': not a size as sbatch has it"),
+        ({"resources": {"mem": "lots"}}, "resources.mem = 'lots': not a size in sbatch's notation"),
         ({"resources": {"sbatch": {"time": 5}}}, "resources.sbatch.time: give resources.time_min instead"),
         ({"resources": {"sbatch": {"ntasks-per-node": 5}}}, "give resources.tasks_per_node instead"),
         ({"resources": {"sbatch": {"array": "0-3"}}}, "resources.sbatch.array: set by the launcher"),
@@ -38,7 +38,7 @@ from tests.conftest import LINEAR, resolved, run_config, small
             {"curriculum": LINEAR | {"min_difficulty": 48, "max_difficulty": 32}},
             "curriculum.min_difficulty = 48 is above curriculum.max_difficulty = 32",
         ),
-        ({"curriculum": LINEAR | {"duration": 0}}, "curriculum.duration = 0 is no curriculum"),
+        ({"curriculum": LINEAR | {"duration": 0}}, "curriculum.duration = 0 leaves no curriculum"),
         ({"curriculum": LINEAR | {"duration": None}}, "fixed_linear needs curriculum.duration"),
         ({"curriculum": {"name": "c", "schedule": "custom"}}, "custom needs curriculum.function"),
         (
@@ -126,7 +126,7 @@ def test_vocabulary_must_hold_the_data() -> None:
         resolved(model={"vocab_size": 100})
 
 
-def test_names_tell_curricula_of_one_preset_apart() -> None:
+def test_names_distinguish_curricula_of_one_preset() -> None:
     short, long = (run_config(curriculum=LINEAR | {"duration": d}).curriculum for d in (0.2, 0.4))
     names = identity.curriculum_names([short, long, short])
     assert names == {short: "fixed_linear(duration=0.2)", long: "fixed_linear(duration=0.4)"}
@@ -152,5 +152,5 @@ def test_short_float() -> None:
         (45e9, "tokens", "8→full over 45B tokens"),
     ],
 )
-def test_a_curriculum_in_words(duration: float, unit: str, said: str) -> None:
+def test_description_of_a_curriculum(duration: float, unit: str, said: str) -> None:
     assert schedules.describe(run_config(curriculum=LINEAR | {"duration": duration, "duration_unit": unit})) == said

@@ -61,7 +61,7 @@ def test_tokens_are_the_bytes_of_the_text(folder: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "data").iterdir())) == 1
 
 
-def test_a_job_takes_the_prepared_tokens_and_notices_a_changed_text(folder: Path, tmp_path: Path) -> None:
+def test_a_job_uses_prepared_tokens_and_notices_a_changed_text(folder: Path, tmp_path: Path) -> None:
     checked = sources.inspect(source(folder))
     planned = source(folder, fingerprint=checked.fingerprint)
     made = cache.ensure(planned, tmp_path)
@@ -172,29 +172,30 @@ def test_progress_reaches_the_end(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 1000, 4097])
 def test_an_epoch_visits_every_block_once(n: int) -> None:
     order = batches.Permutation(n, seed=3)
-    first, second = order.blocks(0, n), order.blocks(n, n)
+    first, second = order.at(np.arange(n)), order.at(np.arange(n, 2 * n))
     assert sorted(first) == sorted(second) == list(range(n))
     if n >= 64:
         assert (first != second).any()
-        assert (first != batches.Permutation(n, seed=4).blocks(0, n)).any()
+        assert (first != batches.Permutation(n, seed=4).at(np.arange(n))).any()
 
 
-def test_order_does_not_depend_on_how_it_is_asked() -> None:
+def test_order_does_not_depend_on_the_size_of_a_request() -> None:
     order = batches.Permutation(1000, seed=1)
-    whole = order.blocks(0, 2500)
-    pieces = np.concatenate([batches.Permutation(1000, seed=1).blocks(start, 125) for start in range(0, 2500, 125)])
+    whole = order.at(np.arange(2500))
+    starts = range(0, 2500, 125)
+    pieces = np.concatenate([batches.Permutation(1000, seed=1).at(np.arange(s, s + 125)) for s in starts])
     assert (whole == pieces).all()
 
 
 def test_order_looks_random() -> None:
     # Neighbours of a random permutation of n differ by n/3 on average, with a standard error of about n/sqrt(18 n).
     n = 10_000
-    steps = np.abs(np.diff(batches.Permutation(n, seed=5).blocks(0, n)))
+    steps = np.abs(np.diff(batches.Permutation(n, seed=5).at(np.arange(n))))
     assert abs(steps.mean() - n / 3) < 4 * n / np.sqrt(18 * n)
 
 
 def test_order_of_a_corpus_of_a_trillion_blocks_needs_no_memory() -> None:
-    blocks = batches.Permutation(10**12, seed=1).blocks(10**11, 1000)
+    blocks = batches.Permutation(10**12, seed=1).at(np.arange(10**11, 10**11 + 1000))
     assert len(set(blocks.tolist())) == 1000
     assert blocks.max() < 10**12
 
@@ -216,7 +217,7 @@ def test_blocks_do_not_reach_from_one_span_into_the_next(tmp_path: Path) -> None
         batches.Blocks(spans, 6, vocab_size=12)
 
 
-def test_an_id_beyond_the_vocabulary_is_named_when_it_is_met(tmp_path: Path) -> None:
+def test_an_id_beyond_the_vocabulary_is_named_when_read(tmp_path: Path) -> None:
     np.arange(100, dtype="<u2").tofile(tmp_path / "tokens.bin")
     blocks = batches.Blocks([Span(tmp_path / "tokens.bin", "uint16", 20, 90)], 8, vocab_size=60)
     assert blocks.take(np.array([5])).max() == 58
@@ -243,7 +244,7 @@ def test_a_blend_is_the_same_for_any_number_of_ranks_and_after_a_resume(tmp_path
     assert (np.concatenate(pieces) == whole).all()
 
 
-def test_a_blends_validation_keeps_its_weights_and_stays_within_what_there_is(tmp_path: Path) -> None:
+def test_a_blends_validation_keeps_its_weights_and_its_blocks_exist(tmp_path: Path) -> None:
     mixture = mixture_of(tmp_path, [4000, 4000], [3, 1])
     assert np.bincount(batches.validation_blocks(mixture, 8, 40)[:, 0]).tolist() == [30, 10]
     few = mixture_of(tmp_path, [4000, 80], [1, 1])
@@ -255,7 +256,7 @@ def test_one_dataset_is_read_in_the_order_of_its_seed(tmp_path: Path) -> None:
     np.arange(500, dtype="<u2").tofile(path)
     span = (Span(path, "uint16", 0, 500),)
     training = batches.Batches(Mixture((Dataset("one", span, span),), (1.0,), 500), 4, seed=7)
-    order = batches.Permutation(124, seed=7).blocks(100, 50)
+    order = batches.Permutation(124, seed=7).at(np.arange(100, 150))
     assert (training.micro_batch(100, 50)[:, 0] == order * 4).all()
 
 

@@ -38,14 +38,14 @@ def mixture(config: DataConfig) -> sources.Mixture:
 def test_nanogpts_folder(tmp_path: Path) -> None:
     config = nanogpt(tmp_path / "owt")
     files = sources.inspect(config)
-    assert files.in_words() == f"{tmp_path}/owt: 1,000 tokens to train on, 100 held out"
+    assert files.describe() == f"{tmp_path}/owt: 1,000 tokens to train on, 100 held out"
     assert files.vocab_size == 50257
     (dataset,) = mixture(config).datasets
     assert dataset.train[0].tokens.tolist() == (np.arange(1000) % 200).tolist()
     assert batches.validation_blocks(mixture(config), 9, 3)[:, 0].tolist() == [0, 27, 63]  # of 11: 0, 11/3, 22/3
 
 
-def test_tokens_that_changed_since_the_plan_are_noticed_by_the_rank_that_looks(tmp_path: Path) -> None:
+def test_tokens_changed_since_the_plan_are_noticed_by_the_verifying_rank(tmp_path: Path) -> None:
     config = nanogpt(tmp_path / "owt")
     planned = dataclasses.replace(config, fingerprint=sources.inspect(config).fingerprint)
     assert sources.mixture(planned, tmp_path) == sources.mixture(planned, tmp_path, verify=False)
@@ -55,7 +55,7 @@ def test_tokens_that_changed_since_the_plan_are_noticed_by_the_rank_that_looks(t
         sources.mixture(planned, tmp_path)
 
 
-def test_what_is_noted_beside_the_tokens_counts(tmp_path: Path) -> None:
+def test_meta_json_beside_the_tokens_is_read(tmp_path: Path) -> None:
     config = nanogpt(tmp_path / "b", dtype="u1")
     meta = {"dtype": "uint8", "vocab_size": 256, "train": {"tokens": 1000}, "validation": {"tokens": 100}}
     (tmp_path / "b" / "meta.json").write_text(json.dumps(meta))
@@ -147,7 +147,7 @@ def test_a_shard_is_not_trained_on_and_held_out(tmp_path: Path) -> None:
         sources.inspect(DataConfig(source="llmc", path=str(tmp_path)))
 
 
-def test_an_id_beyond_the_vocabulary_is_named_before_training_wherever_it_stands(tmp_path: Path) -> None:
+def test_an_id_beyond_the_vocabulary_anywhere_is_named_before_training(tmp_path: Path) -> None:
     config = nanogpt(tmp_path / "d", train=4_000_000)  # 8 MB: sampled pages are an eighth of it
     tokens = np.memmap(tmp_path / "d" / "train.bin", "<u2", mode="r+")
     tokens[3_000] = 60_000

@@ -44,7 +44,7 @@ def test_every_safe_cut_leaves_the_tokens_as_they_are(text: str, gpt2: tokenizer
         assert not left[-1].isspace()
 
 
-def test_white_space_in_unicode_is_no_place_to_cut_after() -> None:
+def test_no_cut_after_unicode_white_space() -> None:
     for space in SPACES:
         assert chunking._SAFE.search((space + " x").encode()) is None, repr(space)
     for other in "a!éЖ東。ह𝒳":
@@ -59,7 +59,7 @@ def test_a_text_in_pieces_of_any_size_has_the_tokens_of_the_whole(gpt2: tokenize
         assert encoded(path, n_bytes, gpt2) == whole
 
 
-def test_a_text_without_a_place_to_cut_is_one_piece(gpt2: tokenizer.GPT2, tmp_path: Path) -> None:
+def test_a_text_without_a_safe_cut_is_one_piece(gpt2: tokenizer.GPT2, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("x" * 200_000)  # longer than a window of the search
     assert chunking.safe_cut(path, 10, 200_000) == 200_000
@@ -68,7 +68,7 @@ def test_a_text_without_a_place_to_cut_is_one_piece(gpt2: tokenizer.GPT2, tmp_pa
     assert encoded(path, 50_000, gpt2) == [*gpt2.encode(path.read_text()).tolist(), gpt2.eot]
 
 
-def test_rows_are_each_encoded_once_whatever_the_size_of_the_pieces(gpt2: tokenizer.GPT2, tmp_path: Path) -> None:
+def test_rows_are_encoded_once_for_any_size_of_pieces(gpt2: tokenizer.GPT2, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     texts = [f"row {n}\nwith two lines é" for n in range(50)] + [""]
     path.write_text("\n".join(json.dumps({"text": t, "n": 1}) for t in texts) + "\n\n")

@@ -62,7 +62,7 @@ def test_tokens_of_texts_and_rows(texts: Path, gpt2_files: dict[str, str], tmp_p
     assert meta["train"]["documents"] + meta["validation"]["documents"] == 3000 + 3
     assert (meta["dtype"], meta["vocab_size"], meta["eot"]) == ("uint16", 50257, 50256)
     files = sources.inspect(DataConfig(source="nanogpt", path=str(tmp_path / "out")))
-    assert files.in_words().startswith(f"{tmp_path / 'out'}: {len(ids['train']):,} tokens")
+    assert files.describe().startswith(f"{tmp_path / 'out'}: {len(ids['train']):,} tokens")
 
 
 @pytest.mark.train
@@ -131,7 +131,7 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
     assert not [pid for pid in orphans if Path(f"/proc/{pid}").exists()]  # no process outlives its parent
 
 
-def test_interrupted_goes_on_and_does_not_begin_anew(
+def test_an_interrupted_job_resumes(
     texts: Path, gpt2_files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode, "_SYNC_S", 0.0)
@@ -160,13 +160,13 @@ def test_interrupted_goes_on_and_does_not_begin_anew(
     assert (tmp_path / "out" / "train.bin").stat().st_mtime_ns == before
 
 
-def test_what_is_there_of_something_else_is_left_alone(texts: Path, gpt2_files: dict[str, str], tmp_path: Path) -> None:
+def test_folders_of_other_jobs_are_left_alone(texts: Path, gpt2_files: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     encode.run(job_of(texts, gpt2_files), tmp_path / "out", workers=1)  # an empty folder is no obstacle
     with pytest.raises(ConfigError, match="out: holds other tokens; delete it, or choose another folder"):
         encode.run(job_of(texts, gpt2_files, validation_fraction=0.2), tmp_path / "out", workers=1)
     (tmp_path / "mine.txt").write_text("not to be deleted")
-    with pytest.raises(ConfigError, match=r"mine\.txt: exists, and holds no tokens; choose another folder"):
+    with pytest.raises(ConfigError, match=r"mine\.txt: exists but holds no tokens; choose another folder"):
         encode.run(job_of(texts, gpt2_files), tmp_path / "mine.txt", workers=1)
     (tmp_path / ".new.part").mkdir()
     (tmp_path / ".new.part" / "journal.json").write_text('{"job": "another"}')
@@ -191,7 +191,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
     assert (tmp_path / "out" / "train.bin").read_bytes() == (tmp_path / "whole" / "train.bin").read_bytes()
 
 
-def test_a_part_that_stays_empty_is_named(gpt2_files: dict[str, str], tmp_path: Path) -> None:
+def test_an_empty_part_is_named(gpt2_files: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     with pytest.raises(ConfigError, match="no validation text among 2 documents with a held-out share of 1e-06"):
         encode.run(job_of(tmp_path, gpt2_files, validation_fraction=1e-6), tmp_path / "out", workers=1)
@@ -202,7 +202,7 @@ def test_text_of_a_run_in_gpt2s_encoding(texts: Path, gpt2_files: dict[str, str]
     config = DataConfig(source="text", path=str(texts / "novel.txt"), tokenizer="gpt2", **gpt2_files)
     text = sources.inspect(config)
     assert text.vocab_size == 50257
-    assert "bytes to train on" in text.in_words()
+    assert "bytes to train on" in text.describe()
     assert text.fingerprint != sources.inspect(DataConfig(source="text", path=config.path)).fingerprint
     planned = dataclasses.replace(config, fingerprint=text.fingerprint)
     (dataset,) = sources.mixture(planned, tmp_path).datasets

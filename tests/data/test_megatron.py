@@ -70,7 +70,7 @@ def test_the_same_tokens_as_deepspeeds_reader(tmp_path: Path, dtype: str) -> Non
     assert validation.tokens.tolist() == np.concatenate([theirs[i] for i in range(first[0], first[1])]).tolist()
 
 
-def test_megatron_lms_uint16_which_deepspeed_takes_for_uint64(tmp_path: Path) -> None:
+def test_megatron_lms_uint16_which_deepspeed_reads_as_uint64(tmp_path: Path) -> None:
     documents = random_documents(10)
     index = megatron.read_index(write(tmp_path / "d", documents))
     assert index.dtype == "uint16"
@@ -106,7 +106,7 @@ def test_a_blend_in_its_shares(tmp_path: Path) -> None:
     )
     files = sources.inspect(blend)
     assert isinstance(files, sources.TokenFiles)
-    assert files.in_words() == "blend of 3: 2,000 tokens to train on, 2,000 held out"
+    assert files.describe() == "blend of 3: 2,000 tokens to train on, 2,000 held out"
     batch = batches.Batches(files.mixture, 8, seed=1).micro_batch(0, 50)
     assert [(batch == n).all(1).sum() for n in (1, 2, 3)] == [30, 20, 0]
     same = DataConfig(**{**vars(blend), "weights": (6, 4, 0)})
@@ -176,12 +176,12 @@ def test_wrong_files_are_named_before_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"path": "a", "paths": ["a"], "weights": [1]}, "one of the two"),
-        ({"paths": ["a", "b"], "weights": [1]}, r"1 weights for the 2 of data\.paths"),
-        ({"paths": ["a", "b"], "weights": [0, 0]}, r"data\.weights = \[0\.0, 0\.0\]: shares are positive"),
-        ({"paths": ["a", "b"], "weights": [2, -1]}, r"data\.weights = \[2\.0, -1\.0\]: shares are positive"),
+        ({"path": "a", "paths": ["a"], "weights": [1]}, "not both"),
+        ({"paths": ["a", "b"], "weights": [1]}, r"1 weights for 2 data\.paths"),
+        ({"paths": ["a", "b"], "weights": [0, 0]}, r"data\.weights = \[0\.0, 0\.0\]: weights are 0 or positive"),
+        ({"paths": ["a", "b"], "weights": [2, -1]}, r"data\.weights = \[2\.0, -1\.0\]: weights are 0 or positive"),
         ({"path": "a", "split": [1]}, "two or three shares"),
-        ({"path": "a", "split": [1, 0, 1]}, "training and validation must have one"),
+        ({"path": "a", "split": [1, 0, 1]}, "those of training and validation above 0"),
         ({"path": "a", "vocab_file": "v"}, r"data\.merges_file is null"),
         ({"path": "a", "validation_documents": ["x"]}, "is for data=text"),
         ({"source": "text", "path": "a", "paths": ["b"]}, "a blend needs data=megatron"),
@@ -190,7 +190,7 @@ def test_wrong_files_are_named_before_training(tmp_path: Path) -> None:
         ({"source": "text", "path": "a", "vocab_size": 300}, "whose tokenizer knows it"),
     ],
 )
-def test_settings_that_make_no_sense(options: dict[str, Any], said: str) -> None:
+def test_contradictory_settings_are_named(options: dict[str, Any], said: str) -> None:
     from cl_bench.config import schema
 
     with pytest.raises(ConfigError, match=said) as error:
@@ -201,7 +201,7 @@ def test_settings_that_make_no_sense(options: dict[str, Any], said: str) -> None
 @pytest.mark.parametrize(
     ("source", "said"), [("megatron", "PREFIX of PREFIX.bin"), ("nanogpt", "FOLDER"), ("llmc", "FOLDER")]
 )
-def test_data_that_is_not_given_is_planned_with_but_not_trained_on(tmp_path: Path, source: str, said: str) -> None:
+def test_missing_data_can_be_planned_but_not_trained_on(tmp_path: Path, source: str, said: str) -> None:
     run = run_config(data={"source": source, "path": None})
     launch = LaunchConfig(outputs=str(tmp_path), dry_run=True)
     planned = plan.build([run], launch, plan.Corpora())

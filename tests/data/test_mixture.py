@@ -35,7 +35,7 @@ def test_two_datasets_by_hand() -> None:
     assert index.tolist() == [0, 1, 0, 2, 3, 4, 1, 5]
 
 
-def test_one_dataset_gives_all() -> None:
+def test_one_dataset_gives_every_sample() -> None:
     dataset, index = MixtureSampler([0.3]).at(np.array([0, 5, 2**40]))
     assert dataset.tolist() == [0, 0, 0]
     assert index.tolist() == [0, 5, 2**40]
@@ -59,7 +59,7 @@ def test_as_near_as_megatrons_greedy_choice_within_a_sample(weights: list[float]
     assert np.abs(counts[0] - counts[1]).max() <= 2
 
 
-def test_it_does_not_depend_on_how_it_is_asked() -> None:
+def test_the_order_does_not_depend_on_the_size_of_a_request() -> None:
     sampler = MixtureSampler([5, 2, 1])
     whole = np.stack(sampler.at(np.arange(1000)))
     ranks = np.concatenate(
@@ -68,7 +68,7 @@ def test_it_does_not_depend_on_how_it_is_asked() -> None:
     assert (whole == ranks).all()
 
 
-def test_a_sample_far_out_is_exact_and_free() -> None:
+def test_a_distant_sample_is_exact_and_cheap() -> None:
     far = 10**15
     dataset, index = MixtureSampler([2, 1]).at(np.arange(far, far + 3))
     assert sorted(dataset.tolist()) == [0, 0, 1]

@@ -34,7 +34,7 @@ first = training.micro_batch(0, 512)
 last = training.micro_batch(153_600_000 - 512, 512)
 validation = batches.validation_blocks(mixture, 1024, 64)
 print(json.dumps({"seconds": time.monotonic() - began, "megabytes": megabytes() - memory,
-                  "blocks": training.blocks[0].n, "words": files.in_words(),
+                  "blocks": training.blocks[0].n, "words": files.describe(),
                   "shapes": [first.shape, last.shape, validation.shape],
                   "heavy": sorted({"torch", "deepspeed"} & set(sys.modules))}))
 """
@@ -50,7 +50,7 @@ def sparse_nanogpt(folder: Path, train: int = PAPER_TOKENS, val: int = 8_000_000
 
 
 @pytest.mark.train
-def test_the_papers_tokens_are_begun_on_without_being_read(tmp_path: Path) -> None:
+def test_training_on_300_gb_starts_without_reading_them(tmp_path: Path) -> None:
     folder = sparse_nanogpt(tmp_path / "openwebtext")
     out = subprocess.run(
         [sys.executable, "-c", PLAN_AND_START, str(folder)], capture_output=True, text=True, check=True
@@ -105,7 +105,7 @@ def test_pages_are_sampled_evenly_from_the_first_to_the_last(tmp_path: Path) -> 
         spans.sample([Span(path, "uint16", 0, 10_000_000)], 100)
 
 
-def test_negative_ids_are_no_tokens(tmp_path: Path) -> None:
+def test_negative_ids_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokens.bin"
     np.array([3, -1, 2], "<i4").tofile(path)
     with pytest.raises(ConfigError, match="token id -1 at token 1"):

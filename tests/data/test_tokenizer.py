@@ -74,7 +74,7 @@ def tiktokens_own(gpt2: tokenizer.GPT2) -> Any:
 
 
 @pytest.mark.parametrize("space", [" ", "\n"])
-def test_white_space_without_end_is_text_like_any_other(gpt2: tokenizer.GPT2, space: str) -> None:
+def test_very_long_white_space_is_encoded(gpt2: tokenizer.GPT2, space: str) -> None:
     run = space * 2_000_000
     with pytest.raises(ValueError, match="Max stack size"):
         gpt2._ids(f"one{run}two")
@@ -100,7 +100,7 @@ def test_bytes() -> None:
         tokens.decode([256])
 
 
-def test_files_of_tokens_need_the_two_files_to_be_read(gpt2_files: dict[str, str]) -> None:
+def test_token_files_need_the_two_files_to_be_decoded(gpt2_files: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"holds token ids of an unknown tokenizer; give data\.vocab_file"):
         tokenizer.from_config(DataConfig(source="nanogpt", path="x"))
     assert tokenizer.from_config(DataConfig(source="nanogpt", path="x", **gpt2_files)).name == "gpt2"
@@ -142,6 +142,6 @@ def test_wrong_files_are_named(gpt2_files: dict[str, str], tmp_path: Path) -> No
     refused(None, "#version: 0.2\nzz qqqq\n", "line 2 merges 'zz qqqq', missing from data.vocab_file = ")
     refused(None, "\n".join([merges[2], merges[1], *merges[3:]]), "not above")
     refused(None, "#version: 0.2\n", "holds no merges")
-    refused(None, "\n".join(merges[:20_000]), "no line makes '.*', one of 30,0.. such tokens of data.vocab_file")
+    refused(None, "\n".join(merges[:20_000]), "no line produces '.*', one of 30,0.. such tokens of data.vocab_file")
     with pytest.raises(ConfigError, match=r"nowhere\.json: cannot be read"):
         tokenizer.from_config(bpe(vocab_file=str(tmp_path / "nowhere.json"), merges_file=gpt2_files["merges_file"]))

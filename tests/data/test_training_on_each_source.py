@@ -46,7 +46,7 @@ def test_a_run_on_text_in_gpt2s_encoding(text: Path, gpt2_files: dict[str, str],
     assert "1 done" in again.stdout
 
 
-def test_an_id_beyond_the_vocabulary_that_no_sample_met_ends_the_run_with_its_place(tmp_path: Path) -> None:
+def test_an_unsampled_id_beyond_the_vocabulary_ends_the_run_with_its_position(tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
     folder.mkdir()
     # Larger than what is looked at whole before training: of such a file 256 pages are sampled, and those are clean.

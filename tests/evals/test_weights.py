@@ -12,9 +12,8 @@ from transformers import GPT2LMHeadModel
 from cl_bench.cli import main
 from cl_bench.data import batches, sources
 from cl_bench.evals import weights
-from cl_bench.runs import records, zeroshot_record
+from cl_bench.runs import identity, records, zeroshot_record
 from cl_bench.runs.paths import RunDir
-from cl_bench.training import worker
 from tests.training.test_engine import TOLERANCE, train
 
 pytestmark = pytest.mark.train
@@ -31,7 +30,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory, text: Path) -> list[RunDir]
 
 def validation_loss(run: RunDir) -> float:
     """The loss of the loaded model on the blocks that training evaluated on."""
-    config = worker.load_config(run)
+    config = identity.load_config(run)
     mixture = sources.mixture(config.data, run.outputs)
     blocks = torch.from_numpy(batches.validation_blocks(mixture, config.seqlen, config.evaluation.n_blocks))
     with torch.no_grad():
@@ -40,16 +39,16 @@ def validation_loss(run: RunDir) -> float:
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_a_loaded_model_has_the_loss_that_training_saw_last(stages: list[RunDir], stage: int) -> None:
+def test_a_loaded_model_has_the_last_validation_loss(stages: list[RunDir], stage: int) -> None:
     run = stages[stage]
     last = records.read(run).evals.iloc[-1]
     assert validation_loss(run) == pytest.approx(last["val_loss"], rel=1e-6)
-    trained = weights.load(run, worker.load_config(run))
+    trained = weights.load(run, identity.load_config(run))
     assert trained.consumed_tokens == last["consumed_tokens"]
 
 
 def test_stages_give_the_same_weights(stages: list[RunDir]) -> None:
-    first, *others = [weights.load(run, worker.load_config(run)).model.state_dict() for run in stages[:4]]
+    first, *others = [weights.load(run, identity.load_config(run)).model.state_dict() for run in stages[:4]]
     for other in others:
         assert other.keys() == first.keys()
         for name in first:
@@ -58,7 +57,7 @@ def test_stages_give_the_same_weights(stages: list[RunDir]) -> None:
 
 def test_gathered_bf16_weights_are_the_16_bit_ones(stages: list[RunDir]) -> None:
     run = stages[4]
-    model = weights.load(run, worker.load_config(run)).model
+    model = weights.load(run, identity.load_config(run)).model
     assert all(torch.equal(w, w.bfloat16().float()) for w in model.state_dict().values())
     # Training computes in bf16, 8 bits of mantissa.
     assert validation_loss(run) == pytest.approx(records.read(run).evals["val_loss"].iloc[-1], rel=1e-3)
@@ -76,7 +75,7 @@ def test_eval_and_export_of_partitioned_weights(
     captured = capfd.readouterr()
     assert len(captured.out.splitlines()) == 3  # and nothing of what DeepSpeed prints
     assert captured.err == ""
-    ours = weights.load(stages[3], worker.load_config(stages[3])).model
+    ours = weights.load(stages[3], identity.load_config(stages[3])).model
     theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "hf").eval()
     ids = torch.randint(0, 256, (2, 64))
     with torch.no_grad():

@@ -281,7 +281,7 @@ def test_plain_text_passages_and_the_treebank_form(tmp_path: Path) -> None:
         ("lambada", b"\n\n", "empty; give"),
     ],
 )
-def test_files_of_the_wrong_form(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_files_of_another_format(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -291,6 +291,6 @@ def test_files_of_the_wrong_form(tmp_path: Path, name: str, content: bytes | Non
 
 
 @pytest.mark.parametrize("stride", [0, -1, 9])
-def test_strides_that_leave_holes(model: GPT2, stride: int) -> None:
+def test_strides_that_leave_gaps(model: GPT2, stride: int) -> None:
     with pytest.raises(UserError, match=rf"--stride = {stride}: must be 1 … 8, the window"):
         zeroshot.perplexity(model, Text(np.arange(20), 4), 8, stride, 1)

@@ -105,13 +105,13 @@ def test_a_new_launcher_is_a_module_and_a_preset(
     assert main.main(["cancel", ids[0], *arguments]) == 0
     assert not (queue / ids[0]).exists()
     assert main.main(["status", ids[0], *arguments]) == 0
-    assert "cancelled before it began" in " ".join(capsys.readouterr().out.split())
+    assert "cancelled before it started" in " ".join(capsys.readouterr().out.split())
     assert main.main(["retry", ids[0], *arguments]) == 0
     assert (queue / ids[0]).exists()
     (queue / ids[1]).unlink()
     assert main.main(["status", ids[1], *arguments]) == 0
     assert "lost: " in (said := " ".join(capsys.readouterr().out.split())).lower()
-    assert "Toy no longer knows its job; it never began" in said
+    assert "its job is unknown to Toy; it never started" in said
 
 
 def test_names_of_backends() -> None:

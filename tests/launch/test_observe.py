@@ -60,26 +60,32 @@ def run_of(tmp_path: Path, job_id: str = "7_0", *, began: bool = False, state: s
     ("answer", "began", "written", "state", "why"),
     [
         ("7_0|PENDING|Resources|", False, "PENDING", "PENDING", "Resources: waits for free nodes"),
-        ("7_0|PENDING|PartitionNodeLimit|", False, "PENDING", "PENDING", "will never start: asks for more nodes"),
-        ("7_0|PENDING|QOSMaxGRESPerJob|", False, "PENDING", "PENDING", "will never start: more than one job may have"),
+        ("7_0|PENDING|PartitionNodeLimit|", False, "PENDING", "PENDING", "will never start: requests more nodes"),
+        (
+            "7_0|PENDING|QOSMaxGRESPerJob|",
+            False,
+            "PENDING",
+            "PENDING",
+            "will never start: requests more than one job may have",
+        ),
         ("7_0|PENDING|BeginTime|", True, "PREEMPTED", "PENDING", "restart 1; BeginTime: starts again in a moment"),
         ("7_0|RUNNING|None|n1", False, "PENDING", "RUNNING", "starting"),
         ("7_0|RUNNING|None|n1", True, "RUNNING", "RUNNING", ""),
         ("7_0|COMPLETING|None|n1", True, "PREEMPTED", "RUNNING", ""),
         ("7_0|CANCELLED|None|n1", True, "PREEMPTED", "PREEMPTED", ""),
-        ("7_0|CANCELLED|None|", False, "PENDING", "PENDING", "cancelled before it began"),
-        ("7_0|CANCELLED|None|", False, "PREEMPTED", "PREEMPTED", "cancelled before it began"),
+        ("7_0|CANCELLED|None|", False, "PENDING", "PENDING", "cancelled before it started"),
+        ("7_0|CANCELLED|None|", False, "PREEMPTED", "PREEMPTED", "cancelled before it started"),
         ("7_0|CANCELLED|None|n1", True, "RUNNING", "LOST", "it was cancelled"),
         ("7_0|FAILED|NonZeroExitCode|n1", True, "FAILED", "FAILED", ""),
-        ("7_0|FAILED|NonZeroExitCode|n1", False, "PENDING", "LOST", "Slurm says FAILED; it never began"),
-        ("7_0|OUT_OF_MEMORY|None|n1", True, "RUNNING", "LOST", "it took more memory than it was given"),
-        ("7_0|NODE_FAIL|None|n1", False, "FAILED", "LOST", "its node failed; it never began"),
-        ("", True, "RUNNING", "LOST", "Slurm no longer knows its job"),
+        ("7_0|FAILED|NonZeroExitCode|n1", False, "PENDING", "LOST", "Slurm says FAILED; it never started"),
+        ("7_0|OUT_OF_MEMORY|None|n1", True, "RUNNING", "LOST", "it exceeded its memory"),
+        ("7_0|NODE_FAIL|None|n1", False, "FAILED", "LOST", "its node failed; it never started"),
+        ("", True, "RUNNING", "LOST", "its job is unknown to Slurm"),
         ("", True, "DONE", "DONE", ""),
-        ("7_1|RUNNING|None|n1", True, "RUNNING", "LOST", "Slurm no longer knows its job"),
-        ("7|CANCELLED|None|", False, "PENDING", "PENDING", "cancelled before it began"),  # how Slurm lists elements
-        ("7_0|PENDING|PartitionDown|", False, "PENDING", "PENDING", "PartitionDown: the partition is closed for now"),
-        ("7_0|PENDING|launch failed requeued held|", False, "PENDING", "PENDING", "held: it could not be launched"),
+        ("7_1|RUNNING|None|n1", True, "RUNNING", "LOST", "its job is unknown to Slurm"),
+        ("7|CANCELLED|None|", False, "PENDING", "PENDING", "cancelled before it started"),  # how Slurm lists elements
+        ("7_0|PENDING|PartitionDown|", False, "PENDING", "PENDING", "PartitionDown: the partition is down"),
+        ("7_0|PENDING|launch failed requeued held|", False, "PENDING", "PENDING", "held: its launch failed"),
     ],
 )
 def test_the_jobs_word_then_the_queues(
@@ -127,9 +133,9 @@ def test_what_squeue_has_forgotten_sacct_may_know(slurm: Path, tmp_path: Path) -
     (slurm / "sacct.out").write_text("7_0|TIMEOUT|n1\n7_1|COMPLETED|n2\n")
     (seen,) = observe.observe([run])
     assert seen.status.state == "LOST"
-    assert "its time limit came before it could save" in seen.why
+    assert "it reached its time limit before it could save" in seen.why
     (slurm / "sacct.out").write_text("7_0|RUNNING|n1\n")  # accounting lags
-    assert "no longer knows" in observe.observe([run])[0].why
+    assert "unknown to Slurm" in observe.observe([run])[0].why
 
 
 def test_a_queue_that_does_not_answer_leaves_the_state_alone(
@@ -140,7 +146,7 @@ def test_a_queue_that_does_not_answer_leaves_the_state_alone(
     (seen,) = observe.observe([run])
     assert seen.status.state == "RUNNING"
     assert "Unable to contact" in seen.unsure
-    with pytest.raises(UserError, match=r"Slurm does not say whether it waits .*Unable to contact"):
+    with pytest.raises(UserError, match=r"Slurm does not answer .*Unable to contact"):
         plan.state_of(run)
     for command in ("cancel", "retry"):
         assert main.main([command, run.run_id, "--outputs", str(tmp_path)]) == 2
@@ -192,7 +198,7 @@ def test_a_local_run_whose_launch_is_gone(tmp_path: Path) -> None:
     assert observe.observe([run])[0].why == f"waits in process {os.getpid()}"
     submission.write(run, Submission(**{**ours.__dict__, "cancelled": True}))
     status.write(run, status.Status(), state="PENDING")
-    assert "cancelled before it began" in observe.observe([run])[0].why
+    assert "cancelled before it started" in observe.observe([run])[0].why
     gone = subprocess.Popen(["true"])
     gone.wait()
     submission.write(run, Submission(**{**ours.__dict__, "job_id": str(gone.pid)}))
@@ -296,8 +302,8 @@ def test_the_log_of_a_job_that_never_began(slurm: Path, tmp_path: Path, capsys: 
     [
         (["status", "nosuch"], "nosuch: neither a run nor a sweep; "),
         (["logs", "."], "2 runs; name one of them"),
-        (["cancel", "--outputs", "nowhere", "x"], "nowhere holds no runs"),
-        (["status", "--outputs", "nowhere"], "nowhere: holds no runs"),
+        (["cancel", "--outputs", "nowhere", "x"], "nowhere contains no runs"),
+        (["status", "--outputs", "nowhere"], "nowhere: contains no runs"),
         (["statsu"], "did you mean 'status'?"),
     ],
 )

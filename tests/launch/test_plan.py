@@ -38,7 +38,7 @@ def grid(text: Path, **changes: object) -> list[RunConfig]:
 def test_a_grid_is_resolved_named_and_priced(text: Path, launch: LaunchConfig) -> None:
     built = plan.build(grid(text), launch, plan.Corpora())
     first, last = built.runs[0], built.runs[-1]
-    assert (first.role, last.role) == ("baseline", "curriculum")
+    assert (first.config.role, last.config.role) == ("baseline", "curriculum")
     assert first.cell == "baseline b8 lr2e-3"
     assert last.cell == "fixed_linear b8 lr2e-3"
     assert last.shape == "8→full over 40%"
@@ -155,7 +155,7 @@ def test_one_bad_run_refuses_the_grid_before_anything_is_written(text: Path, lau
 
 def test_outputs_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         plan.check_writable(str(tmp_path / "file" / "outputs"))
 
 

@@ -103,7 +103,7 @@ def test_an_attempt_that_restored_earlier_supersedes_several(tmp_path: Path) -> 
     assert record.train["loss"].tolist() == [1.0] * 2 + [3.0] * 4
 
 
-def test_what_each_attempt_trained_and_lost(tmp_path: Path) -> None:
+def test_trained_and_lost_seconds_per_attempt(tmp_path: Path) -> None:
     run = run_dir(tmp_path)
     attempt(run, 0, range(1, 8)).close()  # 7 steps of 0.1 s, the last 3 rolled back; evaluations at 0, 2, 4, 6
     attempt(run, 4, range(0)).close()  # failed at once
@@ -119,7 +119,7 @@ def test_what_each_attempt_trained_and_lost(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(records.read(run).attempts, record.attempts)
 
 
-def test_what_several_attempts_lost_to_a_later_one(tmp_path: Path) -> None:
+def test_seconds_lost_by_several_attempts_to_a_later_one(tmp_path: Path) -> None:
     run = run_dir(tmp_path)
     for restored, steps in ((0, range(1, 6)), (4, range(5, 9)), (2, range(3, 7))):
         attempt(run, restored, steps).close()
@@ -128,13 +128,13 @@ def test_what_several_attempts_lost_to_a_later_one(tmp_path: Path) -> None:
     assert spent["lost_seconds"].tolist() == pytest.approx([0.3, 0.4, 0.0])  # the second saved nothing that was kept
 
 
-def test_an_attempt_whose_start_no_row_tells_counts_from_its_second_step(tmp_path: Path) -> None:
+def test_an_attempt_without_a_known_start_counts_from_its_second_step(tmp_path: Path) -> None:
     run = run_dir(tmp_path)
     attempt(run, 4, range(5, 8)).close()  # the rows of the first four steps are gone
     assert records.read(run).attempts["trained_seconds"].tolist() == pytest.approx([0.2])
 
 
-def test_attempts_of_before_the_hardware_was_recorded(tmp_path: Path) -> None:
+def test_attempts_without_a_hardware_column(tmp_path: Path) -> None:
     run = run_dir(tmp_path)
     attempt(run, 0, range(1, 3)).close()  # its row says none
     assert records.read(run).attempts["hardware"].tolist() == [""]

@@ -61,6 +61,6 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
         search_record.read(folder)
 
 
-def test_a_missing_file_is_no_damage(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_damage(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         search_record.read(TuneDir(tmp_path, "t"))

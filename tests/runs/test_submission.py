@@ -29,7 +29,7 @@ def planned(tmp_path: Path, text: Path, *resources: dict[str, Any], **settings: 
     return plan.build([from_dict(g) for g in grid], launch, plan.Corpora())
 
 
-def test_what_a_run_asks_for(tmp_path: Path, text: Path) -> None:
+def test_sbatch_options_of_a_run(tmp_path: Path, text: Path) -> None:
     resources = {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "mem": "64G", "time_min": 240, "qos": "long"}
     more = {
         "partition": "gpu",
@@ -70,7 +70,7 @@ def test_remedies(tmp_path: Path, text: Path, said: str, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(("minutes", "notice"), [(None, 90), (240, 90), (4, 60), (2, 30), (1, 15)])
-def test_short_jobs_are_not_noticed_before_their_first_step(
+def test_short_jobs_get_no_notice_before_their_first_step(
     tmp_path: Path, text: Path, minutes: int | None, notice: int
 ) -> None:
     (job,) = packing.pack(planned(tmp_path, text, {"time_min": minutes}))
@@ -92,7 +92,7 @@ def test_small_runs_share_jobs(tmp_path: Path, text: Path) -> None:
 
 
 @pytest.mark.parametrize("problem", [RuntimeError("sbatch: error: no"), OSError(28, "No space left on device")])
-def test_what_was_queued_is_known_whatever_fails_next(
+def test_queued_runs_are_recorded_whatever_fails_next(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception
 ) -> None:
     grid = planned(tmp_path, text, {}, {"time_min": 9})
@@ -123,7 +123,7 @@ def test_what_was_queued_is_known_whatever_fails_next(
 # --- the copy of the code ---------------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_is_what_a_job_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_imports_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine"
     (mine / "paces").mkdir(parents=True)
     (mine / "paces" / "__init__.py").write_text("")
@@ -141,7 +141,7 @@ def test_a_snapshot_is_what_a_job_imports(tmp_path: Path, monkeypatch: pytest.Mo
     assert provenance.take_snapshot(tmp_path / "out", ["paces.slow.pace"]) != copy
 
 
-def test_a_package_without_an_init_file_and_a_path_that_cannot_be_one(
+def test_a_namespace_package_and_a_path_that_pythonpath_cannot_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bare").mkdir()
@@ -149,11 +149,11 @@ def test_a_package_without_an_init_file_and_a_path_that_cannot_be_one(
     monkeypatch.syspath_prepend(str(tmp_path))
     copy = provenance.take_snapshot(tmp_path / "out", ["bare.pace.pace"])
     assert (copy / "bare" / "pace.py").exists()
-    with pytest.raises(UserError, match="its path holds a ':'"):
+    with pytest.raises(UserError, match="its path contains ':'"):
         provenance.take_snapshot(tmp_path / "a:b")
 
 
-def test_what_a_run_was_launched_with(tmp_path: Path) -> None:
+def test_commit_and_snapshot_of_a_run(tmp_path: Path) -> None:
     run = RunDir(tmp_path, "r")
     assert provenance.commit_of(run) is None
     provenance.write(run, provenance.collect() | {"commit": "abc", "dirty": True}, None)
@@ -194,12 +194,12 @@ def test_ranks_meet_and_leave_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [0, 1])
-def test_a_rank_that_cannot_come_tells_the_others(tmp_path: Path, broken: int) -> None:
+def test_a_rank_that_cannot_start_tells_the_others(tmp_path: Path, broken: int) -> None:
     said = meet(tmp_path / "meeting", {broken: "no GPU left"})
     assert {said[rank] for rank in range(3) if rank != broken} == {f"rank {broken} could not start: no GPU left"}
 
 
-def test_one_rank_meets_nobody(tmp_path: Path) -> None:
+def test_a_single_rank_needs_no_rendezvous(tmp_path: Path) -> None:
     meeting = rendezvous.Rendezvous(0, 1, tmp_path / "meeting")
     meeting.fail("nobody hears")
     assert meeting.wait_for_all() is not None

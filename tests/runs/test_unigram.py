@@ -38,7 +38,7 @@ def test_old_outputs_are_measured_from_their_tokens(tmp_path: Path) -> None:
     assert unigram.read(tmp_path, "abc") == 1.5
 
 
-def test_of_any_source(tmp_path: Path) -> None:
+def test_unigram_loss_of_every_source(tmp_path: Path) -> None:
     folder = corpus(tmp_path / "tokens", [0] * 6 + [1] * 2, [0, 1])
     spans = [(whole_file(folder / f"{part}.bin", "uint8"),) for part in ("train", "validation")]
     mixture = Mixture((Dataset("d", *spans),), (1.0,), 3)

@@ -35,17 +35,17 @@ def test_the_gradient_variance_settles_when_it_stops_moving() -> None:
     assert lengths == [8, 8, 8, 16, 16, 24, 24, 32]  # 12 is no multiple of 8: at least one more of them
 
 
-def test_an_adaptive_run_is_planned_with_the_least_steps() -> None:
+def test_an_adaptive_run_is_planned_with_the_fewest_steps() -> None:
     config = run_config(curriculum=ADAPTIVE)
     extent = schedules.extent(config)
-    assert extent.is_least
+    assert extent.is_lower_bound
     assert [length for length, _ in extent.lengths] == [8, 16, 32, 64]
     assert schedules.extent(run_config()).steps < extent.steps < 20_000 / (8 * 8)
     with pytest.raises(ConfigError, match=r"set optim.warmup_steps=null optim.warmup_tokens=N"):
         LRSchedule.from_config(run_config(curriculum=ADAPTIVE, optim={"warmup_steps": 5, "warmup_tokens": None}))
 
 
-def test_the_least_steps_are_those_of_a_growth_at_every_evaluation() -> None:
+def test_the_fewest_steps_come_from_growth_at_every_evaluation() -> None:
     # Evaluations every 2,000 tokens; 8 sequences. Length 8: 64 tokens a step, 32 steps to 2,048; length 16: 128 a step,
     # 16 steps to 4,096; length 32: 256 a step, 8 steps to 6,144; then 512 a step, 28 steps to 20,480.
     extent = schedules.extent(run_config(curriculum=ADAPTIVE))
@@ -56,7 +56,7 @@ def test_the_least_steps_are_those_of_a_growth_at_every_evaluation() -> None:
     assert variance.lengths == ((8, 1), (16, 1), (32, 1), (64, 39))
 
 
-def test_a_resumed_schedule_goes_on_where_the_saved_one_stood() -> None:
+def test_a_resumed_schedule_continues_from_its_saved_state() -> None:
     config = run_config(curriculum=ADAPTIVE)
     whole, first, second = (schedules.build(config) for _ in range(3))
     losses = [5.0, 4.0, 3.8, 3.8, 3.7, 3.6, 3.6]

@@ -40,7 +40,7 @@ def test_a_ramp_over_tokens_or_steps() -> None:
 
 @pytest.mark.parametrize("unit", ["samples", "tokens", "steps"])
 @pytest.mark.parametrize("mode", ["truncate", "reshape"])
-def test_ramp_and_curriculum_together_end_where_counting_does(unit: str, mode: str) -> None:
+def test_ramp_and_curriculum_together_end_at_the_counted_step(unit: str, mode: str) -> None:
     duration = {"samples": 60, "tokens": 2_500, "steps": 12}[unit]
     ramp = RAMP | {"duration": duration, "duration_unit": unit}
     config = run_config(curriculum=LINEAR | {"mode": mode}, batch_warmup=ramp)
@@ -86,14 +86,14 @@ def test_ramp_and_curriculum_together_end_where_counting_does(unit: str, mode: s
         ({"deepspeed": {"offload_parameters": True, "zero_stage": 2}}, "needs deepspeed.zero_stage = 3, not 2"),
     ],
 )
-def test_what_does_not_fit_is_named(changes: dict[str, Any], said: str) -> None:
+def test_invalid_warmups_and_signals_are_named(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         schedules.check(run_config(**changes))
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize("unit", ["samples", "tokens", "steps"])
-def test_a_ramp_that_the_run_is_too_short_for_is_refused(unit: str) -> None:
+def test_a_ramp_longer_than_the_run_is_refused(unit: str) -> None:
     # 20,000 tokens of length 64 are 312 samples, and at batches 2, 4 and 6 in equal parts 78 steps.
     longest = {"samples": 290, "tokens": 19_000, "steps": 78}[unit]
     ramp = RAMP | {"duration": longest, "duration_unit": unit}

@@ -45,7 +45,7 @@ def test_a_warmup_beyond_the_decay_is_refused() -> None:
         LRSchedule.from_config(run_config(optim={"warmup_tokens": 20_000}))
 
 
-def test_decay_by_steps_is_over_when_the_baseline_is() -> None:
+def test_decay_by_steps_ends_with_the_baseline() -> None:
     optim = {"lr": 1e-3, "min_lr": 1e-4, "warmup_tokens": None, "warmup_steps": 8, "decay": "steps"}
     lr = LRSchedule.from_config(run_config(optim=optim, curriculum=LINEAR))
     assert lr.decay_steps == 40  # 20,000 tokens in steps of 8 x 64

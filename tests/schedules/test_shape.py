@@ -57,7 +57,7 @@ def test_a_micro_batch_holds_no_more_than_its_budget_and_shapes_are_bounded(
         assert shape.micro_batch_size * shape.grad_accum_steps == shape.global_batch_size
         shapes.add(inputs.shape)
         samples, tokens = samples + shape.global_batch_size, tokens + shape.tokens
-    assert len(shapes) <= schedules.most_shapes(config)
+    assert len(shapes) <= schedules.max_shapes(config)
     if mode == "truncate" and not ramp:
         assert len(shapes) == (most or 8)
 

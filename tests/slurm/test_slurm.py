@@ -106,7 +106,7 @@ def test_two_nodes_of_two_tasks_equal_one_process(cluster: Cluster, tmp_path: Pa
     assert records.read(run).attempts["world_size"].tolist() == [4]
     nodes = cluster.run("sacct", "-n", "-X", "-P", "-j", status.read(run).job, "-o", "NNodes,NCPUS")
     assert nodes.strip() == "2|4"
-    assert not list(run.logs.glob("meeting_*"))
+    assert not list(run.logs.glob("rendezvous_*"))
     one, four = ({"resources": {"threads": 1, "tasks_per_node": ranks}} for ranks in (1, 4))
     assert_same_curves(train(tmp_path / "one", text, plain | one)[0], run, **TOLERANCE)
     assert_identical(train(tmp_path / "four", text, plain | four)[0], run)
@@ -409,7 +409,7 @@ def test_what_pends_for_ever_is_named(
 
 def test_no_slurm_here(tmp_path: Path, text: Path, monkeypatch: Environment) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UserError, match="there is no sbatch on this machine"):
+    with pytest.raises(UserError, match="no sbatch on this machine"):
         submit(tmp_path, grid(text))
 
 
@@ -434,7 +434,7 @@ def test_without_accounting(
     bare.stop_controller()
     assert main.main(["status", "--outputs", str(tmp_path)]) == 0
     assert "Slurm does not answer" in " ".join(capfd.readouterr().out.split())
-    with pytest.raises(UserError, match="Slurm does not say whether it waits"):
+    with pytest.raises(UserError, match="Slurm does not answer"):
         submit(tmp_path, grid(text))
     bare.start_controller()
     # Its nodes have not answered the new controller yet: what they could run is not known, and the job waits.

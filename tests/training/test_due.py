@@ -45,7 +45,7 @@ def test_saves_are_due_at_intervals(interval: int, due: list[int], tmp_path: Pat
     assert [step for step in range(1, 13) if checkpointer.is_due(step)] == due
 
 
-def test_a_saved_state_returns_and_one_of_version_0_1_is_read() -> None:
+def test_a_saved_state_is_restored_also_from_version_0_1() -> None:
     state = TrainState(step=3, consumed_tokens=5, min_loss=2.0, schedule={"length": 16, "last": 2.5, "calm": 1})
     assert TrainState.from_saved(dataclasses.asdict(dataclasses.replace(state, loss=2.0))) == dataclasses.replace(
         state, loss=2.0
@@ -98,7 +98,7 @@ def test_a_recorder_whose_attempt_fails_keeps_its_rows(config: RunConfig, tmp_pa
     assert status.read(run).state == "RUNNING"  # the job around it writes why it failed
 
 
-def test_an_adaptive_run_says_how_many_steps_it_would_take_at_the_present_length(tmp_path: Path) -> None:
+def test_an_adaptive_run_reports_its_steps_at_the_current_length(tmp_path: Path) -> None:
     run = RunDir(tmp_path, "r")
     run.root.mkdir(parents=True)
     curriculum = {"name": "a", "schedule": "adaptive"}

@@ -22,9 +22,9 @@ from cl_bench.config import LaunchConfig, SweepConfig
 from cl_bench.config.schema import ConfigError
 from cl_bench.errors import RunsFailed
 from cl_bench.launch import plan, prepare
-from cl_bench.runs import records, status
+from cl_bench.runs import identity, records, status
 from cl_bench.runs.paths import RunDir
-from cl_bench.training import hardware, worker
+from cl_bench.training import hardware
 from tests.conftest import LINEAR, small
 
 pytestmark = pytest.mark.train
@@ -66,7 +66,7 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory, text: Path) -> RunDir:
     return train(tmp_path_factory.mktemp("one"), text, {})[0]
 
 
-def test_a_run_does_what_was_planned(one_rank: RunDir, text: Path) -> None:
+def test_a_run_trains_as_planned(one_rank: RunDir, text: Path) -> None:
     cfg = config.from_dict(small(data={"path": str(text)}, curriculum=LINEAR))
     extent = schedules.extent(cfg)
     record = records.read(one_rank)
@@ -185,7 +185,7 @@ def test_a_lost_status_file_costs_no_row(tmp_path: Path, text: Path) -> None:
     pd.testing.assert_frame_equal(before.evals, after.evals)
 
 
-def test_a_save_of_other_ranks_or_none_at_all_is_no_dead_end(tmp_path: Path, text: Path) -> None:
+def test_a_checkpoint_of_other_ranks_or_a_missing_one_can_be_remedied(tmp_path: Path, text: Path) -> None:
     sharded = {"deepspeed": {"zero_stage": 1}}
     (run,) = train(tmp_path, text, sharded, resources={"tasks_per_node": 2})
     status.write(run, status.read(run), state="PREEMPTED")
@@ -203,7 +203,7 @@ def test_an_edited_configuration_is_refused(tmp_path: Path, text: Path) -> None:
     (run,) = train(tmp_path, text, {})
     run.config.write_text(run.config.read_text().replace("lr: 0.002", "lr: 0.004"))
     with pytest.raises(ConfigError, match="is never edited"):
-        worker.load_config(run)
+        identity.load_config(run)
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert_identical(undisturbed, run)
 
 
-def test_a_run_that_was_only_half_saved_goes_on_from_the_save_before(
+def test_a_half_written_checkpoint_is_ignored(
     launched: tuple[subprocess.Popen[str], RunDir], undisturbed: RunDir, text: Path
 ) -> None:
     kill(*launched)
@@ -316,9 +316,7 @@ def test_a_run_that_was_only_half_saved_goes_on_from_the_save_before(
     assert len(list(run.checkpoints.glob("step_*"))) == 1
 
 
-def test_a_rank_that_cannot_start_takes_the_others_with_it(
-    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rank_that_cannot_start_stops_the_others(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Rank 1 fails before it meets rank 0, which would wait half an hour for it.
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"

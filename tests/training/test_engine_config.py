@@ -43,7 +43,7 @@ def published(**deepspeed: Any) -> RunConfig:
     ("stage", "precision", "offload"),
     [c for c in itertools.product((0, 1, 2, 3), ("fp32", "bf16", "fp16"), (False, True)) if c[0] or not c[2]],
 )
-def test_deepspeed_takes_what_we_write(
+def test_deepspeed_accepts_our_configuration(
     stage: int, precision: str, offload: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from deepspeed.runtime import config as deepspeed_config
@@ -61,7 +61,7 @@ def test_deepspeed_takes_what_we_write(
     assert (checked.zero_config.offload_optimizer is not None) == offload
 
 
-def test_the_largest_model_is_as_large_as_the_estimate_says() -> None:
+def test_the_largest_model_matches_its_memory_estimate() -> None:
     run = published(zero_stage=1, precision="fp16")
     with torch.device("meta"):
         model = GPT2(run.model)

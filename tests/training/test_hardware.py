@@ -10,7 +10,7 @@ import torch
 from cl_bench.training import hardware
 
 
-def test_a_gpu_has_the_name_that_pytorch_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_has_pytorchs_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda:1": "NVIDIA H100 80GB HBM3"}.__getitem__)
     assert hardware.name("cuda:1") == "NVIDIA H100 80GB HBM3"
 

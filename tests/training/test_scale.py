@@ -67,7 +67,7 @@ def test_a_compiled_model_learns_the_same(tmp_path: Path, text: Path) -> None:
     assert_same_curves(eager, compiled, rtol=2e-3, atol=1e-4)
 
 
-def test_a_batch_warmup_does_what_was_planned(tmp_path: Path, text: Path) -> None:
+def test_a_batch_warmup_trains_as_planned(tmp_path: Path, text: Path) -> None:
     one, two = train(tmp_path, text, {}, {"resources": {"tasks_per_node": 2}, "seed": 2}, batch_warmup=RAMP)
     record = records.read(one).train
     config = from_dict(small(data={"path": str(text)}, curriculum=LINEAR, batch_warmup=RAMP))

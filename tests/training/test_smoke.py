@@ -65,7 +65,7 @@ def test_the_smoke_sweep_ends_in_a_verdict(smoke: tuple[Path, subprocess.Complet
         assert not run.attempts()  # compacted
 
 
-def test_cancel_stops_the_run_that_is_meant_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cancel_stops_the_named_run_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=smoke", "tracking=none", "token_budget=200_000"]
     command += ["curriculum=baseline", "seed=1,2,3", "resources.threads=1", f"outputs={tmp_path}"]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -160,7 +160,7 @@ def test_a_failing_run_stops_no_other(tmp_path: Path) -> None:
     assert "RuntimeError: the disk [/data/x] caught fire" in done.stdout
     # side by side: the failing run is the longer one and started first, yet the other ends before it
     assert done.stdout.index("  done") < done.stdout.index("  failed")
-    assert "1 of 2 runs did not finish; launch again to go on with them" in done.stdout
+    assert "1 of 2 runs did not finish; launch again to resume them" in done.stdout
     states = {status.read(RunDir.at(p)).state for p in (tmp_path / "runs").glob("*")}
     assert states == {"DONE", "FAILED"}
     log = next(line.split()[1] for line in done.stdout.splitlines() if line.strip().startswith("log"))

@@ -195,7 +195,7 @@ def test_an_earlier_search_is_not_overwritten(tmp_path: Path, text: Path) -> Non
 
 def test_nothing_found_leaves_no_preset(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not launched(tmp_path, text, Trainer(largest=0))
-    assert "No T was found" in capsys.readouterr().out
+    assert "No steady T" in capsys.readouterr().out
     assert not TuneDir(tmp_path, "t").preset.exists()
     assert json.loads(TuneDir(tmp_path, "t").search.read_text())["outcome"]["duration"] is None
 
@@ -206,7 +206,7 @@ def test_a_probe_that_diverged_fluctuates(tmp_path: Path, text: Path, capsys: py
 
 
 def test_a_probe_that_is_not_over_ends_the_search(tmp_path: Path, text: Path) -> None:
-    with pytest.raises(RunsFailed, match="this probe is not over"):
+    with pytest.raises(RunsFailed, match="the probe did not finish"):
         launched(tmp_path, text, Trainer(state="PREEMPTED"))
     assert not TuneDir(tmp_path, "t").search.exists()
 
@@ -216,7 +216,9 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path: Path, text: Path, capsys:
     assert launched(tmp_path, text, train, dry_run=True)
     assert train.trained == []
     assert not list(tmp_path.iterdir())
-    assert "at most 6 probes of 1.5K tokens, 3 LR warmups each; in all at most about 44% of" in capsys.readouterr().out
+    assert (
+        "at most 6 probes of 1.5K tokens, 3 LR warmups each; together at most about 44% of" in capsys.readouterr().out
+    )
 
 
 def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,19 +286,19 @@ BAD_INPUT = [
     (["tune.warmups=13"], "a probe would consume 65,000 tokens, and the run itself ends at 60,000"),
     (["tune.evaluations=4"], "tune.evaluations = 4: 1 of them fall into the first of 3 LR warmups"),
     (["tune.skip=9", "optim.warmup_tokens=512"], "tune.skip = 9: the LR warmup has"),
-    (["tune.starts=[64]"], "tune.starts = 64 is not below the length at the end, 64 tokens"),
+    (["tune.starts=[64]"], "tune.starts = 64 is not below the final length, 64 tokens"),
     (["tune.starts=[12]"], "tune.starts = 12 is not a multiple of curriculum.difficulty_step = 8"),
     (["tune.starts=[16,8]"], "tune.starts = [16, 8]: must be lengths above 0 that increase"),
     (["tune.starts=[0]"], "tune.starts = [0]: must be lengths above 0"),
-    (["max_seqlen=8"], "tune.starts = []: none of 8, 16, 32, 64 is below the length at the end (8 tokens)"),
+    (["max_seqlen=8"], "tune.starts = []: none of 8, 16, 32, 64 is below the final length (8 tokens)"),
     (["tune.name=a/b"], "tune.name = 'a/b' names a folder and a preset"),
     (["tune.hihg=5"], "tune.hihg: unknown key; did you mean 'tune.high'?"),
     (["tune=3"], "tune = 3: must be a group of keys"),
     (["curriculum=two_stage"], "curriculum.schedule = fixed_discrete: has no start length and T"),
     (["optim.warmup_tokens=null"], "optim.warmup_steps and optim.warmup_tokens are unset or 0"),
-    (["optim.lr=1e-3,2e-3"], "several values make a grid; tune looks at one run: give one"),
+    (["optim.lr=1e-3,2e-3"], "several values make a grid; tune takes one run: give one value"),
     (["-m"], "-m makes a grid"),
-    (["outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be made"),
+    (["outputs=/dev/null/x"], "outputs = /dev/null/x: cannot be created"),
 ]
 
 

@@ -56,7 +56,7 @@ def test_a_search_killed_midway_goes_on(tmp_path: Path) -> None:
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=120)
     assert first.returncode == 130, out + err
-    assert "the same command goes on" in out
+    assert "the same command resumes" in out
     half = json.loads(folder.search.read_text())
     assert half["outcome"] is None
     assert len(half["probes"]) == 1

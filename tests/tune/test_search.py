@@ -60,14 +60,14 @@ def test_all_good() -> None:
     found = search.search(STARTS, GRID, ask)
     assert (found.start, found.duration, found.fluctuates_at) == (8, 2000, None)
     assert len(ask.asked) == 1
-    assert "the longest that was tried is steady" in run.describe(found, Space(STARTS, GRID))[0]
+    assert "the longest T searched is steady" in run.describe(found, Space(STARTS, GRID))[0]
 
 
 def test_all_bad() -> None:
     found = search.search(STARTS, GRID, Judge(lambda *_: False, begins=lambda _: False), checks=2)
     assert (found.start, found.duration, found.start_is_steady, found.fluctuates_at) == (64, None, False, 100)
     words = run.describe(found, Space(STARTS, GRID))
-    assert words[0].startswith("No T was found: with start 64 everything tried from T = 100 on fluctuates")
+    assert words[0].startswith("No steady T: with start 64, probes fluctuate from T = 100 on")
     assert words[1].startswith("Every start fluctuates at the beginning with T = 2000")
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_monotone_is_said_where_it_is_seen() -> None:
     found = search.search((8,), tuple(range(100, 1100, 100)), Judge(lambda _, t: t != 500), checks=1)
     assert (found.duration, found.contradictions) == (1000, (500,))
     words = run.describe(found, Space((8,), (100, 1000)))
-    assert any(sentence.startswith("But T = 500 fluctuates, which is shorter") for sentence in words)
+    assert any(sentence.startswith("But the shorter T = 500 fluctuates") for sentence in words)
     # Steady up to 200 and again at 800: halving ends at 200, the second check finds 800.
     found = search.search((8,), tuple(range(100, 1100, 100)), Judge(lambda _, t: t <= 200 or t == 800), checks=2)
     assert (found.duration, found.fluctuates_at, found.contradictions) == (800, 1000, (300, 500, 700))

@@ -1,4 +1,4 @@
-"""The Slurm backend: a grid as job arrays, and the queue's view of its runs."""
+"""The Slurm backend: queues a grid as job arrays and observes its jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cl_bench.errors import UserError
+from cl_bench.errors import UserError, plural
 from cl_bench.launch import observe
 from cl_bench.launch.backend import Backend, Observed
 from cl_bench.launch.grid import Plan
@@ -21,23 +21,23 @@ _IDS_PER_COMMAND = 500
 
 
 class SlurmBackend:
-    """Queues runs on a Slurm cluster; they need no process of ours while they wait and train."""
+    """Queues runs on a Slurm cluster; they outlive the launch."""
 
     label = "Slurm"
     detached = True
 
     def check(self, plan: Plan) -> None:
-        """Raise UserError for what no job could train, and on a machine without Slurm."""
+        """Raise UserError for runs that no job can train, and on a machine without Slurm."""
         if plan.to_train and not shutil.which("sbatch"):
             raise UserError(
-                "hydra/launcher=slurm: there is no sbatch on this machine; log in to the cluster, or use local"
+                "hydra/launcher=slurm: no sbatch on this machine; log in to the cluster, or use hydra/launcher=local"
             )
         for run in (r.config for r in plan.to_train):
             if run.resources.gpus_per_node == 0 or run.resources.accelerator == "cpu":
                 if run.resources.accelerator == "cuda":
-                    raise UserError("resources.accelerator = cuda: needs GPUs, and resources.gpus_per_node = 0; set it")
+                    raise UserError("resources.accelerator = cuda needs GPUs, and resources.gpus_per_node = 0; set it")
                 if run.deepspeed.precision == "fp16":
-                    raise UserError("deepspeed.precision = fp16 needs a GPU; give resources.gpus_per_node")
+                    raise UserError("deepspeed.precision = fp16 needs a GPU; set resources.gpus_per_node")
 
     def requests(self, plan: Plan) -> Sequence[str]:
         """One line per shape of resources."""
@@ -45,7 +45,7 @@ class SlurmBackend:
         for alike in packing.by_shape(packing.pack(plan)):
             runs = sum(len(job.runs) for job in alike)
             packed = f" in {len(alike)} jobs" if runs > len(alike) else ""
-            lines.append(f"{runs} run{'s' * (runs > 1)}{packed} with {packing.describe(alike[0].resources)}")
+            lines.append(f"{plural(runs, 'run')}{packed} with {packing.describe(alike[0].resources)}")
         return lines
 
     def submit(self, plan: Plan, *, terse: bool) -> None:
@@ -53,7 +53,7 @@ class SlurmBackend:
         submit.submit(plan)
 
     def observe(self, submissions: Sequence[Submission]) -> Callable[[Observed], Observed]:
-        """Ask squeue (and sacct) once about the jobs of these submissions."""
+        """Query squeue (and sacct) once about the jobs of these submissions."""
         jobs = queue.Queue(s.job_id for s in submissions)
 
         def complete(seen: Observed) -> Observed:
@@ -62,7 +62,7 @@ class SlurmBackend:
         return complete
 
     def cancel(self, runs: Sequence[Observed]) -> int:
-        """Cancel with scancel; a job that packs several runs goes only if all of them are meant."""
+        """Cancel with scancel; a packed job only if all of its live runs are in `runs`."""
         live = [seen for seen in runs if seen.job is not None and not seen.job.is_over]
         jobs: dict[str, list[Observed]] = {}
         for seen in live:
@@ -70,7 +70,7 @@ class SlurmBackend:
         for job_id, members in jobs.items():
             _refuse_to_split(job_id, members)
         ids = sorted(jobs)
-        for i in range(0, len(ids), _IDS_PER_COMMAND):  # command lines are limited in length
+        for i in range(0, len(ids), _IDS_PER_COMMAND):  # the length of a command line is limited
             out = queue.ask("scancel", *ids[i : i + _IDS_PER_COMMAND])
             if out.returncode:
                 raise UserError(f"scancel: {out.stderr.strip() or out.returncode}")
@@ -80,7 +80,7 @@ class SlurmBackend:
         return len(live)
 
     def log(self, run: RunDir, submission: Submission) -> Path | None:
-        """The run's own log; of a job that never got so far, what its batch script printed."""
+        """Log of the run, or of its batch script if the job did not reach the run."""
         own = run.log
         if own is not None and own.name.startswith(f"{submission.job_id}_"):
             return own
@@ -88,7 +88,7 @@ class SlurmBackend:
 
 
 def _refuse_to_split(job_id: str, members: Sequence[Observed]) -> None:
-    """Raise UserError if the job trains live runs besides `members`."""
+    """Raise UserError if the job has live runs besides `members`."""
     shared = members[0].submission
     if shared is None or len(members) == shared.runs_in_job:
         return

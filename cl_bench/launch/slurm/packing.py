@@ -1,4 +1,4 @@
-"""A plan's missing runs as Slurm jobs: which runs share a job, and what each job requests."""
+"""Assignment of a plan's missing runs to Slurm jobs, and the resources that each job requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl_bench.config.resources import MEMORY, ResourcesConfig
+from cl_bench.errors import plural
 from cl_bench.launch.grid import Plan, Planned
 
 _LEAST_NOTICE_S = 15
@@ -14,14 +15,14 @@ _LEAST_NOTICE_S = 15
 
 @dataclasses.dataclass(frozen=True)
 class JobRequest:
-    """A job before its submission: the runs that share it."""
+    """A job before its submission, and the runs that share it."""
 
     runs: tuple[Planned, ...]
     side_by_side: bool
 
     @property
     def resources(self) -> ResourcesConfig:
-        """Resources of each of its runs; they are alike."""
+        """Resources of each of its runs, which are the same."""
         return self.runs[0].config.resources
 
 
@@ -38,7 +39,7 @@ def pack(plan: Plan) -> list[JobRequest]:
 
 
 def by_shape(jobs: Sequence[JobRequest]) -> list[list[JobRequest]]:
-    """Jobs grouped by equal requests, each group an array, in the order in which each shape first occurs."""
+    """Jobs grouped by equal requests, one array per group, in order of first occurrence."""
     groups: dict[str, list[JobRequest]] = {}
     for job in jobs:
         groups.setdefault(repr(sorted(parameters(job).items())), []).append(job)
@@ -46,14 +47,14 @@ def by_shape(jobs: Sequence[JobRequest]) -> list[list[JobRequest]]:
 
 
 def parameters(job: JobRequest) -> dict[str, Any]:
-    """A job's parameters for submitit. Side by side, each run has its own share of tasks, GPUs and memory."""
+    """A job's parameters for submitit. Runs side by side have separate shares of tasks, GPUs and memory."""
     resources = job.resources
     shares = len(job.runs) if job.side_by_side else 1
     tasks = resources.ranks_per_node * shares
     notice = resources.notice_s
     if resources.time_min:
-        # Slurm checks time limits every 30 s or so and gives notice up to a minute early: in a short job the notice
-        # would come before the first step.
+        # Slurm checks time limits about every 30 s and gives notice up to a minute early: in a short job, before the
+        # first step.
         notice = max(_LEAST_NOTICE_S, min(notice, resources.time_min * 60 // 4))
     extra: dict[str, Any] = {"requeue": True}
     if resources.mem:
@@ -84,7 +85,7 @@ def parameters(job: JobRequest) -> dict[str, Any]:
 
 
 def _teardown(max_restarts: int) -> list[str]:
-    """Shell lines after training: requeue if Slurm's notice (USR2) ended a task that did not handle it yet (140)."""
+    """Shell lines after training: requeue if Slurm's notice (USR2) ended a task without a handler (140)."""
     job = "$SLURM_JOB_ID"
     element = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
     return [
@@ -98,19 +99,15 @@ def _teardown(max_restarts: int) -> list[str]:
 
 def _times(memory: str, shares: int) -> str:
     """'16G', 4 -> '64G'."""
-    number = MEMORY.fullmatch(memory)
-    assert number is not None  # checked when the configuration was built
-    return f"{int(number[1]) * shares}{number[2]}"
+    match = MEMORY.fullmatch(memory)
+    assert match is not None  # checked when the configuration was built
+    return f"{int(match[1]) * shares}{match[2]}"
 
 
 def describe(resources: ResourcesConfig) -> str:
-    """Resources of a run, e.g. '2 nodes x 8 GPUs, partition gpu, 240 min a job'."""
-    each = (
-        f"{resources.gpus_per_node} GPU{'s' * (resources.gpus_per_node > 1)}"
-        if resources.gpus_per_node
-        else f"{resources.ranks_per_node} CPU rank{'s' * (resources.ranks_per_node > 1)}"
-    )
-    parts = [f"{resources.nodes} node{'s' * (resources.nodes > 1)} x {each}"]
+    """Resources of a run, e.g. '2 nodes x 8 GPUs, partition gpu, 240 min per job'."""
+    gpus, ranks = resources.gpus_per_node, resources.ranks_per_node
+    parts = [f"{plural(resources.nodes, 'node')} x {plural(gpus, 'GPU') if gpus else plural(ranks, 'CPU rank')}"]
     parts += [f"partition {resources.partition}"] if resources.partition else []
-    parts += [f"{resources.time_min} min a job"] if resources.time_min else []
+    parts += [f"{resources.time_min} min per job"] if resources.time_min else []
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""State of jobs in Slurm: from squeue while it remembers them, then from sacct if accounting is on."""
+"""State of jobs in Slurm: from squeue while it lists them, then from sacct if accounting is enabled."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ _OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL
 _OVER |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "SUSPENDED"}
 
-# How jobs end that do not end by themselves, and what would help.
+# Causes that end a job from outside, and remedies.
 _ENDS = {
-    "OUT_OF_MEMORY": "it took more memory than it was given; raise resources.mem",
-    "TIMEOUT": "its time limit came before it could save; raise resources.notice_s or time_min",
+    "OUT_OF_MEMORY": "it exceeded its memory; raise resources.mem",
+    "TIMEOUT": "it reached its time limit before it could save; raise resources.notice_s or time_min",
     "NODE_FAIL": "its node failed",
     "CANCELLED": "it was cancelled",
-    "PREEMPTED": "another job took its place",
+    "PREEMPTED": "preempted by another job",
 }
-# Reasons for which a pending job never starts as it stands: a pattern, what it means, and what to change.
+# Reasons why a pending job will never start: pattern, meaning, and what to change.
 _NEVER = (
-    ("PartitionNodeLimit", "asks for more nodes, or more on each, than the partition has", "resources.nodes"),
-    ("PartitionConfig", "asks for what no node of the partition has", "resources.tasks_per_node, gpus_per_node or mem"),
-    ("PartitionTimeLimit", "asks for more time than the partition allows", "resources.time_min"),
-    ("BadConstraints", "no node has the features asked for", "resources.constraint"),
-    (r"(QOS|Assoc).*(PerJob|MaxWall|PerNode|MinCpu|MinGRES).*", "more than one job may have", "the resources or qos"),
+    ("PartitionNodeLimit", "requests more nodes, or more per node, than the partition has", "resources.nodes"),
+    ("PartitionConfig", "requests what no node of the partition has", "resources.tasks_per_node, gpus_per_node or mem"),
+    ("PartitionTimeLimit", "requests more time than the partition allows", "resources.time_min"),
+    ("BadConstraints", "no node has the requested features", "resources.constraint"),
+    (
+        r"(QOS|Assoc).*(PerJob|MaxWall|PerNode|MinCpu|MinGRES).*",
+        "requests more than one job may have",
+        "the resources or qos",
+    ),
     ("InvalidAccount|AccountNotAllowed", "this account may not run here", "resources.account"),
     ("InvalidQOS|QOSNotAllowed", "this quality of service may not run here", "resources.qos"),
     ("DependencyNeverSatisfied", "waits for a job that failed", "resources.sbatch.dependency"),
 )
 _HELD = {
-    "JobHeldUser": "held by its owner; `scontrol release` lets it go",
+    "JobHeldUser": "held by its owner; `scontrol release` releases it",
     "JobHeldAdmin": "held by an administrator",
-    "launch failed requeued held": "held: it could not be launched; see the node's log, then `scontrol release`",
-    "JobHoldMaxRequeue": "held: it could not be launched several times; see the node's log, then `scontrol release`",
+    "launch failed requeued held": "held: its launch failed; see the node's log, then `scontrol release`",
+    "JobHoldMaxRequeue": "held: its launch failed several times; see the node's log, then `scontrol release`",
 }
 _PLAIN = {
     "Resources": "waits for free nodes",
-    "PartitionDown": "the partition is closed for now",
-    "PartitionInactive": "the partition is closed for now",
-    "Priority": "others are before it",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition is inactive",
+    "Priority": "jobs of higher priority come first",
     "BeginTime": "starts again in a moment",
-    "JobArrayTaskLimit": "the array runs as many at a time as it may (array_parallelism)",
+    "JobArrayTaskLimit": "the array is at its limit of simultaneous jobs (array_parallelism)",
     "None": "",
     "Dependency": "waits for another job",
     "ReqNodeNotAvail": "a node it needs is down or reserved",
@@ -54,7 +58,7 @@ _PLAIN = {
 
 
 def parse_job(state: str, reason: str = "") -> QueuedJob:
-    """A job with Slurm's word for its state, and for the reason why it waits."""
+    """A job from Slurm's names of its state and of the reason why it waits."""
     reason = _plain(reason)
     waits, over = state in _WAITING, state in _OVER
     obstacle = next(((text, remedy) for pattern, text, remedy in _NEVER if re.fullmatch(pattern, reason)), None)
@@ -70,16 +74,16 @@ def parse_job(state: str, reason: str = "") -> QueuedJob:
 
 
 def _plain(reason: str) -> str:
-    """'ReqNodeNotAvail, UnavailableNodes:n1' -> 'ReqNodeNotAvail'; a whole sentence stays one."""
+    """'ReqNodeNotAvail, UnavailableNodes:n1' -> 'ReqNodeNotAvail'; a sentence stays whole."""
     text = reason.strip("()")
     first = text.partition(",")[0]
     return text if " " in first else first
 
 
 def ask(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run one of Slurm's commands, whatever it returns. Raises UserError if it is missing or does not answer.
+    """Run one of Slurm's commands, whatever its exit code. Raises UserError if it is missing or does not answer.
 
-    The user's own filters (SQUEUE_PARTITION, SCANCEL_USER, …) are removed from its environment: they would hide jobs.
+    Its environment lacks the user's filters (SQUEUE_PARTITION, SCANCEL_USER, …), which would hide jobs.
     """
     hiding = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SLURM_")
     environment = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(hiding)}
@@ -92,14 +96,14 @@ def ask(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 class Queue:
-    """Slurm's view of the jobs with the given ids at one moment."""
+    """Slurm's view of some jobs at one moment."""
 
     def __init__(self, job_ids: Iterable[str]) -> None:
         self.problem = ""
-        """Why Slurm could not be asked; no job is known then."""
+        """Why Slurm did not answer; all jobs are then unknown."""
         self._jobs: dict[str, QueuedJob] = {}
         self._arrays: dict[str, QueuedJob] = {}
-        """Arrays as a whole: elements that were cancelled before they began are not listed one by one."""
+        """Whole arrays: Slurm does not list elements that were cancelled before they started."""
         ids = set(job_ids)
         if not ids:
             return
@@ -109,7 +113,7 @@ class Queue:
         except UserError as error:
             self.problem = str(error)
             return
-        # The error for a single forgotten job; of several jobs squeue just leaves out the forgotten ones.
+        # The error for a single forgotten job; among several, squeue omits the forgotten ones.
         if out.returncode and "Invalid job id" not in out.stderr:
             self.problem = (out.stderr.strip().splitlines() or [f"squeue ended with {out.returncode}"])[-1]
             return
@@ -123,7 +127,7 @@ class Queue:
         self._ask_accounting(ids - {j for j, job in self._jobs.items() if not job.is_over})
 
     def _ask_accounting(self, job_ids: set[str]) -> None:
-        """Ask sacct how jobs ended that squeue has forgotten; without accounting it does not know."""
+        """Query sacct, if accounting is enabled, for the end of jobs that squeue has forgotten."""
         forgotten = job_ids - self._jobs.keys()
         if not forgotten:
             return
@@ -134,7 +138,7 @@ class Queue:
             return
         for line in out.stdout.splitlines() if out.returncode == 0 else ():
             job_id, state, _ = line.split("|", 2)
-            # 'CANCELLED by 1000'. Accounting lags: what it still calls running, squeue would list.
+            # 'CANCELLED by 1000'. Accounting lags: a running job would be listed by squeue.
             word = state.split()[0] if state else ""
             if word in _OVER and job_id in forgotten:
                 self._jobs[job_id] = parse_job(word)
@@ -142,5 +146,5 @@ class Queue:
                 self._arrays[job_id.partition("_")[0]] = parse_job(word)
 
     def get(self, job_id: str) -> QueuedJob | None:
-        """A job's state; None if Slurm has forgotten the job, or could not be asked (`problem`)."""
+        """State of a job; None if Slurm has forgotten it or did not answer (`problem`)."""
         return self._jobs.get(job_id) or self._arrays.get(job_id.partition("_")[0])

@@ -1,7 +1,7 @@
 """Submission of a plan's missing runs to Slurm through submitit: one array per shape of resources, all or nothing.
 
-Every request is checked with Slurm (`sbatch --test-only`) before the first job is submitted, and everything is taken
-back if a later submission is refused or interrupted.
+Slurm checks every request (`sbatch --test-only`) before the first job is submitted; a refusal or interruption after
+that cancels everything.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ import shlex
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import submitit
 
 from cl_bench.config.resources import ResourcesConfig
 from cl_bench.config.schema import to_dict
-from cl_bench.errors import UserError
+from cl_bench.errors import UserError, plural
 from cl_bench.launch import display, prepare
 from cl_bench.launch.grid import Plan, Planned
 from cl_bench.launch.slurm import packing, task
 from cl_bench.launch.slurm.packing import JobRequest, describe
 from cl_bench.launch.slurm.queue import ask
+from cl_bench.launch.surroundings import environment, handling
 from cl_bench.runs import submission
 from cl_bench.runs.paths import RunDir, slurm_folder
 from cl_bench.runs.submission import Submission
 
 _DEFAULT_ARRAY_SIZE = 1001
 
-# sbatch also reads these, and prefers them to the batch script; each is kept if the run leaves the option open.
+# sbatch prefers these to the batch script; each is kept if the run leaves the option open.
 _USER_DEFAULTS = {
     "SBATCH_PARTITION": "partition",
     "SBATCH_ACCOUNT": "account",
@@ -54,16 +56,16 @@ _REMEDIES = (
     ("time limit", "change resources.time_min; `sinfo -s` shows each partition's limit"),
     (
         "node configuration|memory",
-        "change resources.nodes, gpus_per_node, cpus_per_task or mem: no node has that, and it would wait for ever; "
+        "change resources.nodes, gpus_per_node, cpus_per_task or mem: no node has that, so it would wait forever; "
         "`sinfo -N -o '%N %c %m %G'` shows what nodes have",
     ),
 )
 
 
 def submit(planned: Plan) -> None:
-    """Queue the missing runs of a plan, all or none, and record in each run's folder which job it is.
+    """Queue the missing runs of a plan, all or none, and record each run's job in its folder.
 
-    Raises UserError with Slurm's own message if it refuses.
+    Raises UserError with Slurm's message if it refuses.
     """
     jobs = packing.pack(planned)
     if not jobs:
@@ -74,24 +76,26 @@ def submit(planned: Plan) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for group in groups:
         with _clean_environment(group[0].resources):
-            _ask_first(_executor(group, planned, variables, Path(tempfile.gettempdir())), group)
+            _test(_executor(group, planned, variables, Path(tempfile.gettempdir())), group)
     submitted: list[tuple[JobRequest, str]] = []
     before = {run.run_id: submission.read(_folder(planned, run)) for job in jobs for run in job.runs}
-    with _uninterrupted() as interrupted:
+    interrupted: list[int] = []
+    # Signals wait until a queued job is recorded or withdrawn.
+    with handling(lambda number, _: interrupted.append(number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         try:
             for number, group in enumerate(groups):
                 name = f"{planned.launch.sweep.name}_{stamp}" + (f"_{number}" if number else "")
                 folder = _new_folder(slurm_folder(planned.launch.outputs, name)).absolute()
                 array = _submit_array(group, planned, variables, folder)
-                submitted += array  # before anything else can fail: what is queued must be known
-                _write_down(array, planned, folder)
+                submitted += array  # before anything else can fail
+                _record(array, planned, folder)
                 if interrupted:
                     raise KeyboardInterrupt
         except BaseException as error:
-            _take_back(planned, submitted, before)
+            _withdraw(planned, submitted, before)
             if interrupted or not isinstance(error, Exception):
                 raise KeyboardInterrupt from None
-            if isinstance(error, (OSError, UserError)):  # not Slurm's refusal: a full disk, no sbatch
+            if isinstance(error, (OSError, UserError)):  # not a refusal: e.g. a full disk
                 raise
             raise UserError(_refused(str(error), group)) from None
     _print_submitted(submitted)
@@ -108,8 +112,8 @@ def _submit_array(
     return list(zip(group, ids, strict=True))
 
 
-def _write_down(array: Sequence[tuple[JobRequest, str]], planned: Plan, folder: Path) -> None:
-    """Record in each run's folder which job it is."""
+def _record(array: Sequence[tuple[JobRequest, str]], planned: Plan, folder: Path) -> None:
+    """Record each run's job in its folder."""
     for job, job_id in array:
         record = Submission(
             launcher="slurm",
@@ -124,10 +128,8 @@ def _write_down(array: Sequence[tuple[JobRequest, str]], planned: Plan, folder: 
             submission.write(_folder(planned, run), record)
 
 
-def _take_back(
-    planned: Plan, submitted: Sequence[tuple[JobRequest, str]], before: dict[str, Submission | None]
-) -> None:
-    """Cancel what was submitted before the rest was refused or interrupted, and restore the runs' records."""
+def _withdraw(planned: Plan, submitted: Sequence[tuple[JobRequest, str]], before: dict[str, Submission | None]) -> None:
+    """Cancel the submitted jobs after a refusal or interruption, and restore the runs' records."""
     arrays = sorted({job_id.partition("_")[0] for _, job_id in submitted})
     for run in (run for job, _ in submitted for run in job.runs):
         if (earlier := before[run.run_id]) is not None:
@@ -136,19 +138,6 @@ def _take_back(
             _folder(planned, run).submission.unlink(missing_ok=True)
     if arrays:
         ask("scancel", *arrays)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[list[int]]:
-    """Collect signals instead of acting on them: a job that was queued must be recorded, or taken back."""
-    marks: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda n, _: marks.append(n)) for number in signals}
-    try:
-        yield marks
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _folder(planned: Plan, run: Planned) -> RunDir:
@@ -160,7 +149,7 @@ def _root(planned: Plan, run: Planned) -> str:
 
 
 def _new_folder(folder: Path) -> Path:
-    """Create `folder`, or one beside it if it exists: two sweeps may be submitted within one second."""
+    """Create `folder`, or a numbered one if it exists: two sweeps may be submitted within a second."""
     for number in range(1000):
         candidate = folder.with_name(f"{folder.name}.{number}") if number else folder
         with contextlib.suppress(FileExistsError):
@@ -172,15 +161,15 @@ def _new_folder(folder: Path) -> Path:
 def _executor(
     group: Sequence[JobRequest], planned: Plan, variables: dict[str, str], folder: Path
 ) -> submitit.SlurmExecutor:
-    """submitit's executor for jobs of one shape."""
+    """Executor for jobs of one shape."""
     parameters = packing.parameters(group[0])
-    # After the user's own lines: `module load` may set PYTHONPATH too.
+    # After the user's lines: `module load` may set PYTHONPATH too.
     path = shlex.quote(variables["PYTHONPATH"])
     parameters["setup"] += [
         f"export PYTHONSAFEPATH={variables['PYTHONSAFEPATH']} PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"
     ]
     if parameters["cpus_per_task"]:
-        # Since 22.05 srun does not inherit it from sbatch.
+        # Since Slurm 22.05, srun does not inherit it from sbatch.
         parameters["setup"] += ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
     executor = submitit.SlurmExecutor(folder=folder)
     most = planned.launch.array_parallelism or len(group)
@@ -189,15 +178,15 @@ def _executor(
     return executor
 
 
-def _ask_first(executor: submitit.SlurmExecutor, group: Sequence[JobRequest]) -> None:
-    """Have Slurm check the batch script without queueing it. Raises UserError if it could never start."""
+def _test(executor: submitit.SlurmExecutor, group: Sequence[JobRequest]) -> None:
+    """Have Slurm check the batch script without queueing it. Raises UserError if the job could never start."""
     text = executor._make_submission_file_text("true", "test")
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write(text)
         script.flush()
         answer = ask("sbatch", "--test-only", script.name)
-    # Other failures may be temporary (limits on running jobs): sbatch itself decides. So may a configuration that is
-    # not available: Slurm reports that also while nodes are down, and queues the job.
+    # Other failures may be temporary (limits on running jobs) and are left to sbatch. An unavailable configuration is
+    # also reported while nodes are down.
     message = answer.stderr.lower()
     never = any(word in message for word in ("invalid", "unrecognized", "not satisfied", "unable to contact"))
     if answer.returncode and (
@@ -214,39 +203,28 @@ def _all_nodes_up(partition: str | None) -> bool:
     return bool(nodes) and all(state in ("idle", "mixed", "allocated", "completing") for state in nodes)
 
 
-def _refused(words: str, group: Sequence[JobRequest]) -> str:
+def _refused(text: str, group: Sequence[JobRequest]) -> str:
     """Slurm's message, the request it refuses, and the remedy."""
-    lines = [line.strip() for line in words.splitlines() if re.search(r"error|fail|invalid|allocation", line, re.I)]
+    lines = [line.strip() for line in text.splitlines() if re.search(r"error|fail|invalid|allocation", line, re.I)]
     lines = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in lines if not line.startswith("Traceback")]
-    unique = "; ".join(dict.fromkeys(lines)) or words.strip()
+    unique = "; ".join(dict.fromkeys(lines)) or text.strip()
     remedy = next((r for pattern, r in _REMEDIES if re.search(pattern, unique, re.IGNORECASE)), "`man sbatch` explains")
-    runs = sum(len(job.runs) for job in group)
-    return (
-        f"Slurm refuses {runs} run{'s' * (runs > 1)} with {describe(group[0].resources)}: {unique}\n"
-        f"{remedy}; nothing was submitted"
-    )
+    runs = plural(sum(len(job.runs) for job in group), "run")
+    return f"Slurm refuses {runs} with {describe(group[0].resources)}: {unique}\n{remedy}; nothing was submitted"
 
 
 def _largest_array() -> int:
-    """The cluster's limit on elements per array."""
+    """The cluster's limit on jobs per array."""
     settings = ask("scontrol", "show", "config").stdout
     match = re.search(r"^MaxArraySize\s*=\s*(\d+)", settings, re.MULTILINE)
     return max(1, int(match[1]) if match else _DEFAULT_ARRAY_SIZE)
 
 
-@contextlib.contextmanager
-def _clean_environment(resources: ResourcesConfig) -> Iterator[None]:
-    """Hide the variables of a job or training that this process may be part of; keep the user's own defaults."""
-    before = os.environ.copy()
+def _clean_environment(resources: ResourcesConfig) -> AbstractContextManager[None]:
+    """An environment without the variables of an enclosing job or training, but with the user's defaults."""
     keep = {name for name, field in _USER_DEFAULTS.items() if getattr(resources, field) is None} | set(_KEPT)
-    for name in before:
-        if name not in keep and (name.startswith(_OF_ANOTHER_JOB) or name in _OF_ANOTHER_TRAINING):
-            del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    foreign = [n for n in os.environ if n.startswith(_OF_ANOTHER_JOB) or n in _OF_ANOTHER_TRAINING]
+    return environment({}, hidden=[name for name in foreign if name not in keep])
 
 
 def _print_submitted(submitted: Sequence[tuple[JobRequest, str]]) -> None:
@@ -254,9 +232,9 @@ def _print_submitted(submitted: Sequence[tuple[JobRequest, str]]) -> None:
     for job, job_id in submitted:
         by_array.setdefault(job_id.partition("_")[0], []).append(job)
     for array, jobs in by_array.items():
-        runs = sum(len(job.runs) for job in jobs)
+        runs = plural(sum(len(job.runs) for job in jobs), "run")
         elements = f"_[0-{len(jobs) - 1}]" if len(jobs) > 1 else ""
         display.console.print(
-            f"submitted job {array}{elements}: {runs} run{'s' * (runs > 1)}, {describe(jobs[0].resources)}",
+            f"submitted job {array}{elements}: {runs}, {describe(jobs[0].resources)}",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""Code inside a Slurm job: this task's place in it, its log, its runs, and its return to the queue."""
+"""Task of a Slurm job: its rank, its log, its runs, and their requeueing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from cl_bench.errors import UserError
-from cl_bench.runs import lock, status
+from cl_bench.runs import identity, lock, status
 from cl_bench.runs.paths import RunDir
 from cl_bench.runs.status import FINISHED
 from cl_bench.training import worker
@@ -22,14 +22,14 @@ _POLL_S = 0.2
 _SCONTROL_TIMEOUT_S = 60
 _CLAIM_POLL_S = 1.0
 _GIVE_WAY_S = 60.0
-"""Time that a trainer which Slurm has given up may take to save; less than its successor waits for it."""
+"""Time in which a superseded trainer must save; less than its successor waits for the lock."""
 
 
 def task(roots: Sequence[str], side_by_side: bool) -> None:
-    """Entry of each task of the job: train the runs in the folders `roots`, then end the process.
+    """Train the runs in the folders `roots`, then end the process; the entry point of each task of a job.
 
-    One run is trained by all tasks together. Several are packed small runs: side by side, one per task, or one after
-    another in processes of their own.
+    A single run is trained by all tasks together. Several are packed small runs: one per task if side by side, else one
+    after another in child processes.
     """
     if len(roots) == 1:
         worker.leave(train_one(roots[0], place()))
@@ -43,7 +43,7 @@ def task(roots: Sequence[str], side_by_side: bool) -> None:
 
 
 def place() -> Rank:
-    """This task's place, from Slurm's variables."""
+    """Rank of this task, from Slurm's environment variables."""
     env = os.environ
     return Rank(
         rank=int(env.get("SLURM_PROCID", 0)),
@@ -57,9 +57,9 @@ def place() -> Rank:
 
 
 def job_id() -> str:
-    """This job's id; of an array element, the array's id with the index.
+    """Id of this job; ARRAY_INDEX in an array.
 
-    SLURM_JOB_ID would not do: the last element's equals the array's, and requeueing that requeues all elements.
+    Not SLURM_JOB_ID: that of an array's last element is the array's, and requeueing it requeues all elements.
     """
     env = os.environ
     if "SLURM_ARRAY_TASK_ID" in env:
@@ -68,7 +68,7 @@ def job_id() -> str:
 
 
 def threads() -> int:
-    """CPU threads for this task: its share of the job's cores on this node."""
+    """Number of CPU threads of this task: its share of the job's cores on this node."""
     env = os.environ
     if "SLURM_CPUS_PER_TASK" in env:
         return int(env["SLURM_CPUS_PER_TASK"])
@@ -78,7 +78,7 @@ def threads() -> int:
 
 
 def train_one(root: str, here: Rank) -> int:
-    """Train one run as this task's rank; on Slurm's notice save and go back to the queue. Returns the exit code."""
+    """Train one run as this task's rank; on Slurm's notice, save and requeue. Returns the exit code."""
     run = RunDir.at(root)
     with StopRequest() as stop:
         code = _train(run, here, stop)
@@ -92,22 +92,22 @@ def _train(run: RunDir, here: Rank, stop: StopRequest) -> int:
     _log_into(run, here)
     if here.rank == 0:
         threading.Thread(target=_give_way, args=(run, here, stop), daemon=True).start()
-    meeting = run.logs / f"meeting_{here.job}_{here.restarts}"
-    return worker.run_job(str(run.root), here, str(meeting), stop, threads())
+    rendezvous = run.logs / f"rendezvous_{here.job}_{here.restarts}"
+    return worker.run_job(str(run.root), here, str(rendezvous), stop, threads())
 
 
 def _give_way(run: RunDir, here: Rank, stop: StopRequest) -> None:
-    """Leave once Slurm has started this job anew: save at the end of the step, or, if stuck, leave without a save."""
+    """Once Slurm has restarted this job elsewhere, save at the end of the step; exit without a save if stuck."""
     while not lock.is_superseded(run, here.job, here.restarts):
         time.sleep(_CLAIM_POLL_S)
     stop.signals.add(signal.SIGTERM)
     time.sleep(_GIVE_WAY_S)
-    print(f"Slurm has started job {here.job} anew, and this start of it is stuck: it ends without a save", flush=True)
+    print(f"Slurm has restarted job {here.job}, and this process is stuck: it exits without a save", flush=True)
     worker.leave(worker.EXIT_FAILED)
 
 
 def train_in_turn(roots: Sequence[str]) -> int:
-    """Train packed runs one after another; one that fails does not stop the next. Returns the worst exit code."""
+    """Train packed runs one after another, despite failures. Returns the largest exit code."""
     here, worst = place(), 0
     with StopRequest() as stop:
         for root in roots:
@@ -127,7 +127,7 @@ def _train_in_a_process(root: str, stop: StopRequest) -> int:
     forwarded = False
     while child.poll() is None:
         if stop.signals and not forwarded:
-            # Slurm may have signalled the child too; a second signal does no harm.
+            # Slurm may also have signalled the child; a second signal is harmless.
             child.send_signal(signal.SIGTERM)
             forwarded = True
         time.sleep(_POLL_S)
@@ -148,28 +148,33 @@ def _left_unfinished(run: RunDir, here: Rank) -> bool:
 
 
 def _requeue(runs: Sequence[RunDir], here: Rank) -> None:
-    """Put this job back into the queue; a run that has come back too often fails instead."""
+<<<<<<< HEAD
+    """Requeue this job; runs that have restarted too often fail instead."""
     most = min(worker.load_config(run).resources.max_restarts for run in runs)
+=======
+    """Put this job back into the queue; a run that has come back too often fails instead."""
+    most = min(identity.load_config(run).resources.max_restarts for run in runs)
+>>>>>>> lang1
     if here.restarts >= most:
         for run in runs:
             latest = status.read(run)
-            if latest.job == here.job:  # not one that waits for its turn in a pack
+            if latest.job == here.job:  # not one that still waits in a pack
                 error = (
-                    f"not put back into the queue: Slurm has started this job again {here.restarts} times, and "
-                    f"resources.max_restarts = {most}; `cl-bench retry` goes on from the last save"
+                    f"not requeued: Slurm has restarted this job {here.restarts} times, and resources.max_restarts = "
+                    f"{most}; `cl-bench retry` resumes from the last save"
                 )
                 status.write(run, latest, state="FAILED", error=error, restarts=here.restarts)
         return
-    print(f"back to the queue: scontrol requeue {here.job}", flush=True)
+    print(f"requeueing: scontrol requeue {here.job}", flush=True)
     try:
         subprocess.run(["scontrol", "requeue", here.job], check=True, timeout=_SCONTROL_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
-        # Packed runs side by side all request it; Slurm refuses every request after the first.
-        print(f"not put back into the queue: {error}", flush=True)
+        # Runs side by side all request it; Slurm refuses every request after the first.
+        print(f"not requeued: {error}", flush=True)
 
 
 def _log_into(run: RunDir, here: Rank) -> None:
-    """Redirect this process's output into the run's own folder."""
+    """Redirect the output of this process into the run's folder."""
     run.logs.mkdir(parents=True, exist_ok=True)
     log = os.open(run.logs / f"{here.job}_{here.rank}_log.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
@@ -180,7 +185,7 @@ def _log_into(run: RunDir, here: Rank) -> None:
 
 
 def main() -> None:
-    """`python -m cl_bench.launch.slurm.task RUN_FOLDER`: one packed run."""
+    """Train one packed run: `python -m cl_bench.launch.slurm.task RUN_FOLDER`."""
     if len(sys.argv) != 2:
         raise UserError("give the folder of one run")
     here = place()

@@ -1,10 +1,10 @@
 """Adaptive schedule: the length grows when the validation loss or the gradient variance has settled.
 
-The rule uses only numbers that every rank has and every resume restores, so a run is as repeatable as with a fixed
-schedule. An observation is an evaluation (signal val_loss) or a measurement of Adam's second moment (signal
-adam_var_max, the gradient variance's largest element). It is calm if it improved on, or moved from, the previous one by
-less than `threshold`, relatively; after `patience` calm observations in a row the length grows by the factor `growth`,
-and counting starts anew.
+The rule uses only numbers that every rank has and every resume restores, so a run is as reproducible as with a
+fixed schedule. An observation is an evaluation (signal val_loss) or a measurement of Adam's second moment (signal
+adam_var_max, the gradient variance's largest element). It is calm if the relative improvement (val_loss)
+or change (adam_var_max) since the previous one is below `threshold`. After `patience` consecutive calm observations the
+length grows by the factor `growth`, and the count restarts.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Pace:
     last: float | None = None
     """The last value of the signal at this length."""
     calm: int = 0
-    """Calm observations in a row."""
+    """Consecutive calm observations."""
 
 
 @register("adaptive")
 @dataclasses.dataclass(unsafe_hash=True)
 class Adaptive(LengthSchedule):
-    """The rule and the state of one run. Its parameters, which alone are compared and hashed, do not change."""
+    """The rule and its state in one run; comparison and hash cover the rule's parameters only, which do not change."""
 
     parameters = ("mode", "min_difficulty", "difficulty_step", "signal", "threshold", "patience", "growth")
     is_fixed = False
@@ -54,11 +54,11 @@ class Adaptive(LengthSchedule):
 
     @classmethod
     def resolve(cls, config: RunConfig) -> CurriculumConfig:
-        """Checked: the length starts below its end, and the signal is measured."""
+        """The curriculum unchanged, after a check that it starts below its end and that its signal is measured."""
         durations.check_start(config)
         if config.curriculum.signal == "adam_var_max" and not config.telemetry.adam_variance_interval:
             raise ConfigError(
-                "curriculum.signal = adam_var_max is never measured with telemetry.adam_variance_interval = 0, and the "
+                "curriculum.signal = adam_var_max is never measured with telemetry.adam_variance_interval = 0, so the "
                 "length would never grow; raise the interval, e.g. to 10, or set curriculum.signal=val_loss"
             )
         return config.curriculum
@@ -85,11 +85,11 @@ class Adaptive(LengthSchedule):
         return f"{lengths}, x{curriculum.growth:g} when {curriculum.signal} settles"
 
     def at(self, step: int, consumed_tokens: int) -> int:
-        """The present length."""
+        """The current length."""
         return self.pace.length
 
     def observe(self, signal: str, value: float | None) -> None:
-        """Take one observation into account; signals other than the chosen one change nothing."""
+        """Observe a measurement; only the chosen signal counts."""
         pace = self.pace
         if signal != self.signal or value is None or not math.isfinite(value) or pace.length >= self.max_difficulty:
             return
@@ -102,7 +102,7 @@ class Adaptive(LengthSchedule):
             self.grow()
 
     def grow(self) -> None:
-        """Go on to the next length: times `growth`, a multiple of difficulty_step, at most the full length."""
+        """Advance the length: times `growth`, a multiple of difficulty_step, at most the full length."""
         length = self.pace.length
         grown = math.floor(length * self.growth / self.difficulty_step) * self.difficulty_step
         self.pace = Pace(min(self.max_difficulty, max(grown, length + self.difficulty_step)))
@@ -112,18 +112,18 @@ class Adaptive(LengthSchedule):
         return dataclasses.asdict(self.pace)
 
     def load_state(self, state: Mapping[str, int | float | None]) -> None:
-        """Go on at a saved pace."""
+        """Restore a saved pace."""
         if state:
             self.pace = Pace(int(state["length"] or 0), state["last"], int(state["calm"] or 0))
 
     def planned(self) -> LengthSchedule:
-        """The fewest steps that the run can take: the length grows at every observation."""
+        """The schedule of the fewest steps: the length grows at every observation."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
         return _Fastest(**settings)
 
 
 class _Fastest(Adaptive):
-    """An adaptive schedule whose length grows as often as it is observed. Steps are asked for in order."""
+    """An adaptive schedule whose length grows at every observation. Steps must be queried in order."""
 
     _evaluations = 0
 

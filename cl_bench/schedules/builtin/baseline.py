@@ -1,4 +1,4 @@
-"""Full length from the first step: what curricula are compared with."""
+"""The baseline: full length from the first step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Baseline(LengthSchedule):
 
     @classmethod
     def resolve(cls, config: RunConfig) -> CurriculumConfig:
-        """Checked: a baseline's length is the full one."""
+        """The curriculum unchanged, after a check that its length is the full one."""
         if config.max_difficulty < config.seqlen:
             raise ConfigError(
                 f"curriculum.max_difficulty = {config.max_difficulty}: the baseline trains at the full length "

@@ -1,4 +1,4 @@
-"""A schedule given as a function of the step, by its dotted path."""
+"""A schedule given as a function of the step, named by its dotted path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cl_bench.schedules.length import LengthSchedule, register
 
 @dataclasses.dataclass
 class _Progress:
-    """How far the function has been evaluated, and the first step at which it returned the maximum."""
+    """Progress of the scan for the first step at which the function returns the maximum."""
 
     next_step: int = 1
     last: int = 0
@@ -25,7 +25,7 @@ class _Progress:
 @register("custom")
 @dataclasses.dataclass(frozen=True)
 class Custom(LengthSchedule):
-    """The length that a function returns, until it has returned the maximum."""
+    """The function's length, until it has returned the maximum."""
 
     parameters = ("mode", "function", "function_args", "fingerprint")
     is_opaque = True
@@ -33,12 +33,12 @@ class Custom(LengthSchedule):
     path: str
     function: Callable[..., Any]
     function_args: str = "{}"
-    """Keyword arguments as JSON, which hashes whatever they are."""
+    """Keyword arguments as JSON, which is hashable whatever they are."""
     _progress: _Progress = dataclasses.field(default_factory=_Progress, compare=False, repr=False)
 
     @classmethod
     def resolve(cls, config: RunConfig) -> CurriculumConfig:
-        """Checked: a function is named."""
+        """The curriculum unchanged, after a check that it names a function."""
         if not config.curriculum.function:
             raise ConfigError(
                 f"curriculum = {config.curriculum.name}: custom needs curriculum.function=package.module.function"
@@ -58,26 +58,26 @@ class Custom(LengthSchedule):
         return str(curriculum.function)
 
     def at(self, step: int, consumed_tokens: int) -> int:
-        """The function's length, or the maximum once an earlier step had it."""
-        # The scan for the maximum goes on where the last call ended, so a training loop calls the function once a step.
-        seen = self._progress
-        while seen.peak is None and seen.next_step <= step:
-            seen.last = self._call(seen.next_step)
-            if seen.last >= self.max_difficulty:
-                seen.peak = seen.next_step
-            seen.next_step += 1
-        if seen.peak is not None and step >= seen.peak:
+        """The function's length, or the maximum if an earlier step had it."""
+        # The scan resumes where the last call ended, so a training loop calls the function once per step.
+        scan = self._progress
+        while scan.peak is None and scan.next_step <= step:
+            scan.last = self._call(scan.next_step)
+            if scan.last >= self.max_difficulty:
+                scan.peak = scan.next_step
+            scan.next_step += 1
+        if scan.peak is not None and step >= scan.peak:
             return self.max_difficulty
-        return seen.last if step == seen.next_step - 1 else self._call(step)
+        return scan.last if step == scan.next_step - 1 else self._call(step)
 
     def _call(self, step: int) -> int:
         try:
             length = self.function(step, **json.loads(self.function_args))
         except ConfigError:
             raise
-        except Exception as error:  # a user's code: whatever it raises, say where
-            raised = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"curriculum.function = {self.path}: at step {step} it raised {raised}") from error
+        except Exception as error:  # the user's code may raise anything
+            problem = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"curriculum.function = {self.path}: at step {step} it raised {problem}") from error
         if not isinstance(length, int) or not 1 <= length <= self.max_difficulty:
             raise ConfigError(
                 f"curriculum.function = {self.path}: returned {length!r} at step {step}; it must return an int "

@@ -24,7 +24,7 @@ class FixedDiscrete(LengthSchedule):
 
     @classmethod
     def resolve(cls, config: RunConfig) -> CurriculumConfig:
-        """Lengths in tokens and ends in steps."""
+        """The curriculum with lengths in tokens and ends in steps."""
         cur = config.curriculum
         _check(config)
         lengths = tuple(d or config.max_difficulty for d in cur.difficulty)
@@ -54,7 +54,7 @@ class FixedDiscrete(LengthSchedule):
     def describe(cls, curriculum: CurriculumConfig) -> str:
         """'16→32→full at 20%, 40%' of the baseline's steps."""
         lengths = "→".join(str(d or curriculum.max_difficulty or "full") for d in curriculum.difficulty)
-        return f"{lengths} at " + ", ".join(durations.in_words(curriculum, end) for end in curriculum.max_step)
+        return f"{lengths} at " + ", ".join(durations.label(curriculum, end) for end in curriculum.max_step)
 
     def at(self, step: int, consumed_tokens: int) -> int:
         """The stage's length; the maximum from the first stage that has it."""
@@ -72,9 +72,4 @@ def _check(config: RunConfig) -> None:
         )
     if list(cur.max_step) != sorted(set(cur.max_step)):
         raise ConfigError(f"{where}: curriculum.max_step = {list(cur.max_step)} must increase")
-    longest = max(d or 0 for d in cur.difficulty)
-    if longest > config.seqlen:
-        raise ConfigError(
-            f"curriculum.difficulty = {longest} is longer than max_seqlen = {config.seqlen}; a curriculum ends at the "
-            "full length at the latest"
-        )
+    durations.check_length(config, "difficulty", max(d or 0 for d in cur.difficulty))

@@ -29,7 +29,7 @@ class FixedRoot(LengthSchedule):
 
     @classmethod
     def resolve(cls, config: RunConfig) -> CurriculumConfig:
-        """The duration in steps."""
+        """The curriculum with its duration in steps."""
         cur = config.curriculum
         durations.check_start(config)
         if cur.duration is None:
@@ -38,7 +38,7 @@ class FixedRoot(LengthSchedule):
             )
         if cur.duration == 0:
             raise ConfigError(
-                f"curriculum = {cur.name}: curriculum.duration = 0 is no curriculum; use curriculum=baseline"
+                f"curriculum = {cur.name}: curriculum.duration = 0 leaves no curriculum; use curriculum=baseline"
             )
         # The mean length of a root schedule over t in (0, T] is min + (max - min) r/(r+1): half way for r = 1.
         degree = cls._degree(cur)
@@ -64,7 +64,7 @@ class FixedRoot(LengthSchedule):
         degree, step = cls._degree(curriculum), curriculum.difficulty_step
         root = f", root {degree:g}" if degree != 1 or cls is FixedRoot else ""
         coarse = f", multiples of {step}" if step != 8 else ""
-        duration = durations.in_words(curriculum, curriculum.duration or 0)
+        duration = durations.label(curriculum, curriculum.duration or 0)
         return f"{curriculum.min_difficulty}→{curriculum.max_difficulty or 'full'} over {duration}{root}{coarse}"
 
     @classmethod
@@ -72,11 +72,11 @@ class FixedRoot(LengthSchedule):
         return curriculum.root_degree
 
     def at(self, step: int, consumed_tokens: int) -> int:
-        """The formula's length, at least the first multiple of difficulty_step that is not below min_difficulty."""
+        """The formula's length, but at least the first multiple of difficulty_step from min_difficulty on."""
         low, high, multiple = self.min_difficulty, self.max_difficulty, self.difficulty_step
         try:
             share: float = (step / self.total_curriculum_step) ** (1.0 / self.root_degree)
-        except OverflowError:  # a small degree, far beyond the end
+        except OverflowError:  # a small degree, far past the end
             return high
         length = math.floor(share * (high - low) + low)
         length -= length % multiple

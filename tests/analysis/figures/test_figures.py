@@ -255,3 +255,39 @@ def test_the_path_of_a_search_goes_down_from_its_first_probe() -> None:
     go.Figure(figure)
     empty = figures.search_path(PROBES.iloc[:0])
     assert empty["layout"]["annotations"][0]["text"] == "no probe has ended yet"
+
+
+# --- final loss over learning rate, and stability over both axes -----------------------------------------------------
+
+
+def test_final_loss_over_learning_rate_marks_what_diverged(report: ReportData) -> None:
+    made = figures.lr_responses(report.instability.responses, unigram={"0": 3.3})
+    assert list(made) == ["batch 16", "batch 64"]
+    layout = made["batch 16"]["layout"]
+    assert layout["xaxis"]["type"] == "log"
+    assert [s["y0"] for s in layout["shapes"]] == [3.3]
+    marks = {t["marker"]["symbol"]: t for t in made["batch 16"]["data"] if t["mode"] == "markers"}
+    crosses = marks["x-thin"]
+    assert crosses["name"] == "baseline"
+    assert crosses["y"][0] > 3.3  # above every loss and the line
+    assert crosses["y"][0] <= layout["yaxis"]["range"][1]
+    rows = [dict(zip(layout["meta"]["table"]["columns"], r, strict=True)) for r in layout["meta"]["table"]["rows"]]
+    (bad,) = [r for r in rows if r["diverged"]]
+    assert (bad["curriculum"], bad["lr"], bad["seeds"], bad["diverged"]) == ("baseline", 8e-3, 2, 1)
+    ended = report.runs[(report.runs["curriculum"] == "baseline") & (report.runs["global_batch_size"] == 16)]
+    ended = ended[(ended["lr"] == 8e-3) & (ended["state"] == "DONE")]
+    assert bad["final_loss"] == bad["lowest"] == bad["highest"] == pytest.approx(ended["final_loss"].item())
+    json.dumps(made, allow_nan=False)
+
+
+def test_joint_maps_count_stable_seeds(report: ReportData) -> None:
+    made = figures.joint_maps(report.instability.joint)
+    assert list(made) == ["baseline", "fixed_linear"]
+    (heat,) = made["baseline"]["data"]
+    assert heat["text"] == [["2/2", "1/2"], ["2/2", "2/2"]]
+    assert heat["z"] == [[0.0, 0.5], [0.0, 0.0]]
+    assert heat["y"] == ["16 (1x)", "64 (4x)"]
+    assert heat["x"] == ["2e-3<br>1x", "8e-3<br>4x"]
+    table = made["baseline"]["layout"]["meta"]["table"]
+    assert len(table["rows"]) == 8  # of both methods
+    assert figures.joint_maps([]) == {}

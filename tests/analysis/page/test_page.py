@@ -240,7 +240,12 @@ def test_data_is_one_click_away(page: Page, tmp_path: Path) -> None:
         "validation": '"run_id","step","consumed_tokens","train_seconds","seqlen","val_ppl"',
         "savings": '"cell","what","saving_pct","low_pct","high_pct"',
         "frontier": '"curriculum","global_batch_size","max_loss_ratio_allowed","kind","largest_stable_lr",'
-        '"unstable_from_lr","multiple_relation","multiple","tested_lr","runs","diverged","unfinished","note"',
+        '"unstable_from_lr","multiple_relation","multiple","tested_lr","runs","diverged","unfinished","note",'
+        '"criterion","unstable_runs","did_not_learn"',
+        "joint-0": '"curriculum","global_batch_size","lr","batch_multiple","lr_multiple","seeds","stable","unstable",'
+        '"undecided"',
+        "lr-response-0": '"curriculum","global_batch_size","lr","final_loss","lowest","highest","seeds","diverged",'
+        '"did_not_learn","useful"',
         "stability": '"curriculum","global_batch_size","lr","max_loss_ratio","runs","diverged","finished",'
         '"diverged_low_pct","diverged_high_pct"',
         "variance-l1": '"run_id","step","adam_var_l1","loss_ratio"',

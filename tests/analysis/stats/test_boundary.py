@@ -150,7 +150,10 @@ def test_spikes_are_a_stricter_criterion_of_their_own() -> None:
     runs, stability = grid(("baseline", 8, 1e-3, OK), ("baseline", 8, 2e-3, OK), ratios={("baseline", 8, 2e-3): 1.9})
     assert cell_stability(runs, stability)["status"].tolist() == ["stable", "stable"]
     assert cell_stability(runs, stability, "loss_ratio")["status"].tolist() == ["stable", "unstable"]
-    assert cell_stability(runs, stability, "loss_ratio", 1.9)["status"].tolist() == ["stable", "stable"]  # above, not at
+    assert cell_stability(runs, stability, "loss_ratio", 1.9)["status"].tolist() == [
+        "stable",
+        "stable",
+    ]
     nothing = stability.assign(max_loss_ratio=math.nan)  # evaluations only: no loss ratio to judge by
     assert cell_stability(runs, nothing, "loss_ratio")["status"].tolist() == ["undecided", "undecided"]
     assert cell_stability(runs, nothing)["status"].tolist() == ["stable", "stable"]
@@ -299,8 +302,8 @@ def test_the_sentence_of_a_grid_where_nothing_diverged() -> None:
         "at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(*calm, useless=[("baseline", 8, 2e-3)]) == (
-        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR within 2% of the method's best "
-        "loss at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
+        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR within 2% of the method's "
+        "best loss at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(("baseline", 8, 2e-3, ("RUNNING",))) == (
         "The one run has not diverged so far (1 not finished); the edge of stability is not reached yet."

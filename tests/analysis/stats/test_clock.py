@@ -14,7 +14,10 @@ import pytest
 
 from analysis.schema import RUN_COLUMNS, Runs
 from analysis.stats import clock
+from analysis.stats.clean_time import clean_settings, with_clean_seconds, with_seconds_of
 from analysis.stats.clock import TimedPair, clock_of, time_saving, two_way
+from analysis.stats.crossings import Crossing, curves
+from analysis.stats.pairs import Comparison
 
 FULL = 256
 LENGTHS = range(8, FULL + 1, 8)
@@ -171,4 +174,42 @@ def test_runs_without_training_steps_keep_their_seconds() -> None:
     runs = make_runs([("b", "baseline", 1, run_rows("b", [FULL] * 9)), ("c", "linear", 1, run_rows("c", [FULL] * 9))])
     made = clock_of(dataclasses.replace(runs, train=runs.train.query("run_id == 'b'")))
     assert made.refusal("c", "b") == clock.NO_STEPS
-    assert any("1 of 2 runs record no training steps" in note for note in clock.notes(made, runs.runs))
+    assert any("No training steps of 1 of 2 runs are recorded" in note for note in clock.notes(made, runs.runs))
+
+
+def evaluated(runs: Runs) -> Runs:
+    """The runs with an evaluation every tenth of their tokens: the loss is 6 - 3 log10(1 + 9 x), x the share done."""
+    parts = []
+    for run_id, rows in runs.train.groupby("run_id", sort=False):
+        share = np.linspace(0, 1, 11)
+        tokens = share * rows["consumed_tokens"].iloc[-1]
+        seconds = np.interp(tokens, np.append(0, rows["consumed_tokens"]), np.append(0.0, rows["train_seconds"]))
+        loss = 6 - 3 * np.log10(1 + 9 * share)
+        columns = {"step": range(11), "consumed_tokens": tokens.astype(int), "train_seconds": seconds}
+        parts.append(pd.DataFrame({"run_id": run_id, **columns, "val_loss": loss, "val_ppl": np.exp(loss)}))
+    return dataclasses.replace(runs, evals=pd.concat(parts, ignore_index=True))
+
+
+def test_evaluations_get_clean_seconds_only_where_all_runs_of_a_setting_have_them() -> None:
+    runs = evaluated(busy_baselines())
+    made = clock_of(runs)
+    assert clean_settings(runs, made) == {""}
+    timed = with_clean_seconds(runs, made)
+    ends = timed.evals.groupby("run_id")["train_seconds"].max()
+    assert ends["b1"] / ends["c1"] == pytest.approx(1 / 1.017, abs=1e-3)  # the truth of the first test
+    assert timed.evals["val_loss"].equals(runs.evals["val_loss"])
+    recorded = dataclasses.replace(runs, train=runs.train.query("run_id != 'c3'"))
+    assert clean_settings(recorded, clock_of(recorded)) == frozenset()
+    assert with_clean_seconds(recorded, clock_of(recorded)) is recorded
+
+
+def test_a_comparison_can_be_read_in_recorded_seconds() -> None:
+    runs = evaluated(busy_baselines())
+    by_run = curves(runs.evals)
+    half = float(by_run["b1"].tokens[5])
+    reached = Crossing(half, 1.0, half * 2, 2.0)
+    comparison = with_seconds_of(Comparison("b1", 4.0, reached, reached), "c1", by_run)
+    ours, theirs = comparison.amounts("time")
+    assert theirs == pytest.approx(float(by_run["b1"].seconds[5]))
+    assert ours == pytest.approx(float(np.interp(half, by_run["c1"].tokens, by_run["c1"].seconds)))
+    assert comparison.amounts("token") == (half, half)

@@ -10,7 +10,9 @@ import pytest
 from scipy import stats
 
 from analysis import load_runs
+from analysis.calibration.printed import printed_row
 from analysis.calibration.simulate import USUAL, at_final, best_of_equals, coverage, family, simulate, true_loss
+from analysis.calibration.worlds import WORLDS
 from analysis.stats.intervals import (
     BOOTSTRAP_FROM,
     Pair,
@@ -20,7 +22,10 @@ from analysis.stats.intervals import (
     log_interval,
     method_for,
     pair,
+    t_interval,
 )
+from analysis.stats.level import level_log_ratio
+from analysis.stats.smoothing import cleaned
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
 from tests.analysis.tables import cells
 
@@ -144,8 +149,14 @@ def test_synthetic_sweeps_are_read_as_real_ones_are(tmp_path: Path) -> None:
     (cell,) = cells(load_runs(make_sweep(tmp_path, made)))
     expected = at_final(pairs)
     for ours, theirs in (("", "point"), ("_low", "low"), ("_high", "high")):
-        assert cell[f"token_saving{ours}"] == pytest.approx(getattr(expected, theirs), rel=1e-9)
-    assert cell["token_p"] == pytest.approx(expected.p_value, rel=1e-6)
+        assert cell[f"final_token_saving{ours}"] == pytest.approx(getattr(expected, theirs), rel=1e-9)
+    # The printed saving as the calibration over worlds computes it, for all pairs at once.
+    tokens = pairs[0][0].tokens[1:]
+    curves = [cleaned(tokens, np.array([pair[arm].loss[1:] for pair in pairs])) for arm in (0, 1)]
+    interval = t_interval(level_log_ratio(tokens, curves[0], tokens, curves[1]))
+    assert cell["token_saving"] == pytest.approx(-math.expm1(float(interval.mean)), rel=1e-9)
+    assert cell["token_saving_low"] == pytest.approx(-math.expm1(float(interval.high)), rel=1e-9)
+    assert cell["token_p"] == pytest.approx(float(interval.p_value), rel=1e-6)
 
 
 @pytest.mark.calibration
@@ -154,6 +165,15 @@ def test_bounds_hold_where_runs_never_arrive() -> None:
     row = coverage("a loss named beforehand", -0.25, 3, 500)
     assert row.with_interval < 0.5
     assert row.held >= 0.93
+
+
+@pytest.mark.calibration
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_printed_saving_covers_in_every_world(world: str) -> None:
+    row = printed_row(world, 0.14, 300)
+    for covered, significant in zip(row.covered, row.significant, strict=True):
+        assert 0.93 - 0.015 <= covered <= 0.97 + 0.015  # two standard errors of 900 sweeps
+        assert significant <= 0.055 + 0.013  # of 1,200
 
 
 @pytest.mark.calibration

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from analysis.stats.joint_boundary import joint_boundaries
-from analysis.stats.lr_response import responses
-from analysis.stats.outcome import Outcome, Rules, instability, judge, longest_above
+from analysis.stats.lr_response import responses, useful_runs
+from analysis.stats.outcome import Outcome, Rules, instability, judge, longest_above, parse_rules
+from analysis.verdict.boundary import joint_sentences
+from cl_bench.errors import UserError
 
 BUDGET = 1000.0
 TOKENS = np.arange(10, 1001, 10, dtype=float)  # 100 steps of 10 tokens
@@ -123,9 +125,13 @@ def test_final_loss_over_learning_rate() -> None:
     assert base.sensitivity == pytest.approx(0.23 / 3)
     assert linear.sensitivity == pytest.approx(0.07)
     assert linear.points[-1].mean_loss == 5.5  # a diverged run counts as untrained
+    (no_seed,) = [p for p in linear.points if p.diverged]
+    assert (no_seed.ended_loss, no_seed.low, no_seed.high) == (None, None, None)
     # Useful is within 2%: 2.38 x 1.02 = 2.4276; 2.21 x 1.02 = 2.2542.
     assert [p.useful for p in base.points] == [False, True, False]
     assert (base.largest_useful, linear.largest_useful) == (8e-3, 1.6e-2)
+    useful = useful_runs(runs, [base, linear], {**kinds, "r0": Outcome("unfinished")})
+    assert list(useful.values()) == [None, True, False, False, True, True, False]
 
 
 def test_a_diagonal_grid_has_a_joint_boundary() -> None:
@@ -146,6 +152,27 @@ def test_a_diagonal_grid_has_a_joint_boundary() -> None:
     assert linear.baseline_there is not None
     assert (linear.baseline_there.unstable, linear.baseline_there.seeds) == (3, 3)
     assert (linear.only_method_stable, linear.only_baseline_stable, linear.p_value) == (3, 0, 0.25)
+    assert linear.contrast == linear.largest
+    assert linear.baseline_at_contrast == linear.baseline_there
+    assert base.contrast is None
+    (sentence,) = joint_sentences([answer])
+    assert "8x the batch and 4x the learning rate" in sentence
+    assert "3 of 3 seeds" in sentence
+    assert "the baseline did not on 3 of 3" in sentence
+
+
+def test_the_contrast_is_where_the_baseline_failed_not_where_it_was_never_trained() -> None:
+    runs, kinds = grid(
+        *(("baseline", 8, lr, 1, 2.6, kind) for lr, kind in ((1e-3, "learned"), (4e-3, "diverged"))),
+        *(("linear", batch, 4e-3, 1, 2.5, "learned") for batch in (8, 64)),
+    )
+    (answer,) = joint_boundaries(runs, instability(runs, kinds))
+    linear = answer.methods[1]
+    assert linear.largest is not None
+    assert (linear.largest.at, linear.baseline_there) == ((64, 4e-3), None)
+    assert linear.contrast is not None
+    assert linear.contrast.at == (8, 4e-3)
+    assert "4x the learning rate on its one seed, where the baseline did not" in joint_sentences([answer])[0]
 
 
 def test_a_joint_boundary_without_a_baseline_at_the_large_cell() -> None:
@@ -157,4 +184,29 @@ def test_a_joint_boundary_without_a_baseline_at_the_large_cell() -> None:
     assert answer.methods[1].largest is not None
     assert answer.methods[1].baseline_there is None
     assert answer.methods[1].p_value is None
+    assert "no baseline was trained there" in joint_sentences([answer])[0]
     assert joint_boundaries(runs[runs["role"] != "baseline"], instability(runs, kinds)) == []
+
+
+def test_rules_from_the_command_line() -> None:
+    rules = parse_rules(["ratio=3", "early=off", "unigram=0.1", "non-finite=off"])
+    assert rules == Rules(non_finite=False, loss_ratio=3.0, early_share=None, unigram_margin=0.1)
+    assert parse_rules([]) == Rules()
+    for text, remedy in (
+        ("ration=off", "did you mean 'ratio'"),
+        ("ratio=1", "a number above 1 or off"),
+        ("ratio-share=off", "a number above 0 and below 1"),
+        ("early=many", "a number above 0 and below 1 or off"),
+        ("non-finite=2", "on or off"),
+        ("unigram", "a number above 0 or off"),
+    ):
+        with pytest.raises(UserError, match=remedy):
+            parse_rules([text])
+
+
+def test_the_rules_are_stated() -> None:
+    assert "above 2 times its earlier minimum for 2% of the token budget" in Rules().sentence()
+    off = Rules(non_finite=False, loss_ratio=None, early_share=None, unigram_margin=None)
+    assert off.sentence(4, 4) == "No rule of divergence is in force."
+    assert "could not be applied to 3 of 4 runs" in Rules().sentence(4, 3)
+    assert "could not be applied to these runs" in Rules().sentence(4, 4)
