@@ -143,13 +143,8 @@ def _table(plan: Plan) -> Table:
 
 
 def _label(run: Planned, wide: bool) -> str:
-<<<<<<< HEAD
-    shape = run.shape if wide and run.role == "curriculum" else ""
-    if run.config.cell:  # the sweep's own name describes it
-=======
     shape = run.shape if wide and run.config.role == "curriculum" else ""
-    if run.config.cell:  # the sweep's own name says what is special about it
->>>>>>> lang1
+    if run.config.cell:  # the sweep's own name describes it
         return ": ".join(filter(None, [run.config.cell, shape]))
     return " ".join(filter(None, [run.curriculum, shape, run.variant]))
 

@@ -111,8 +111,8 @@ def _check_run(run: RunConfig, gpus: int) -> None:
         )
     if gpus and resources.ranks_per_node > gpus:
         raise ConfigError(
-            f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {plural(gpus, 'GPU')} of this machine; "
-            "lower it, or set resources.accelerator=cpu"
+            f"resources.tasks_per_node = {resources.ranks_per_node} is more than the {plural(gpus, 'GPU')} of this "
+            "machine; lower it, or set resources.accelerator=cpu"
         )
     if not gpus and resources.accelerator == "cuda":
         raise ConfigError("resources.accelerator = cuda: this machine has no GPU; use auto or cpu")

@@ -50,11 +50,7 @@ class Corpora:
 
     def describe(self) -> tuple[str, ...]:
         """Source and sizes of each corpus."""
-<<<<<<< HEAD
-        return tuple(data.in_words() for data in (*self._corpora.values(), *self._missing.values()))
-=======
-        return tuple(data.describe() for data in (*self._known.values(), *self._missing.values()))
->>>>>>> lang1
+        return tuple(data.describe() for data in (*self._corpora.values(), *self._missing.values()))
 
 
 def build(configs: Sequence[RunConfig], launch: LaunchConfig, corpora: Corpora) -> Plan:

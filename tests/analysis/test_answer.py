@@ -14,12 +14,8 @@ from analysis.answer import Options, analyse
 from analysis.renderers import verdict_json
 from analysis.schema import Cell, cell_of
 from analysis.stats.intervals import Estimate
-<<<<<<< HEAD
-from analysis.verdict.headline import headline, spikes
-=======
 from analysis.stats.outcome import parse_rules
-from analysis.verdict.headline import headline
->>>>>>> stab11
+from analysis.verdict.headline import headline, spikes
 from cl_bench.errors import UserError
 from tests.analysis.folders import make_sweep, pair
 from tests.analysis.synthetic import make_answer

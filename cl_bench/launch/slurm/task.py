@@ -148,13 +148,8 @@ def _left_unfinished(run: RunDir, here: Rank) -> bool:
 
 
 def _requeue(runs: Sequence[RunDir], here: Rank) -> None:
-<<<<<<< HEAD
     """Requeue this job; runs that have restarted too often fail instead."""
-    most = min(worker.load_config(run).resources.max_restarts for run in runs)
-=======
-    """Put this job back into the queue; a run that has come back too often fails instead."""
     most = min(identity.load_config(run).resources.max_restarts for run in runs)
->>>>>>> lang1
     if here.restarts >= most:
         for run in runs:
             latest = status.read(run)
