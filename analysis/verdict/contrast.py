@@ -51,6 +51,8 @@ class Contrast:
     """None: the baseline was not trained there."""
     p_value: float | None
     """McNemar's exact test over all places and seeds that the two methods share."""
+    named_setting: str = ""
+    """The setting, if the runs have several."""
 
     @property
     def favours_curriculum(self) -> bool:
@@ -65,14 +67,34 @@ def contrasts(answer: Answer) -> list[Contrast]:
     judged = answer.instability
     rows = rows_of(answer.runs.runs)
     names, sides = _names(rows), _sides(rows, judged.outcomes, judged.unstable)
+    several = len({setting for setting, *_ in names}) > 1
     result: list[Contrast] = []
     for joint in judged.joint:
         base = next(m for m in joint.methods if m.role == "baseline")
         for method in joint.methods:
             if method.role != "baseline":
                 name = names[joint.setting, method.curriculum, method.variant]
-                result += _of_method(joint.setting, name, method, base, sides)
+                found = _of_method(joint.setting, name, method, base, sides)
+                result += [dataclasses.replace(c, named_setting=c.setting if several else "") for c in found]
     return result
+
+
+def did_not_learn(answer: Answer) -> str:
+    """How many runs did not learn: '14 of 18 runs did not learn, all 9 baselines among them'; empty if none."""
+    roles = {str(run["run_id"]): run["role"] for run in rows_of(answer.runs.runs)}
+    failed = [roles[run_id] for run_id, outcome in answer.outcomes.items() if outcome.kind == "did not learn"]
+    if not failed:
+        return ""
+    if len(failed) == len(roles):
+        return f"none of {len(roles)} runs learned" if len(roles) > 1 else "the one run did not learn"
+    among, of_them = failed.count("baseline"), list(roles.values()).count("baseline")
+    text = f"{len(failed)} of {len(roles)} runs did not learn"
+    if among == len(failed):
+        return f"{text}, all of them baselines" if among > 1 else f"{text}, a baseline"
+    if not among:
+        return f"{text}, no baseline among them"
+    listed = f"{among} of {of_them} baselines" if among < of_them else f"all {among} baselines"
+    return f"{text}, {listed if of_them > 1 else 'the baseline'} among them"
 
 
 def _names(runs: Sequence[Row]) -> dict[_Method, str]:
@@ -160,17 +182,20 @@ def stability_headline(found: Iterable[Contrast]) -> str:
 def _clause(contrast: Contrast) -> tuple[str, str]:
     """What the curriculum did and where; what the baseline did there."""
     ours, theirs = contrast.ours, contrast.theirs
-    where = _where(contrast.place)
+    where = _where(contrast.place, contrast.named_setting)
     one_seed = ours.seeds == 1 and (theirs is None or theirs.seeds == 1)
-    text = f"{_ending(ours, 'at ' + where)}"
+    text = _ending(ours, f"at {where}")
     if theirs is None:
         return text, "; the baseline was not trained there" + (" (one seed)" if one_seed else "")
-    other = _ending(theirs, "", short=ours.learned == ours.seeds or theirs.learned == theirs.seeds)
+    other = _ending(theirs, "", short=ours.seeds == theirs.seeds)
     return text, f", where the baseline {other}" + (" (one seed each)" if one_seed else "")
 
 
 def _ending(side: Side, where: str, *, short: bool = False) -> str:
-    """'stayed stable at … on 3 of 3 seeds', 'diverged on 2 and did not learn on 1 of 3 seeds'."""
+    """'stayed stable at … on 3 of 3 seeds', 'diverged on 2 and did not learn on 1 of 3 seeds'.
+
+    Where some are undecided, the others 'learned': a run that was only slow was no less stable.
+    """
     seeds = "" if short else f" seed{'s' * (side.seeds > 1)}"
     at = f" {where}" if where else ""
     counts = [(side.diverged, "diverged"), (side.did_not_learn, "did not learn")]
@@ -178,7 +203,7 @@ def _ending(side: Side, where: str, *, short: bool = False) -> str:
     if not failures:
         if not side.learned:
             return f"has not finished{at}"
-        failures = [(side.learned, "stayed stable")]
+        failures = [(side.learned, "learned" if side.undecided else "stayed stable")]
     if side.seeds == 1:
         return f"{failures[0][1]}{at}"
     if len(failures) == 1:
@@ -188,11 +213,11 @@ def _ending(side: Side, where: str, *, short: bool = False) -> str:
     return f"{words}{at} on {n} and {others} on {m} of {side.seeds}{seeds}"
 
 
-def _where(place: PlaceStability) -> str:
+def _where(place: PlaceStability, setting: str = "") -> str:
     """'8x the batch and 4x the learning rate (batch 64, LR 8e-3)'; the place alone if it is the reference's."""
     multiples = [(place.batch_multiple, "the batch"), (place.lr_multiple, "the learning rate")]
     parts = [f"{value:.3g}x {what}" for value, what in multiples if abs(value - 1) > 1e-9]
-    here = place_name(place.global_batch_size, place.lr)
+    here = place_name(place.global_batch_size, place.lr) + (f", setting {setting}" if setting else "")
     return f"{' and '.join(parts)} ({here})" if parts else here
 
 

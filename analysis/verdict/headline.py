@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from analysis.answer import Answer, BestBaseline
 from analysis.schema import ROLES
 from analysis.stats.best_vs_best import Best
 from analysis.stats.intervals import SIGNIFICANCE, Estimate, holm
 from analysis.stats.loss_difference import LossDifference
+from analysis.stats.outcome import Kind, Outcome
 from analysis.stats.savings import CellSaving, Difference, tested
-from analysis.verdict.contrast import Contrast, contrasts
+from analysis.verdict.contrast import Contrast, contrasts, did_not_learn
 from cl_bench.config import Role
 
 _WEAKER = 1.02
@@ -32,10 +34,13 @@ class CellResult:
     time_differs: Difference | None
     loss_differs: Difference | None
     """Final loss at equal tokens: lower is "saved"."""
+    ends: Mapping[Kind, int]
+    """Curriculum runs by how they ended."""
+    baseline_ends: Mapping[Kind, int]
 
     @property
     def failed(self) -> bool:
-        """Whether a curriculum run diverged: nothing was saved, whatever the other seeds did."""
+        """Whether a curriculum run was unstable: nothing was saved, whatever the other seeds did."""
         return self.saving.diverged > 0
 
 
@@ -58,6 +63,8 @@ class Headline:
     target_ppl: float | None
     """If given; else each baseline's final perplexity."""
     stability: tuple[Contrast, ...]
+    did_not_learn: str
+    """How many runs did not learn, unless `stability` names each of them; empty if none."""
     best: Best | None
     """Best against best, if the runs have one setting and there was a choice."""
     cells: tuple[CellResult, ...]
@@ -77,19 +84,23 @@ class Headline:
 
 def headline(answer: Answer) -> Headline:
     """The headline of an answer."""
+    found = tuple(contrasts(answer))
+    named = sum(side.did_not_learn for c in found for side in (c.ours, c.theirs) if side is not None)
+    slow = sum(outcome.kind == "did not learn" for outcome in answer.outcomes.values())
     best = answer.best[0] if len(answer.best) == 1 and answer.best[0].chosen else None
     return Headline(
         _obstacle(answer),
         answer.options.target_ppl,
-        tuple(contrasts(answer)),
+        found,
+        did_not_learn(answer) if slow > named else "",
         best,
-        _results(answer.cells),
+        _results(answer.cells, answer.outcomes),
         len({c.cell.setting for c in answer.cells}) > 1,
         answer.best_baseline,
     )
 
 
-def _results(cells: Sequence[CellSaving]) -> tuple[CellResult, ...]:
+def _results(cells: Sequence[CellSaving], outcomes: Mapping[str, Outcome]) -> tuple[CellResult, ...]:
     p_times = [
         math.nan if not tested(c) or c.printed_time.span is None else _or_one(c.printed_time.p_value) for c in cells
     ]
@@ -101,7 +112,12 @@ def _results(cells: Sequence[CellSaving]) -> tuple[CellResult, ...]:
             significant(time.point, p_time),
             significant(None if loss.mean is None else -loss.mean, loss.p_holm),
         )
-        results.append(CellResult(cell, cell.printed, time, loss, *((None,) * 3 if cell.diverged else calls)))
+        ours, theirs = (
+            Counter(outcomes[i].kind for i in ids if i)
+            for ids in ([r.run_id for r in cell.runs], [r.printed.at_target.baseline_run_id for r in cell.runs])
+        )
+        called = (None,) * 3 if cell.diverged else calls
+        results.append(CellResult(cell, cell.printed, time, loss, *called, ours, theirs))
     return tuple(results)
 
 

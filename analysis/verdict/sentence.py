@@ -11,6 +11,7 @@ from analysis.stats.best_vs_best import TWO_FOLDS_FROM, Best
 from analysis.stats.intervals import SIGNIFICANCE, Estimate
 from analysis.stats.level import SHARE
 from analysis.stats.loss_difference import LossDifference
+from analysis.stats.outcome import Kind
 from analysis.stats.power import MARGIN
 from analysis.stats.savings import Difference
 from analysis.verdict.amounts import CI, decided, loss_words, needed
@@ -33,7 +34,7 @@ _MOST_CURRICULA = 3
 def headline_sentences(answer: Answer) -> list[str]:
     """At most three sentences, what matters most first; they assert nothing that the tests leave undecided."""
     head = headline(answer)
-    stability = stability_headline(head.stability)
+    stability = _failures_headline(head)
     best = _best_headline(head.best, head.target_ppl) if head.best is not None and not head.obstacle else ""
     same = head.obstacle or _same_cell(head)
     if stability or best:
@@ -42,6 +43,15 @@ def headline_sentences(answer: Answer) -> list[str]:
         first = f"{first.removesuffix('.')}; {costs}." if costs else first
         return [first, *rest, same]
     return [same]
+
+
+def _failures_headline(head: Headline) -> str:
+    """Where methods differ in stability, and how many runs did not learn."""
+    stability, slow = stability_headline(head.stability), head.did_not_learn
+    if not slow:
+        return stability
+    slow = slow[0].upper() + slow[1:]
+    return f"{slow}; {stability}" if stability else f"{slow}."
 
 
 def sentence(answer: Answer) -> str:
@@ -134,8 +144,13 @@ def _one_cell(cell: CellResult, at: str = "") -> str:
 
 
 def _failure(cell: CellResult) -> str:
-    n, seeds = cell.saving.diverged, cell.saving.seeds
-    return f"diverged on {n} of {seeds} seeds" if seeds > 1 else "diverged (one seed)"
+    """'diverged on 2 of 3 seeds', 'did not learn on 1 of 3 seeds'."""
+    words: list[Kind] = ["diverged", "did not learn"]
+    failures = [f"{word} on {cell.ends[word]}" for word in words if cell.ends.get(word)]
+    seeds = cell.saving.seeds
+    if seeds == 1:
+        return f"{failures[0].removesuffix(' on 1')} (one seed)"
+    return f"{' and '.join(failures)} of {seeds} seeds"
 
 
 def _weaker(head: Headline, cell: CellResult) -> str:
@@ -162,7 +177,8 @@ def _tally(cells: Sequence[CellResult]) -> str:
     parts = [loss, *parts] if any(c.tokens.point is None for c in own) else [*parts, loss]
     parts.append(_points([c for c in own if c.tokens_differ is None and c.tokens.point is not None]))
     if failed := len(cells) - len(own):
-        parts.append(f"diverged in {failed} of {len(cells)}")
+        words = "failed" if any(c.ends.get("did not learn") for c in cells if c.failed) else "diverged"
+        parts.append(f"{words} in {failed} of {len(cells)}")
     if silent := [c for c in own if c.tokens_differ is None and c.tokens.point is None]:
         parts.append(f"no figure in {len(silent)} of {len(cells)} ({_reasons(silent)})")
     return ", ".join(p for p in parts if p)
@@ -236,8 +252,14 @@ def _points(cells: Sequence[CellResult]) -> str:
 
 
 def _reasons(silent: Sequence[CellResult]) -> str:
-    counts = Counter(cell.saving.note.split(":")[0] or "no figure" for cell in silent)
+    counts = Counter(_reason(cell) for cell in silent)
     return ", ".join(note if len(counts) == 1 else f"{n} where {note}" for note, n in counts.items())
+
+
+def _reason(cell: CellResult) -> str:
+    if cell.baseline_ends.get("did not learn"):
+        return "the baseline did not learn" if not cell.baseline_ends.get("diverged") else "the baseline failed"
+    return cell.saving.note.split(":")[0] or "too few evaluations"
 
 
 def _costs(cells: Sequence[CellResult]) -> str:

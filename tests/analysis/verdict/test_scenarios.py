@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -236,3 +237,38 @@ def test_a_collapsed_baseline_did_not_learn() -> None:
     text = stability_headline([worse])
     assert "fixed_linear diverged at 8x the batch" in text
     assert "on 2 of 3 seeds, where the baseline stayed stable on 3 of 3" in text
+
+
+def test_runs_that_did_not_learn_are_counted_in_the_first_sentence(tmp_path: Path) -> None:
+    # 14 of 18, all nine baselines among them; nobody diverged.
+    collapsed = [5.0, 3.4, 3.32, 3.31, 3.31, 3.31]
+    made = []
+    for lr, learned in ((4e-3, 2), (3.2e-2, 2), (6.4e-2, 0)):
+        place: Config = {"global_batch_size": 32, "optim": {"lr": lr}}
+        for seed in (1, 2, 3):
+            made.append(make_run(tmp_path, collapsed, curriculum=BASELINE, seed=seed, **place))
+            made.append(
+                make_run(tmp_path, CALM if seed <= learned else collapsed, curriculum=LINEAR, seed=seed, **place)
+            )
+    runs = load_runs(make_sweep(tmp_path, made))
+    runs = dataclasses.replace(runs, unigram={str(r): 3.312 for r in runs.runs["run_id"]})
+    first, *rest = headline_sentences(analyse(runs))
+    assert first.startswith("14 of 18 runs did not learn, all 9 baselines among them; fixed_linear learned at ")
+    text = " ".join([first, *rest])
+    assert "diverged" not in text
+    assert "no figure in 1 of 3 (the baseline did not learn)" in text
+    none = dataclasses.replace(runs, runs=runs.runs[runs.runs["final_loss"] > 3].reset_index(drop=True))
+    assert headline_sentences(analyse(none))[0] == "None of 14 runs learned."
+
+
+def test_settings_that_differ_in_stability_are_named() -> None:
+    place = PlaceStability(64, 8e-3, 8.0, 4.0, 3, 0, 0)
+    good, bad = Side(3, 0, 0, 0), Side(0, 3, 0, 0)
+    text = stability_headline(
+        [
+            Contrast("A", "fixed_linear", place, good, bad, 0.25, "A"),
+            Contrast("B", "fixed_linear", place, bad, good, 0.25, "B"),
+        ]
+    )
+    assert "setting A) on 3 of 3 seeds, where the baseline diverged" in text
+    assert "setting B) on 3 of 3 seeds, where the baseline stayed stable" in text
