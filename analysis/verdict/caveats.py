@@ -15,7 +15,7 @@ from analysis.stats.intervals import SIGNIFICANCE
 from analysis.stats.power import POWER
 from analysis.stats.savings import CellSaving
 from analysis.verdict.contrast import contrasts
-from analysis.words import percent
+from analysis.words import percent, saved_share
 
 DISAGREE = 0.05
 """Savings that differ by more than this between the ways to determine a crossing are reported."""
@@ -61,7 +61,7 @@ def _of_cells(cells: Sequence[CellSaving]) -> list[str]:
         lines.append(
             f"In {_count(n)} not every run reached the target: by the paper's definition the saving there is a bound."
         )
-    if n := sum(disagree(c) for c in cells):
+    if n := sum(disagree(c) and not c.diverged for c in cells):
         lines.append(
             f"In {_count(n)} of {len(cells)} the saving moves by more than {DISAGREE * 100:.0f} points with "
             "how a crossing is read (first evaluation, first crossing, last crossing); the table has all three."
@@ -74,7 +74,9 @@ def _of_seeds(cells: Sequence[CellSaving]) -> list[str]:
     if n := sum(c.lowest_common.low is not None and c.lowest_common.p_value is None for c in cells):
         lines.append(f"In {_count(n)} all seeds gave the same figure to the last digit: are they copies of one run?")
     if n := sum(c.waiting for c in cells):
-        lines.append(f"{n} curriculum run{'s' * (n > 1)} cannot be compared yet and counted for nothing.")
+        lines.append(
+            f"{n} curriculum run{'s' * (n > 1)} cannot be compared yet and {'are' if n > 1 else 'is'} left out."
+        )
     return lines
 
 
@@ -84,21 +86,26 @@ def _of_power(answer: Answer) -> list[str]:
     if power.smallest_saving is None or all(c.difference in ("saved", "cost") for c in answer.cells):
         return []
     spread = "an assumed spread" if power.assumed else "the spread of these runs"
-    needed = " and ".join(
+    needed = [
         f"{saving} would need {'more than 1,000' if n is None else n} seeds"
         for saving, n in (("10%", power.seeds_for_10), ("20%", power.seeds_for_20))
-    )
+        if n is None or n > power.seeds
+    ]
     return [
         f"Power: with {power.seeds} seeds, {_count(power.cells)} and {spread} ({percent(power.sd)} of the ratio), a "
-        f"true saving of {percent(power.smallest_saving)} is significant with {POWER:.0%} probability; {needed}."
+        f"true saving of {saved_share(min(power.smallest_saving, 0.999))} is significant with {POWER:.0%} probability"
+        f"{'; ' if needed else ''}{' and '.join(needed)}."
     ]
 
+
+_MOST_FACTOR = 10.0
+"""An error of a reading by more than this factor is not given as a number."""
 
 _UNLIKE: dict[Kind, str] = {
     "noise": "evaluations scatter {:.2g} times as much as the baseline's; amounts are read off smoothed curves",
     "grid": "was evaluated {:.2g} times as often as the baseline; amounts are read off smoothed curves",
     "budget": "has {:.3g} times the baseline's token budget: their learning rates decay differently",
-    "hardly readable": "is so noisy that one reading is off by a factor of about e^{:.2g} in tokens",
+    "hardly readable": "is so noisy, or falls so little, that one reading is off by a factor of about {:.2g} in tokens",
     "too few evaluations": "has {:.0f} evaluations above 0 tokens, too few to read amounts from",
 }
 
@@ -106,12 +113,21 @@ _UNLIKE: dict[Kind, str] = {
 def _unlike(differences: Sequence[Unlike]) -> list[str]:
     """One line per kind of difference between the arms of a cell, with its first cell."""
     lines = []
-    for kind, words in _UNLIKE.items():
+    for kind in _UNLIKE:
         own = [d for d in differences if d.kind == kind]
         if own:
             more = f" ({len(own) - 1} more)" if len(own) > 1 else ""
-            lines.append(f"{own[0].cell.name}{more}: {words.format(own[0].ratio)}.")
+            lines.append(f"{own[0].cell.name}{more}: {_unlike_words(kind, own[0].ratio)}.")
     return lines
+
+
+def _unlike_words(kind: Kind, ratio: float) -> str:
+    if kind != "hardly readable":
+        return _UNLIKE[kind].format(ratio)
+    factor = math.exp(min(ratio, 700.0))  # a ratio is an error of log tokens
+    if factor > _MOST_FACTOR:
+        return "is so noisy, or falls so little, that no amount can be read from it"
+    return _UNLIKE[kind].format(factor)
 
 
 def _unfinished(runs: Runs) -> list[str]:

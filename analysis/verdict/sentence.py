@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
@@ -35,14 +37,20 @@ def headline_sentences(answer: Answer) -> list[str]:
     """At most three sentences, what matters most first; they assert nothing that the tests leave undecided."""
     head = headline(answer)
     stability = _failures_headline(head)
-    best = _best_headline(head.best, head.target_ppl) if head.best is not None and not head.obstacle else ""
+    best = _best_headline(head.best, head.target_ppl) if head.best is not None and not head.obstacle else []
     same = head.obstacle or _same_cell(head)
-    if stability or best:
-        first, *rest = [s for s in (stability, best) if s]
-        costs = _costs(head.cells)
-        first = f"{first.removesuffix('.')}; {costs}." if costs else first
-        return [first, *rest, same]
-    return [same]
+    if not stability and not best:
+        return [same]
+    if stability and best:
+        best = [" ".join(best)]
+    first, *rest = [stability, *best] if stability else best
+    if costs := _costs(head):
+        worse = head.best is not None and (head.best.printed.point or 0) < 0
+        saved = bool(stability) or not worse
+        first = f"{first.removesuffix('.')}; {'but ' if saved else ''}{costs}."
+    # One cell that failed is all that the contrast is about.
+    said = stability_headline(head.stability) and len(head.cells) == 1 and head.cells[0].failed
+    return [first, *rest, *([] if said else [same])]
 
 
 def _failures_headline(head: Headline) -> str:
@@ -63,23 +71,31 @@ def _at(target_ppl: float | None) -> str:
     """Where amounts are read."""
     if target_ppl is not None:
         return f" to perplexity {target_ppl:.4g}"
-    return f" to a loss that both had reached by {SHARE:.0%} of their tokens"
+    return f" to a loss both reached by {SHARE:.0%} of their tokens"
 
 
 # --- best against best ------------------------------------------------------------------------------------------------
 
 
-def _best_headline(best: Best, target_ppl: float | None) -> str:
+def _best_headline(best: Best, target_ppl: float | None) -> list[str]:
+    """What the best curriculum needed; then where the two were trained, and where the amounts are read."""
     ours, theirs = best.curriculum, best.baseline
-    result = _result(best.printed, best.printed_time, best.loss, at=_at(target_ppl)) or " cannot be compared"
-    where = f"both at {ours.place}" if ours.point == theirs.point else f"{ours.place} against {theirs.place}"
-    text = f"Best against best ({where}), {ours.curriculum}{result}"
+    leads = _loss_leads(best.printed, best.loss)
+    result = _result(best.printed, best.printed_time, best.loss if leads else LossDifference())
+    text = f"Best against best, {ours.curriculum}{result or ' cannot be compared'}"
     failed = [
         f"{n} {role} run{'s' * (n > 1)} failed"
         for n, role in ((best.diverged, "curriculum"), (best.baseline_diverged, "baseline"))
         if n
     ]
-    return f"{text}{'; ' if failed else ''}{' and '.join(failed)}."
+    text += f"; {' and '.join(failed)}" if failed else ""
+    same = ours.point == theirs.point
+    detail = f"Both are at {ours.place}" if same else f"It is at {ours.place}, the baseline at {theirs.place}"
+    if result and (best.printed.point is not None or best.printed.bound is not None):
+        detail += f"{' and' if same else '; they'} are compared at{_at(target_ppl).removeprefix(' to')}"
+    if not leads and (words := loss_words(best.loss)):
+        detail += f"; final loss {words}" + ("" if words == "equal" or ":" in words else " at equal tokens")
+    return [f"{text}.", f"{detail}."]
 
 
 def best_sentence(results: Sequence[Best], target_ppl: float | None = None) -> str:
@@ -87,7 +103,7 @@ def best_sentence(results: Sequence[Best], target_ppl: float | None = None) -> s
     if len(results) != 1:
         return ""
     (best,) = results
-    text = _best_headline(best, target_ppl)
+    text = " ".join(_best_headline(best, target_ppl))
     if not best.chosen:
         return text
     if not best.crossfitted:
@@ -109,27 +125,43 @@ def _same_cell(head: Headline) -> str:
     by_curriculum: dict[str, list[CellResult]] = {}
     for cell in head.cells:
         by_curriculum.setdefault(cell.saving.cell.curriculum, []).append(cell)
-    parts = [
-        f"{_named(head, cells[0])}{_one_cell(cells[0])}" if len(cells) == 1 else f"{name}: {_tally(cells)}"
-        for name, cells in by_curriculum.items()
-    ]
-    text = f"Cell by cell{at}, {'; '.join(parts[:_MOST_CURRICULA])}"
+    places = {place(c.saving, several=head.several) for c in head.cells}
+    if len(by_curriculum) == len(head.cells) and len(places) == 1:
+        start = f"At {min(places)}"
+        parts = [f"{name}{_one_cell(cells[0], brief=True)}" for name, cells in by_curriculum.items()]
+    else:
+        start = "Cell by cell"
+        parts = [
+            f"{_named(head, cells[0])}{_one_cell(cells[0], brief=True)}"
+            if len(cells) == 1
+            else f"{name}: {_tally(cells)}"
+            for name, cells in by_curriculum.items()
+        ]
+    at = at if any(c.tokens.point is not None or c.tokens.bound is not None for c in head.cells) else ""
+    text = f"{start}{at}, {'; '.join(parts[:_MOST_CURRICULA])}"
     if (more := len(parts) - _MOST_CURRICULA) > 0:
         text += f"; {more} more curricul{'a' if more > 1 else 'um'} in the table"
     tests = sum(c.tokens_differ is not None for c in head.cells)
-    return text + (f" (significant: Holm over {tests} cells, {SIGNIFICANCE:.0%})." if tests > 1 else ".")
+    called = any(d in _SIDES for c in head.cells for d in (c.tokens_differ, c.time_differs, c.loss_differs))
+    word = "significant" if called else "none is significant"
+    return text + (f" ({word}: Holm over {tests} cells, {SIGNIFICANCE:.0%})." if tests > 1 else ".")
 
 
 def _named(head: Headline, cell: CellResult) -> str:
     return f"{cell.saving.cell.curriculum} at {place(cell.saving, several=head.several)}"
 
 
-def _one_cell(cell: CellResult, at: str = "") -> str:
+def _one_cell(cell: CellResult, at: str = "", *, brief: bool = False) -> str:
+    """`brief` leaves out a difference of final loss that only confirms the amounts."""
     saving = cell.saving
     if cell.failed:
         return f" {_failure(cell)}"
     within = MARGIN if saving.equivalent else None
-    result = _result(cell.tokens, cell.time, cell.loss, within, (cell.tokens_differ, cell.time_differs), at)
+    loss = cell.loss
+    if brief and not _loss_leads(cell.tokens, loss) and _result(cell.tokens, cell.time, LossDifference()):
+        loss = LossDifference()
+    calls = (cell.tokens_differ, cell.time_differs, cell.loss_differs)
+    result = _result(cell.tokens, cell.time, loss, within, calls, at)
     if not result:
         notes = dict.fromkeys(n for r in saving.runs if (n := r.printed.at_target.note or r.paired.note))
         return f" cannot be compared ({'; '.join(notes) or 'no figure'})"
@@ -166,61 +198,62 @@ def _against_best(cell: CellResult) -> str:
     against = cell.saving.vs_best_tokens
     if cell.tokens.point is not None or cell.failed or against.point is None:
         return ""
+    if not all(math.isnan(r.paired.target_loss) for r in cell.saving.runs):  # it does give one: see the caveats
+        return ""
     return f"; to the best baseline's perplexity it{_result(against, Estimate(), LossDifference())}"
 
 
 def _tally(cells: Sequence[CellResult]) -> str:
-    """A curriculum's cells by outcome, in tokens, time and final loss."""
+    """A curriculum's cells by outcome, in tokens, time and final loss; the number of all is said once."""
     own = [c for c in cells if not c.failed]
-    parts = [_of_amount(own, what, len(cells)) for what in _WHAT]
-    loss = _of_loss(own, len(cells))
-    parts = [loss, *parts] if any(c.tokens.point is None for c in own) else [*parts, loss]
+    parts = [*(_of_amount(own, what) for what in _WHAT), _of_loss(own)]
+    if any(c.tokens.point is None for c in own):
+        parts = [parts[-1], *parts[:-1]]
     parts.append(_points([c for c in own if c.tokens_differ is None and c.tokens.point is not None]))
     if failed := len(cells) - len(own):
         words = "failed" if any(c.ends.get("did not learn") for c in cells if c.failed) else "diverged"
-        parts.append(f"{words} in {failed} of {len(cells)}")
+        parts.append(f"{words} in {failed}")
     if silent := [c for c in own if c.tokens_differ is None and c.tokens.point is None]:
-        parts.append(f"no figure in {len(silent)} of {len(cells)} ({_reasons(silent)})")
-    return ", ".join(p for p in parts if p)
+        parts.append(f"no figure in {len(silent)} ({_reasons(silent)})")
+    return re.sub(r" in (\d+)(?! cell)\b", rf" in \1 of {len(cells)}", "; ".join(p for p in parts if p), count=1)
 
 
-def _of_amount(cells: Sequence[CellResult], what: What, total: int) -> str:
-    parts = [_called(cells, what, side, total) for side in _SIDES]
+def _of_amount(cells: Sequence[CellResult], what: What) -> str:
+    """'fewer tokens in 6 (9.6–50%), more in 3 (6.5–22%), undecided in 1'."""
+    parts: list[str] = []
+    for side in _SIDES:
+        if called := [c for c in cells if _differs(c, what) == side]:
+            word = direction(1 if side == "saved" else -1, what)
+            parts.append(f"{word}{'' if parts else f' {what}'} in {len(called)} ({_sizes(called, what)})")
     alike = sum(c.saving.equivalent for c in cells) if what == "tokens" else 0
     undecided = sum(_differs(c, what) == "undecided" for c in cells) - alike
-    parts.append(f"no difference in tokens larger than {MARGIN:.0%} in {alike} of {total}" if alike else "")
-    parts.append(f"{what} undecided in {undecided} of {total}" if undecided else "")
-    return ", ".join(p for p in parts if p)
+    if undecided:
+        parts.append(f"{'' if parts else f'{what} '}undecided in {undecided}")
+    if alike:
+        parts.append(f"no difference in tokens larger than {MARGIN:.0%} in {alike}")
+    return ", ".join(parts)
 
 
-def _of_loss(cells: Sequence[CellResult], total: int) -> str:
-    """'lower final loss in 3 of 4 (0.021–0.052 nats)'."""
-    parts = []
+def _of_loss(cells: Sequence[CellResult]) -> str:
+    """'lower final loss in 3 (0.021–0.052 nats), higher in 1 (0.030 nats)'."""
+    parts: list[str] = []
     for side, word in zip(_SIDES, ("lower", "higher"), strict=True):
         sizes = sorted(abs(c.loss.mean) for c in cells if c.loss_differs == side and c.loss.mean is not None)
         if sizes:
             near, far = f"{sizes[0]:.3f}", f"{sizes[-1]:.3f}"
             size = near if near == far else f"{near}–{far}"
-            parts.append(f"{word} final loss in {len(sizes)} of {total} ({size} nats)")
+            parts.append(f"{word}{'' if parts else ' final loss'} in {len(sizes)} ({size} nats)")
     return ", ".join(parts)
 
 
-def _called(cells: Sequence[CellResult], what: What, side: Difference, total: int) -> str:
-    """'fewer tokens in 3 of 4 cells (22–46% fewer)': the significant ones of one sign."""
-    called = [c for c in cells if _differs(c, what) == side]
-    if not called:
-        return ""
+def _sizes(called: Sequence[CellResult], what: What) -> str:
+    """'22–46%', or of one cell '40%, 95% CI 35–44%': significant differences of one sign."""
     estimates = [_estimate(c, what) for c in called]
     points = [abs(e.point) for e in estimates if e.point is not None]
-    more = "more" if side == "cost" else direction(1, what)
     near, far = percent(min(points)), percent(max(points))
     sizes = near if near == far else f"{near.removesuffix('%')}–{far}"
     span = estimates[0].span
-    if len(called) == 1 and span is not None:
-        sizes += f" {more}, {CI} {interval(span, what).removesuffix(' more')}"
-    else:
-        sizes += f" {more}"
-    return f"{more} {what} in {len(called)} of {total} ({sizes})"
+    return f"{sizes}, {CI} {interval(span, what).removesuffix(' more')}" if len(called) == 1 and span else sizes
 
 
 def _differs(cell: CellResult, what: What) -> Difference | None:
@@ -262,23 +295,25 @@ def _reason(cell: CellResult) -> str:
     return cell.saving.note.split(":")[0] or "too few evaluations"
 
 
-def _costs(cells: Sequence[CellResult]) -> str:
+def _costs(head: Headline) -> str:
     """The significant costs, for the first sentence if that is about something else."""
+    cells = head.cells
     called = [c for c in cells if "cost" in (c.tokens_differ, c.time_differs)]
     if not called:
         return ""
     if len(called) == 1:
         (cell,) = called
         sizes = [needed(_estimate(cell, w), w, name_interval=False) for w in _WHAT if _differs(cell, w) == "cost"]
-        return f"but {cell.saving.cell.curriculum} at {place(cell.saving)} needed {' and '.join(sizes)}"
-    parts = []
+        return f"{_named(head, cell)} needed {' and '.join(sizes)}"
+    parts: list[str] = []
     for what in _WHAT:
         costs = [e.point for c in called if _differs(c, what) == "cost" and (e := _estimate(c, what)).point is not None]
         if costs:
             near, far = percent(-max(costs)), percent(-min(costs))
             span = near if near == far else f"{near.removesuffix('%')}–{far}"
-            parts.append(f"{span} more {what} in {len(costs)} of {len(cells)} cells")
-    return f"but curricula needed {' and '.join(parts)}"
+            cells_of = f" of {len(cells)} cells" if not parts else ""
+            parts.append(f"more {what} in {len(costs)}{cells_of} ({span})")
+    return f"curricula needed {' and '.join(parts)}"
 
 
 # --- tokens, time and loss of one comparison --------------------------------------------------------------------------
@@ -289,7 +324,7 @@ def _result(
     time: Estimate,
     loss: LossDifference,
     within: float | None = None,
-    calls: tuple[Difference | None, Difference | None] = (None, None),
+    calls: tuple[Difference | None, Difference | None, Difference | None] = (None, None, None),
     at: str = "",
 ) -> str:
     """' needed 39% fewer tokens (…) and 24% less time (…)', or what is undecided; empty if nothing is known.
@@ -300,12 +335,16 @@ def _result(
     sure: list[tuple[float, str]] = []
     undecided: list[str] = []
     alike = needed(tokens, "tokens", within=within) if within is not None else ""
-    for what, estimate, call in zip(_WHAT, (tokens, time), calls, strict=True):
+    time_alike = within is not None and time.span is not None and max(map(abs, time.span)) < within
+    if alike and time_alike and time.span is not None:
+        alike += f" and none in time ({interval(time.span, 'time')})"
+        time = Estimate()
+    for what, estimate, call in zip(_WHAT, (tokens, time), calls[:2], strict=True):
         size = estimate.point if estimate.point is not None else estimate.bound
         words = "" if what == "tokens" and alike else needed(estimate, what, name_interval=not (sure or alike))
         if words.startswith("undecided: "):
             undecided.append(words.removeprefix("undecided: "))
-        elif words and call == "undecided" and estimate.span is not None:
+        elif words and call == "undecided" and estimate.span is not None and estimate.p_value is not None:
             undecided.append(f"{words}, not significant over all cells")
         elif words and size is not None:
             sure.append((size, words))
@@ -317,22 +356,30 @@ def _result(
     text += at if text else ""
     if undecided:
         text += f"; undecided: {', '.join(undecided)}" if text else f" is undecided: {', '.join(undecided)}{at}"
-    text = _with_loss(text, loss, tokens)
+    text = _with_loss(text, loss, tokens, calls[2])
     return text + (" (one seed: no interval)" if text and tokens.n == 1 else "")
 
 
-def _with_loss(text: str, loss: LossDifference, tokens: Estimate) -> str:
+def _loss_leads(tokens: Estimate, loss: LossDifference) -> bool:
+    """Whether the difference of final loss comes first: where amounts are bounds or point the other way."""
+    if loss.mean is None or loss_words(loss) == "equal" or loss_words(loss).startswith("undecided"):
+        return False
+    return tokens.point is None or (decided(tokens) and tokens.point * loss.mean > 0)
+
+
+def _with_loss(text: str, loss: LossDifference, tokens: Estimate, call: Difference | None) -> str:
     """The difference of final loss: behind the amounts, or first where those are bounds or point the other way."""
     words = loss_words(loss)
-    if not words or loss.mean is None:
+    if not words:
         return text
-    opposite = tokens.point is not None and decided(tokens) and tokens.point * loss.mean > 0
+    if _loss_leads(tokens, loss):
+        join = " but" if tokens.point is not None else " and"
+        unsure = " (not significant over all cells)" if call == "undecided" and loss.span is not None else ""
+        return f" ended {words} at equal tokens{unsure}" + (f"{join}{text}" if text else "")
     if words == "equal" or words.startswith("undecided"):
         return f"{text}; final loss {words}" if text else f": final loss {words}"
-    if tokens.point is None or opposite:
-        join = " but" if opposite else " and"
-        return f" ended {words} at equal tokens" + (f"{join}{text}" if text else "")
-    return f"{text}; final loss {words} at equal tokens"
+    unsure = ", not significant over all cells" if call == "undecided" and loss.span is not None else ""
+    return f"{text}; final loss {words} at equal tokens{unsure}"
 
 
 # --- loss ratios ------------------------------------------------------------------------------------------------------
