@@ -260,7 +260,7 @@ def test_restarts_are_capped_and_visible(slowly: Cluster, tmp_path: Path, text: 
     latest = status.read(run)
     assert latest.state == "FAILED"
     assert latest.restarts == 1
-    assert "Slurm has started this job again 1 times, and resources.max_restarts = 0" in latest.error
+    assert "Slurm has restarted this job 1 times, and resources.max_restarts = 0" in latest.error
 
 
 def test_notice_that_only_one_rank_got(slowly: Cluster, tmp_path: Path, text: Path) -> None:
@@ -332,10 +332,10 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
 
 
 @pytest.mark.parametrize(
-    ("resources", "output"),
+    ("resources", "refusal"),
     [
         ({"partition": "nope"}, ["invalid partition specified: nope", "change resources.partition"]),
-        ({"nodes": 3, "tasks_per_node": 1}, ["3 nodes x 1 CPU rank", "would wait for ever", "resources.nodes"]),
+        ({"nodes": 3, "tasks_per_node": 1}, ["3 nodes x 1 CPU rank", "would wait forever", "resources.nodes"]),
         ({"gpus_per_node": 8, "accelerator": "cpu"}, ["node configuration is not available", "gpus_per_node"]),
         ({"mem": "900G"}, ["node configuration is not available", "or mem"]),
         ({"constraint": "h100"}, ["Invalid feature specification", "resources.constraint"]),
@@ -343,13 +343,13 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
     ],
 )
 def test_a_refused_request_submits_nothing(
-    cluster: Cluster, tmp_path: Path, text: Path, resources: dict[str, Any], output: list[str]
+    cluster: Cluster, tmp_path: Path, text: Path, resources: dict[str, Any], refusal: list[str]
 ) -> None:
     before = set(cluster.jobs())
     good, bad = {}, {"seed": 2, "global_batch_size": 24, "resources": resources}
     with pytest.raises(UserError) as refused:
         submit(tmp_path, grid(text, good, bad))
-    for words in (*output, "nothing was submitted"):
+    for words in (*refusal, "nothing was submitted"):
         assert words in str(refused.value)
     assert set(cluster.jobs()) == before
     assert not list(tmp_path.glob("runs/*/submission.json"))

@@ -284,7 +284,7 @@ BAD_INPUT = [
     (["tune.threshold=1"], "tune.threshold = 1: must be greater than 1"),
     (["tune.warmups=0.5"], "tune.warmups = 0.5: must be greater than or equal to 1"),
     (["tune.warmups=13"], "a probe would consume 65,000 tokens, and the run itself ends at 60,000"),
-    (["tune.evaluations=4"], "tune.evaluations = 4: 1 of them fall into the first of 3 LR warmups"),
+    (["tune.evaluations=4"], "tune.evaluations = 4: 1 of them fall within the first of 3 LR warmups"),
     (["tune.skip=9", "optim.warmup_tokens=512"], "tune.skip = 9: the LR warmup has"),
     (["tune.starts=[64]"], "tune.starts = 64 is not below the final length, 64 tokens"),
     (["tune.starts=[12]"], "tune.starts = 12 is not a multiple of curriculum.difficulty_step = 8"),
