@@ -139,7 +139,7 @@ def coverage(reading: str, saving: float, seeds: int, sweeps: int, world: World 
     estimates = [READINGS[reading](simulate(world, saving, seeds, rng)) for _ in range(sweeps)]
     spans = [e.span for e in estimates if e.span]
     covered = sum(low <= saving <= high for low, high in spans)
-    held = covered + sum(_bound_holds(e, saving) for e in estimates)
+    held = covered + sum(_bound_holds(e, saving) for e in estimates if not e.span)
     significant = sum(e.p_value is not None and e.p_value < SIGNIFICANCE for e in estimates)
     share = covered / len(spans) if spans else None
     return Row(reading, world, saving, seeds, sweeps, len(spans) / sweeps, share, held / sweeps, significant / sweeps)

@@ -60,94 +60,145 @@ def _around(file: Path) -> tuple[str, str]:
     return text.split(_BEGIN)[0], text.split(_END)[1]
 
 
+class _Pool:
+    """Work on all cores; a future per row of a table."""
+
+    def __init__(self, pool: ProcessPoolExecutor, sweeps: int) -> None:
+        self.submit: Callable[..., Future[Any]] = pool.submit
+        self.sweeps = sweeps
+
+
 def tables(sweeps: int) -> str:
-    """All tables as Markdown, on all cores; a limit that is not held is marked in its row."""
+    """All tables as Markdown, on all cores; what lies beyond the bounds is named in its row."""
     began = time.monotonic()
-    with ProcessPoolExecutor() as pool:
-
-        def submit(work: Callable[..., Any], *args: Any, **named: Any) -> Future[Any]:
-            return pool.submit(work, *args, **named)
-
-        half, tenth = max(sweeps // 2, 1), max(sweeps // 10, 1)
-        rows = [submit(printed.printed_row, world, sd, half) for world in WORLDS for sd in printed.SPREADS]
-        families = {
-            (world, sd): submit(printed.family_error, world, sd, half) for world in WORLDS for sd in _FAMILY_SPREADS
-        }
-        losses = [submit(printed.loss_row, world, sweeps) for world in WORLDS]
-        arms = {n: submit(printed.welch_errors, *n, 20 * sweeps) for n in _ARMS}
-        best = {
-            (c, b, n): submit(printed.best_errors, c, b, n, 3 * sweeps) for c, b in _GRIDS for n in (3, 4, 6, 10, 20)
-        }
-        powers = [submit(printed.power_row, *point, sweeps) for point in _POWERS]
-        final = [
-            *(submit(coverage, _FINAL, saving, n, half) for saving in (0.3, 0.1, 0.0) for n in _SEEDS),
-            *(submit(coverage, _LIKELIHOOD, saving, n, tenth) for saving in (0.1, 0.0) for n in _SEEDS),
-            submit(coverage, _FINAL, 0.3, BOOTSTRAP_FROM, sweeps // 4),
-            *(submit(coverage, _COMMON, saving, n, half) for saving in (0.1, 0.0, -0.2) for n in _SEEDS),
-        ]
-        bests = [submit(best_of_equals, n, sweeps // 4, apart=c) for n in _SEEDS for c in (False, True)]
-        correlations = submit(calibration, sweeps)
-        parts = [
-            f"**The printed saving.** Covers: true savings of 10%, 30% and −20% together ({3 * half:,} sweeps each);\n"
-            f"significant where nothing is saved ({4 * half:,} sweeps); a saving of 10% significant ({half:,}).\n"
-            "With 3 / 5 / 10 seeds. Bounds: coverage 93 to 97%, errors up to 5.5%.\n",
-            _printed_table(f.result() for f in rows),
-            f"\n**Twelve cells that save nothing** ({half:,} families): any is significant by Holm. Bound: 6%.\n",
-            _table(
-                ("world", "spread", "3 seeds", "5 seeds", "10 seeds", "beyond the bounds"),
-                [
-                    (world, sd, *map(_share, f.result()), _beyond((), f.result(), _FAMILY_BOUND, half))
-                    for (world, sd), f in families.items()
-                ],
-            ),
-            f"\n**Difference of final loss at equal tokens**, spread 0.14 ({sweeps:,} sweeps), 3 / 5 / 10 seeds.\n",
-            _table(
-                ("world", "covers at a saving of 30%", "significant where there is none", "beyond the bounds"),
-                [
-                    (
-                        r.world.name,
-                        _shares(r.covered),
-                        _shares(r.significant),
-                        _beyond(r.covered, r.significant, _SINGLE_BOUND, sweeps),
-                    )
-                    for r in (f.result() for f in losses)
-                ],
-            ),
-            f"\n**Unpaired arms** ({20 * sweeps:,} draws): significant at 5% where there is nothing, by the spread of\n"
-            "the first arm over the second's.\n",
-            _table(
-                ("runs", "1", "3", "1/3", "beyond the bounds"),
-                [
-                    (
-                        f"{n[0]} and {n[1]}",
-                        *map(_share, f.result()),
-                        _beyond((), f.result(), _SINGLE_BOUND, 20 * sweeps),
-                    )
-                    for n, f in arms.items()
-                ],
-            ),
-            f"\n**Best against best of equal cells** ({3 * sweeps:,} sweeps): significant at 5%.\n",
-            _table(
-                ("curriculum and baseline cells", "3 seeds", "4", "6", "10", "20"),
-                [(f"{c} and {b}", *(_share(best[c, b, n].result()) for n in (3, 4, 6, 10, 20))) for c, b in _GRIDS],
-            ),
-            f"\n**Best against best**, 2 baseline and 8 curriculum cells that all save 30% ({sweeps // 4:,} sweeps).\n",
-            _best_table(f.result() for f in bests),
-            f"\n**Power**: a saving of 20% in one of several cells, the others equal ({sweeps:,} sweeps).\n",
-            _table(
-                ("spread", "seeds", "cells", "predicted", "simulated by Holm"),
-                [
-                    (r.sd, r.seeds, r.cells, _share(r.predicted), _share(r.simulated))
-                    for r in (f.result() for f in powers)
-                ],
-            ),
-            "\n**Other targets**, the generator's world, raw first crossings. Descriptions, which carry no test.\n",
-            _coverage_table(f.result() for f in final),
-            f"\n**Correlations of autocorrelated series** ({sweeps:,} pairs of AR(1) series per row).\n",
-            _correlation_table(correlations.result()),
-        ]
+    with ProcessPoolExecutor() as executor:
+        pool = _Pool(executor, sweeps)
+        # All work is submitted before the first result is waited for.
+        parts = [part(pool) for part in (_printed, _families, _losses, _arms, _best, _powers, _targets, _correlations)]
+        text = "\n".join(line for part in parts for line in part())
     print(f"simulated in {time.monotonic() - began:.0f} s")
-    return "\n".join(parts)
+    return text
+
+
+_Lines = Callable[[], list[str]]
+"""The lines of a part of the page, once its work is done."""
+
+
+def _printed(pool: _Pool) -> _Lines:
+    half = max(pool.sweeps // 2, 1)
+    rows = [pool.submit(printed.printed_row, world, sd, half) for world in WORLDS for sd in printed.SPREADS]
+    return lambda: [
+        f"**The printed saving.** Covers: true savings of 10%, 30% and −20% together ({3 * half:,} sweeps each);\n"
+        f"significant where nothing is saved ({4 * half:,} sweeps); a saving of 10% significant ({half:,}).\n"
+        "With 3 / 5 / 10 seeds, in percent. Bounds: coverage 93 to 97%, errors up to 5.5%, and two standard errors of\n"
+        "the simulation.\n",
+        _printed_table(f.result() for f in rows),
+    ]
+
+
+def _families(pool: _Pool) -> _Lines:
+    half = max(pool.sweeps // 2, 1)
+    points = [(world, sd) for world in WORLDS for sd in _FAMILY_SPREADS]
+    rows = {point: pool.submit(printed.family_error, *point, half) for point in points}
+    return lambda: [
+        f"\n**Twelve cells that save nothing** ({half:,} families): any is significant by Holm. Bound: 6%.\n",
+        _table(
+            ("world", "spread", "3 seeds", "5 seeds", "10 seeds", "beyond the bounds"),
+            [
+                (world, sd, *map(_share, f.result()), _beyond((), f.result(), _FAMILY_BOUND, half))
+                for (world, sd), f in rows.items()
+            ],
+        ),
+    ]
+
+
+def _losses(pool: _Pool) -> _Lines:
+    n = pool.sweeps
+    rows = [pool.submit(printed.loss_row, world, n) for world in WORLDS]
+    return lambda: [
+        f"\n**Difference of final loss at equal tokens**, spread 0.14 ({n:,} sweeps), 3 / 5 / 10 seeds, in percent.\n",
+        _table(
+            ("world", "covers at a saving of 30%", "significant where there is none", "beyond the bounds"),
+            [
+                (
+                    r.world.name,
+                    _shares(r.covered),
+                    _shares(r.significant),
+                    _beyond(r.covered, r.significant, _SINGLE_BOUND, n),
+                )
+                for r in (f.result() for f in rows)
+            ],
+        ),
+    ]
+
+
+def _arms(pool: _Pool) -> _Lines:
+    draws = 20 * pool.sweeps
+    rows = {arms: pool.submit(printed.welch_errors, *arms, draws) for arms in _ARMS}
+    return lambda: [
+        f"\n**Unpaired arms** ({draws:,} draws): significant at 5% where there is nothing, by the spread of\n"
+        "the first arm over the second's.\n",
+        _table(
+            ("runs", "1", "3", "1/3", "beyond the bounds"),
+            [
+                (f"{a} and {b}", *map(_share, f.result()), _beyond((), f.result(), _SINGLE_BOUND, draws))
+                for (a, b), f in rows.items()
+            ],
+        ),
+    ]
+
+
+def _best(pool: _Pool) -> _Lines:
+    draws, few = 3 * pool.sweeps, max(pool.sweeps // 4, 1)
+    seeds = (3, 4, 6, 10, 20)
+    rows = {grid: [pool.submit(printed.best_errors, *grid, n, draws) for n in seeds] for grid in _GRIDS}
+    bests = [pool.submit(best_of_equals, n, few, apart=c) for n in _SEEDS for c in (False, True)]
+    return lambda: [
+        f"\n**Best against best of equal cells** ({draws:,} sweeps): significant at 5%.\n",
+        _table(
+            ("curriculum and baseline cells", *(f"{n} seeds" for n in seeds), "beyond the bounds"),
+            [
+                (f"{a} and {b}", *map(_share, errors), _beyond((), errors, _SINGLE_BOUND, draws))
+                for (a, b), errors in ((grid, [f.result() for f in futures]) for grid, futures in rows.items())
+            ],
+        ),
+        f"\n**Best against best**, 2 baseline and 8 curriculum cells that all save 30% ({few:,} sweeps).\n",
+        _best_table(f.result() for f in bests),
+    ]
+
+
+def _powers(pool: _Pool) -> _Lines:
+    rows = [pool.submit(printed.power_row, *point, pool.sweeps) for point in _POWERS]
+    return lambda: [
+        f"\n**Power**: a saving of 20% in one of several cells, the others equal ({pool.sweeps:,} sweeps).\n",
+        _table(
+            ("spread", "seeds", "cells", "predicted", "simulated by Holm"),
+            [(r.sd, r.seeds, r.cells, _share(r.predicted), _share(r.simulated)) for r in (f.result() for f in rows)],
+        ),
+    ]
+
+
+def _targets(pool: _Pool) -> _Lines:
+    half, tenth = max(pool.sweeps // 2, 1), max(pool.sweeps // 10, 1)
+    rows = [
+        *(pool.submit(coverage, _FINAL, saving, n, half) for saving in (0.3, 0.1, 0.0) for n in _SEEDS),
+        *(pool.submit(coverage, _LIKELIHOOD, saving, n, tenth) for saving in (0.1, 0.0) for n in _SEEDS),
+        pool.submit(coverage, _FINAL, 0.3, BOOTSTRAP_FROM, tenth),
+        *(pool.submit(coverage, _COMMON, saving, n, half) for saving in (0.1, 0.0, -0.2) for n in _SEEDS),
+    ]
+    return lambda: [
+        "\n**Other targets**, the generator's world, raw first crossings: descriptions, which carry no test.\n"
+        f"{half:,} sweeps per row, {tenth:,} for the likelihood and with {BOOTSTRAP_FROM} seeds.\n",
+        _coverage_table(f.result() for f in rows),
+    ]
+
+
+def _correlations(pool: _Pool) -> _Lines:
+    rows = pool.submit(calibration, pool.sweeps)
+    return lambda: [
+        f"\n**Correlations of autocorrelated series** ({pool.sweeps:,} pairs of AR(1) series per row).\n",
+        _correlation_table(rows.result()),
+    ]
 
 
 def _printed_table(rows: Iterable[printed.PrintedRow]) -> str:

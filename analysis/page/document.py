@@ -19,7 +19,7 @@ SIZE_LIMIT_BYTES = 5_900_000
 _PLOTLY_BYTES = 4_700_000
 _BYTES_PER_POINT = 30
 """Of a curve, at least: step, tokens, seconds, length and the value."""
-_POINTS_PER_CURVE = (400, 150, 60, 24, 16)
+_POINTS_PER_CURVE = (400, 150, 60, 24, 16, 8)
 
 
 def render(report: ReportData) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from cl_bench.config import RunConfig, from_dict
 from cl_bench.errors import UserError
 from cl_bench.runs import identity, records, status, unigram
 from cl_bench.runs.paths import ManifestEntry, RunDir, SweepDir, all_runs, read_manifest, read_yaml
+
+MOST_EARLIER_RUNS = 100
+"""Runs that `load_finished` reads at most: it is called before every launch."""
 
 
 def load_runs(folder: str | Path) -> Runs:
@@ -58,6 +61,20 @@ def _unigram(configs: Mapping[str, RunConfig], outputs: Path) -> dict[str, float
     fingerprints = {run_id: str(config.data.fingerprint) for run_id, config in configs.items()}
     levels = {fingerprint: unigram.read(outputs, fingerprint) for fingerprint in set(fingerprints.values())}
     return {run_id: level for run_id, f in fingerprints.items() if (level := levels[f]) is not None}
+
+
+def load_finished(outputs: Path, settings: Collection[str]) -> Runs | None:
+    """The finished runs of some settings (cl_bench.runs.identity.setting), the newest MOST_EARLIER_RUNS; None without.
+
+    Runs that cannot be read are left out.
+    """
+    if not (outputs / "runs").is_dir():
+        return None
+    finished = [(latest.updated, run) for run in all_runs(outputs) if (latest := status.read(run)).state == "DONE"]
+    newest = [run for _, run in sorted(finished, key=lambda pair: -pair[0])[:MOST_EARLIER_RUNS]]
+    runs, _ = _read_all(newest, {})
+    alike = [run for run in runs if identity.setting(run.config) in settings]
+    return gather(outputs.name, "", outputs, alike, (), is_sweep=False) if alike else None
 
 
 def _newest_entries(outputs: Path) -> dict[str, ManifestEntry]:

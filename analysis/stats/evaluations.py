@@ -18,7 +18,7 @@ from analysis.stats.smoothing import FEWEST_FOR_NOISE, evaluation_noise, reading
 Kind = Literal["noise", "grid", "budget", "hardly readable", "too few evaluations"]
 
 FACTOR = 2.0
-"""Noise, or the number of evaluations, that differs by more than this factor between the arms is named."""
+"""Noise, or evaluations per token, that differ by more than this factor between the arms is named."""
 BUDGET_TOLERANCE = 0.01
 """Relative difference of token budgets that is named: their learning rates decay differently."""
 HARDLY_READABLE = 0.5
@@ -33,7 +33,7 @@ class Unlike:
     cell: Cell
     """Of the curriculum; of a run that is named by itself, its own cell."""
     ratio: float
-    """Curriculum over baseline: noise, number of evaluations or token budget; for "hardly readable" the noise of one
+    """Curriculum over baseline: noise, evaluations per token or token budget; for "hardly readable" the noise of one
     reading as an error of log tokens, for "too few evaluations" their number."""
     run_ids: tuple[str, ...]
     """The curriculum's and the baselines' runs concerned."""
@@ -54,12 +54,13 @@ def unlike_arms(
         for i, c in curves.items()
         if c is not None and len(c.tokens) >= FEWEST_FOR_NOISE
     }
+    noise = {i: sd for i, sd in noise.items() if sd > 1e-9}  # curves without noise have no ratio
     results: list[Unlike] = []
     for cell, pairs in cells:
         ids = tuple(dict.fromkeys(i for pair in pairs for i in pair))
         measures: tuple[tuple[Kind, Mapping[str, float], float], ...] = (
             ("noise", noise, FACTOR),
-            ("grid", {i: float(len(c.tokens)) for i, c in curves.items() if c is not None}, FACTOR),
+            ("grid", {i: len(c.tokens) / float(c.tokens[-1]) for i, c in curves.items() if c is not None}, FACTOR),
             ("budget", {i: float(rows[i]["token_budget"]) for i in ids}, 1 + BUDGET_TOLERANCE),
         )
         for kind, values, factor in measures:
@@ -76,7 +77,7 @@ def unlike_arms(
 
 def _ratio(values: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> float | None:
     """Geometric mean over pairs of curriculum / baseline; None if a pair has no positive values to compare."""
-    logs = [math.log(values[c] / values[b]) for c, b in pairs if values.get(c, 0) > 1e-9 and values.get(b, 0) > 1e-9]
+    logs = [math.log(values[c] / values[b]) for c, b in pairs if values.get(c, 0) > 0 and values.get(b, 0) > 0]
     return math.exp(float(np.mean(logs))) if logs else None
 
 

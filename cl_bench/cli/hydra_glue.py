@@ -29,6 +29,8 @@ from cl_bench import config, schedules
 from cl_bench.config import tune as tune_config
 from cl_bench.errors import UserError, did_you_mean
 from cl_bench.launch import backend, display, prepare
+from cl_bench.launch.grid import Plan
+from cl_bench.runs import identity
 from cl_bench.runs.paths import SweepDir, TuneDir
 from cl_bench.tune import run as tune
 
@@ -167,8 +169,30 @@ class GridLauncher(Launcher):
         if any(other != settings for _, other in grid):
             names = ", ".join(k for k in _LAUNCH_KEYS if k != "sweep")
             raise UserError(f"{names}, sweep.* and sweeps take one value, not a grid; launch them separately")
-        losses = prepare.launch(self.backend, [run for run, _ in grid], settings, report=write_report)
+        runs = [run for run, _ in grid]
+        losses = prepare.launch(self.backend, runs, settings, report=write_report, prospect=power_lines)
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=loss) for loss in losses]
+
+
+def power_lines(plan: Plan) -> list[str]:
+    """What the tests of a planned sweep can detect, in two lines; none without a baseline and a curriculum."""
+    seeds: dict[tuple[str, str, int, float], set[int]] = {}
+    baselines: dict[tuple[str, int, float], set[int]] = {}
+    for run in plan.runs:
+        full = run.config
+        point = identity.setting(full), full.global_batch_size, full.optim.lr
+        if full.is_baseline:
+            baselines.setdefault(point, set()).add(full.seed)
+        else:
+            seeds.setdefault((run.curriculum, *point), set()).add(full.seed)
+    pairs = [len(own & baselines[cell[1:]]) for cell, own in seeds.items() if cell[1:] in baselines]
+    pairs = sorted(n for n in pairs if n)
+    if not pairs:
+        return []
+    from analysis import prospect  # scipy: not needed to plan a sweep without a comparison
+
+    spread = prospect.spread(Path(plan.launch.outputs), {cell[1] for cell in seeds})
+    return prospect.in_words(spread, pairs[len(pairs) // 2], len(pairs))
 
 
 def write_report(settings: config.LaunchConfig) -> None:

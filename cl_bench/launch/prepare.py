@@ -27,14 +27,16 @@ def launch(
     *,
     is_sweep: bool = True,
     report: Callable[[config.LaunchConfig], object] | None = None,
+    prospect: Callable[[Plan], Sequence[str]] | None = None,
     corpora: plan.Corpora | None = None,
     terse: bool = False,
 ) -> list[float | None]:
     """Plan a grid, print the plan (unless `terse`) and, unless `settings.dry_run`, train the missing runs.
 
     Returns the final loss of each of `configs`; None for an unfinished run: all in a dry run, most if runs are queued
-    without `settings.wait`. `report` is called when all runs have ended. `corpora`: already checked ones. Raises
-    UserError before anything starts, RunsFailed after everything has ended.
+    without `settings.wait`. `prospect` gives lines to print below the plan; `report` is called when all runs have
+    ended. `corpora`: already checked ones. Raises UserError before anything starts, RunsFailed after everything has
+    ended.
     """
     where = backend.get(launcher)
     plan.check_writable(settings.outputs)
@@ -42,7 +44,7 @@ def launch(
         # Of two simultaneous launches the second waits, and then sees the runs of the first as queued.
         exclusive = where.detached and not settings.dry_run
         with lock.alone(submit_lock(settings.outputs), _print_waiting) if exclusive else contextlib.nullcontext():
-            planned = _prepare(where, configs, settings, is_sweep, corpora, terse)
+            planned = _prepare(where, configs, settings, is_sweep, corpora, terse, prospect)
             if settings.dry_run:
                 return [None] * len(configs)
             where.submit(planned, terse=terse)
@@ -71,6 +73,7 @@ def _prepare(
     is_sweep: bool,
     corpora: plan.Corpora | None,
     terse: bool,
+    prospect: Callable[[Plan], Sequence[str]] | None,
 ) -> Plan:
     """Plan and print a grid; unless `dry_run`, have the backend check it and write the files that jobs read.
 
@@ -80,7 +83,7 @@ def _prepare(
     planned = plan.build(configs, settings, corpora)
     if not terse:
         display.print_plan(planned, queued=where.detached)
-        for line in where.requests(planned):
+        for line in (*where.requests(planned), *(prospect(planned) if prospect is not None else ())):
             display.console.print(line, soft_wrap=True)
     if is_sweep:
         plan.write_csv(planned)

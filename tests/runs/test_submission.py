@@ -1,4 +1,4 @@
-"""What is asked of Slurm for a run, the copy of the code it is launched with, and how its ranks find one another."""
+"""Slurm requests of a run, the snapshot of the code that it runs from, and the rendezvous of its ranks."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def test_sbatch_options_of_a_run(tmp_path: Path, text: Path) -> None:
         "sbatch": {"exclusive": True, "mail_type": None},
     }
     (job,) = packing.pack(planned(tmp_path, text, resources | more | {"setup": ["module load cuda"]}))
-    asked = packing.parameters(job)
+    options = packing.parameters(job)
     names = ("nodes", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "time", "partition", "account", "qos")
-    assert [asked[n] for n in names] == [2, 4, 4, 8, 240, "gpu", "lab", "long"]
-    assert asked["constraint"] == "a100"
-    assert asked["additional_parameters"] == {"requeue": True, "mem": "64G", "exclusive": True}
-    assert asked["setup"] == ["module load cuda"]
-    assert asked["srun_args"] == ["--kill-on-bad-exit=1"]
-    assert asked["signal_delay_s"] == 90
+    assert [options[n] for n in names] == [2, 4, 4, 8, 240, "gpu", "lab", "long"]
+    assert options["constraint"] == "a100"
+    assert options["additional_parameters"] == {"requeue": True, "mem": "64G", "exclusive": True}
+    assert options["setup"] == ["module load cuda"]
+    assert options["srun_args"] == ["--kill-on-bad-exit=1"]
+    assert options["signal_delay_s"] == 90
 
 
 def test_a_type_of_gpu_and_switches(tmp_path: Path, text: Path) -> None:
     resources = {"gpus_per_node": 2, "gpu_type": "a100", "sbatch": {"exclusive": False, "mail_type": None}}
     (job,) = packing.pack(planned(tmp_path, text, resources))
-    asked = packing.parameters(job)
-    assert asked["gpus_per_node"] is None
-    assert asked["additional_parameters"] == {"requeue": True, "gpus-per-node": "a100:2"}
-    assert asked["ntasks_per_node"] == 2
+    options = packing.parameters(job)
+    assert options["gpus_per_node"] is None
+    assert options["additional_parameters"] == {"requeue": True, "gpus-per-node": "a100:2"}
+    assert options["ntasks_per_node"] == 2
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_small_runs_share_jobs(tmp_path: Path, text: Path) -> None:
     grid = planned(tmp_path, text, *[gpu] * 5, {"tasks_per_node": 2}, pack=2, side_by_side=True)
     jobs = packing.pack(grid)
     assert [len(job.runs) for job in jobs] == [1, 2, 2, 1]  # the run of two ranks has a job of its own
-    asked = [packing.parameters(job) for job in jobs]
-    assert [a["ntasks_per_node"] for a in asked] == [2, 2, 2, 1]
-    assert [a["gpus_per_node"] for a in asked] == [None, 2, 2, 1]
-    assert [a["additional_parameters"].get("mem") for a in asked] == [None, "8G", "8G", "4G"]
-    assert "--kill-on-bad-exit=0" in asked[1]["srun_args"]
+    options = [packing.parameters(job) for job in jobs]
+    assert [a["ntasks_per_node"] for a in options] == [2, 2, 2, 1]
+    assert [a["gpus_per_node"] for a in options] == [None, 2, 2, 1]
+    assert [a["additional_parameters"].get("mem") for a in options] == [None, "8G", "8G", "4G"]
+    assert "--kill-on-bad-exit=0" in options[1]["srun_args"]
     in_turn = packing.pack(planned(tmp_path, text, *[gpu] * 4, pack=4))
     assert [packing.parameters(job)["gpus_per_node"] for job in in_turn] == [1]
 
@@ -99,10 +99,10 @@ def test_queued_runs_are_recorded_whatever_fails_next(
     first, second = (RunDir(tmp_path, run.run_id) for run in grid.runs)
     earlier = Submission(launcher="slurm", job_id="3")
     submission.write(first, earlier)
-    asked: list[tuple[str, ...]] = []
+    commands: list[tuple[str, ...]] = []
 
     def ask(*command: str) -> subprocess.CompletedProcess[str]:
-        asked.append(command)
+        commands.append(command)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     def fail(*_: Any) -> None:
@@ -110,17 +110,17 @@ def test_queued_runs_are_recorded_whatever_fails_next(
 
     monkeypatch.setattr(submit, "ask", ask)
     monkeypatch.setattr(submit, "_executor", lambda *_: None)
-    monkeypatch.setattr(submit, "_ask_first", lambda *_: None)
+    monkeypatch.setattr(submit, "_test", lambda *_: None)
     monkeypatch.setattr(submit, "_submit_array", lambda group, *_: [(job, "7") for job in group])
-    monkeypatch.setattr(submit, "_write_down", fail)  # sbatch went well, and then the disk is full
+    monkeypatch.setattr(submit, "_record", fail)  # sbatch succeeded, then the disk is full
     with pytest.raises(OSError if isinstance(problem, OSError) else UserError):
         submit.submit(grid)
-    assert ("scancel", "7") in asked
+    assert ("scancel", "7") in commands
     assert submission.read(first) == earlier
     assert submission.read(second) is None
 
 
-# --- the copy of the code ---------------------------------------------------------------------------------------------
+# --- the snapshot of the code -----------------------------------------------------------------------------------------
 
 
 def test_a_job_imports_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,8 @@ def open_report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> O
         page.on("request", lambda request: result.requests.append(request.url))
         page.goto(file.as_uri())
         page.wait_for_selector("html[data-ready]", timeout=60_000)
+        page.locator("details.part").evaluate_all("(parts) => parts.forEach((part) => (part.open = true))")
+        page.wait_for_selector("html[data-undrawn='0']", timeout=60_000)
         return result
 
     return opened
@@ -133,7 +135,12 @@ def downloaded(page: Page, figure: str, folder: Path) -> list[str]:
 @pytest.mark.browser
 def test_page_says_the_verdict_and_draws_quietly(shared: Opened, report: ReportData) -> None:
     page = shared.page
-    assert page.locator("h1").inner_text() == report.verdict["sentence"]
+    first, *further = report.verdict["headline"]
+    assert page.locator("h1").inner_text() == first
+    assert page.locator("header .second").all_inner_texts() == further
+    for name in ("glance-tokens", "glance-time"):
+        assert page.locator(f"#{name} .points path").count() == len(report.verdict["cells"])
+    assert page.locator("#glance-stability-0 .heatmaplayer image, #glance-stability-0 .hm").count() >= 1
     for caveat in report.verdict["caveats"]:
         assert page.get_by_text(caveat).is_visible()
     assert drawn_lines(page, "validation") == len(report.runs)
@@ -158,14 +165,18 @@ def test_stability_begins_with_its_sentence(page: Page) -> None:
     )
     captions = section.locator("caption").all_inner_texts()
     assert "Largest LR stable on every seed, by batch" in captions
-    assert "Correlation of a step's loss ratio with Adam's variance" in captions
+    correlations = page.locator("section[aria-labelledby=h-correlation] caption").all_inner_texts()
+    assert correlations == ["Correlation of a step's loss ratio with Adam's variance"]
     row = section.get_by_role("row", name=re.compile("^16 fixed_linear at least 8e-3 4x or more above 1x"))
     assert row.count() == 1
 
 
 @pytest.mark.browser
 def test_double_click_shows_what_the_first_view_leaves_out(page: Page) -> None:
-    assert "part of the first 5% of the budget" in page.locator("#proof figcaption").inner_text()
+    assert (
+        "part of the first 5% of the budget"
+        in page.locator("section[aria-labelledby=h-curves] figcaption").inner_text()
+    )
     grip = page.locator("#target-grip")  # its largest value is the top of the view
     first = grip.get_attribute("aria-valuemax") or ""
     assert float(first) < 100
@@ -276,7 +287,7 @@ def test_narrow_and_dark_from_the_start_then_wide_and_light(open_report: Open, s
         return int(page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"))
 
     assert paper_and_ink() == (False, True)
-    for details in page.locator("details").all():
+    for details in page.locator("details:not(.part)").all():
         details.locator("summary").first.click()
     page.locator("#target").fill("12")
     assert widest() <= 360
@@ -307,7 +318,12 @@ def test_untrusted_text_is_shown_and_never_runs(open_report: Open) -> None:
         {**c, "curriculum": EVIL_END, "note": EVIL, "run_ids": [names[run] for run in c["run_ids"]]}
         for c in report.verdict["cells"]
     ]
-    verdict = {**report.verdict, "sentence": f"{EVIL} {EVIL_END}", "caveats": [EVIL, EVIL_END], "cells": cells}
+    verdict = {
+        **report.verdict,
+        "headline": [f"{EVIL} {EVIL_END}", EVIL, EVIL_END],
+        "caveats": [EVIL, EVIL_END],
+        "cells": cells,
+    }
     frames = {n: rename(getattr(report, n)) for n in FRAMES}
     hostile = replace(report, title=EVIL, question=EVIL_END, command=EVIL_END, verdict=verdict, **frames)
     opened = open_report(render(hostile))
@@ -344,9 +360,10 @@ def test_a_page_that_loads_itself_again_comes_back_as_it_was_left(open_report: O
     page.locator("[data-axis=seconds]").first.click()
     page.locator(".key input[data-field=method][value=baseline]").uncheck()
     page.locator("#target").fill("12")
-    page.locator("details summary").nth(1).click()
+    page.locator("details.part > summary").nth(1).click()
     opened = page.locator("details").evaluate_all(OPEN)
-    assert sum(opened) == 1
+    parts = page.locator("details.part").evaluate_all(OPEN)
+    assert parts == [True, False] + [True] * (len(parts) - 2)
     page.evaluate("scrollTo(0, 700)")
     page.reload()
     page.wait_for_selector("html[data-ready]", timeout=60_000)
@@ -358,10 +375,25 @@ def test_a_page_that_loads_itself_again_comes_back_as_it_was_left(open_report: O
 
 
 @pytest.mark.browser
+def test_a_link_opens_the_part_it_leads_to(browser: Browser, tmp_path: Path, small_html: str) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(small_html, encoding="utf-8")
+    page = browser.new_page()
+    page.goto(f"{file.as_uri()}#q-cost")
+    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    parts = "(parts) => parts.filter((part) => part.open).map((part) => part.id)"
+    assert page.locator("details.part").evaluate_all(parts) == ["q-curves", "q-cost"]
+    page.evaluate("location.hash = '#h-correlation'")  # a heading within a part
+    expect(page.locator("#variance-l1 .points path").first).to_be_visible()
+    assert "q-correlation" in page.locator("details.part").evaluate_all(parts)
+    page.close()
+
+
+@pytest.mark.browser
 def test_page_without_any_result(open_report: Open) -> None:
     full = make_report(seeds=1)
     nothing = {n: getattr(full, n).iloc[:0] for n in FRAMES}
-    verdict = {**full.verdict, "cells": [], "target_ppl": None, "sentence": "Nothing to compare yet."}
+    verdict = {**full.verdict, "cells": [], "target_ppl": None, "headline": ["Nothing to compare yet."]}
     opened = open_report(render(replace(full, verdict=verdict, **nothing)))
     assert opened.page.locator("h1").inner_text() == "Nothing to compare yet."
     assert opened.page.get_by_text("No run yet.").is_visible()

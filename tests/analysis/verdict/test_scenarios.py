@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from analysis import load_runs
-from analysis.answer import analyse
+from analysis.answer import Options, analyse
+from analysis.stats.joint_boundary import PlaceStability
 from analysis.verdict.caveats import caveats
+from analysis.verdict.contrast import Contrast, Side, stability_headline
 from analysis.verdict.sentence import headline_sentences
 from cl_bench.runs.paths import RunDir
 from tests.analysis.folders import BASELINE, LINEAR, make_run, make_sweep
@@ -175,19 +177,62 @@ def test_time_and_tokens_of_opposite_sign(tmp_path: Path) -> None:
 
 
 def test_a_target_that_was_given_is_named(tmp_path: Path) -> None:
-    from analysis.answer import Options
-
     folder = make_sweep(tmp_path, runs_at(tmp_path, [0.6, 0.62, 0.58], SMALL))
     answer = analyse(load_runs(folder), Options(target_ppl=12.5))
     assert any("perplexity 12.5" in s for s in headline_sentences(answer))
 
 
 @pytest.mark.parametrize("seeds", [(1,), (1, 2, 3)])
-def test_a_baseline_that_did_not_learn_is_said_so(tmp_path: Path, seeds: Sequence[int]) -> None:
-    # With training far above the unigram cross-entropy the run is finite, without spikes, and has learned nothing.
+def test_a_baseline_that_ended_worse_than_it_was_has_diverged(tmp_path: Path, seeds: Sequence[int]) -> None:
+    # Finite and DONE, but above its own loss at 10% of the budget.
     made = runs_at(tmp_path, [0.9] * len(seeds), SMALL)
     made += [make_run(tmp_path, [5, 4, 4.2, 4.6, 4.9, 5.3], curriculum=BASELINE, seed=s, **LARGE) for s in seeds]
     made += calm(tmp_path, LINEAR, LARGE, seeds)
     first, *_ = says(make_sweep(tmp_path, made))
     assert "8x the batch" in first
-    assert "the baseline diverged" in first  # it ended above its own loss at 10% of the budget
+    assert "the baseline diverged" in first
+
+
+def test_no_difference_that_is_excluded_is_not_undecided(tmp_path: Path) -> None:
+    # Ratios within 1% of each other: a saving or cost of 5% is excluded.
+    text = " ".join(says(make_sweep(tmp_path, runs_at(tmp_path, [1.0, 1.01, 0.99, 1.005, 0.996], SMALL))))
+    assert "no difference in tokens larger than 5%" in text
+    assert "tokens undecided" not in text
+    assert "fewer tokens (" not in text
+
+
+def test_no_difference_that_is_not_excluded_is_undecided(tmp_path: Path) -> None:
+    text = " ".join(says(make_sweep(tmp_path, runs_at(tmp_path, [1.0, 1.2, 0.8, 1.1, 0.92], SMALL))))
+    assert "no difference" not in text
+    assert re.search(r"undecided: between \d+% more and \d+% fewer tokens", text)
+
+
+def test_where_every_saving_is_a_bound_the_loss_leads(tmp_path: Path) -> None:
+    # The curriculum ends half a nat above the target, which its baseline reaches: it never arrives.
+    made = []
+    for seed, end in ((1, 2.5), (2, 2.52), (3, 2.47)):
+        made.append(make_run(tmp_path, CALM, curriculum=BASELINE, seed=seed, **SMALL))
+        slow = [5.0, 4.5, 4.0, 3.4, 2.8, end]
+        made.append(make_run(tmp_path, slow, curriculum=LINEAR, seed=seed, **SMALL))
+    answer = analyse(load_runs(make_sweep(tmp_path, made)), Options(target_ppl=8.2))  # a loss of 2.10
+    assert answer.cells[0].printed.point is None
+    first = headline_sentences(answer)[0]
+    assert re.search(r"ended 0\.49\d nats higher \(95% CI .*\) at equal tokens", first)
+    assert "more tokens" in first
+    assert first.index("nats") < first.index("more tokens")
+    assert "fewer" not in first
+
+
+def test_a_collapsed_baseline_did_not_learn() -> None:
+    place = PlaceStability(64, 8e-3, 8.0, 4.0, 3, 0, 0)
+    ours, theirs = Side(3, 0, 0, 0), Side(0, 0, 3, 0)
+    (words,) = [stability_headline([Contrast("0", "fixed_linear", place, ours, theirs, 0.25)])]
+    assert "where the baseline did not learn on 3 of 3" in words
+    mixed = Contrast("0", "fixed_linear", place, ours, Side(0, 2, 1, 0), 0.25)
+    assert "diverged on 2 and did not learn on 1 of 3" in stability_headline([mixed])
+    alone = Contrast("0", "fixed_linear", place, Side(1, 0, 0, 0), Side(0, 1, 0, 0), 1.0)
+    assert "diverged (one seed each)" in stability_headline([alone])
+    worse = Contrast("0", "fixed_linear", place, Side(1, 2, 0, 0), Side(3, 0, 0, 0), 0.5)
+    text = stability_headline([worse])
+    assert "fixed_linear diverged at 8x the batch" in text
+    assert "on 2 of 3 seeds, where the baseline stayed stable on 3 of 3" in text
