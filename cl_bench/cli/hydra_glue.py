@@ -206,7 +206,7 @@ def write_report(settings: config.LaunchConfig) -> None:
         return
     display.print_verdict(written.verdict)
     display.console.print(f"report  {written.path}", soft_wrap=True)
-    display.console.print(f"again   python -m analysis report {folder}", soft_wrap=True)
+    display.console.print(f"again   cl-bench report {folder}", soft_wrap=True)
 
 
 def write_tuning_page(folder: TuneDir) -> Path:
