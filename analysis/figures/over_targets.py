@@ -29,7 +29,7 @@ from cl_bench.runs.identity import short_float
 
 MAX_BANDS = 6
 """With more cells than this, bands would hide each other: only lines are drawn, and the data hold the bands."""
-MOST_POINTS = 3000
+MOST_POINTS = 1200
 """Of all lines together, so that a grid of hundreds of cells does not fill the page with this one figure."""
 _SHOWN = (-100.0, 100.0)
 """Largest range of savings (%) in the first view: ratios are wild at the beginning of training."""

@@ -76,16 +76,19 @@ def stability_table(stability: pd.DataFrame) -> Table:
 
 
 def stability_runs_table(stability: pd.DataFrame) -> Table:
-    """Loss ratios of every run."""
+    """Outcome, events and loss ratios of every run; columns in which every run has nothing are left out."""
+    optional = {
+        "at a change of length": numbers(stability["events_at_length_change"], 0),
+        "skipped steps": numbers(stability["skipped_steps"], 0),
+        "SpikeScore, loss (%)": numbers(stability["spike_score_loss"], 2, 100),
+        "SpikeScore, gradient norm (%)": numbers(stability["spike_score_grad_norm"], 2, 100),
+    }
     columns = [
         *where_columns(stability),
         Column("state", state_texts(stability["state"])),
         Column("outcome", texts(stability["outcome"])),
         Column("events", numbers(stability["events"], 0), number=True),
-        Column("at a change of length", numbers(stability["events_at_length_change"], 0), number=True),
-        Column("skipped steps", numbers(stability["skipped_steps"], 0), number=True),
-        Column("SpikeScore, loss (%)", numbers(stability["spike_score_loss"], 2, 100), number=True),
-        Column("SpikeScore, gradient norm (%)", numbers(stability["spike_score_grad_norm"], 2, 100), number=True),
+        *(Column(head, cells, number=True) for head, cells in optional.items() if {*cells} - {"0", "0.00", "–"}),
         Column("max loss ratio", numbers(stability["max_loss_ratio"], 2), number=True),
         Column("steps above 1.2", numbers(stability["steps_above_1_2"], 0), number=True),
         Column("steps above 1.5", numbers(stability["steps_above_1_5"], 0), number=True),

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def write_report(settings: config.LaunchConfig) -> None:
         return
     display.print_verdict(written.verdict)
     display.console.print(f"report  {written.path}", soft_wrap=True)
-    display.console.print(f"again   cl-bench report {folder}", soft_wrap=True)
+    display.console.print(f"again   cl-bench report {shlex.quote(str(folder))}", soft_wrap=True)
 
 
 def write_tuning_page(folder: TuneDir) -> Path:

@@ -143,7 +143,11 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DivergenceConfig:
-    """Divergence, which ends a run: a non-finite loss, or a loss ratio that stays above a threshold."""
+    """Divergence, which ends a run: a non-finite loss, or a loss ratio that stays above a threshold.
+
+    A report judges outcomes again from the records, by shares of the token budget (analysis.stats.outcome), so that
+    short runs are judged like long ones; what ends a run is part of its identity and stays as it is.
+    """
 
     loss_ratio: Annotated[float, at.Gt(1)] = 2.0
     """Training loss over the smallest training loss so far."""

@@ -144,7 +144,7 @@ def test_names_that_no_file_can_hold_do_not_collide(report: ReportData) -> None:
 def test_the_command_writes_vector_files_and_tables(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", str(sweep), "--format", "svg"]) == 0
     out = sweep / "figures"
-    assert capsys.readouterr().out == f"12 figures, 10 tables in LaTeX and Markdown  {out}\n"
+    assert capsys.readouterr().out == f"11 figures, 10 tables in LaTeX and Markdown  {out}\n"
     for path in out.glob("*.svg"):
         svg = path.read_text()
         assert 'width="317"' in svg

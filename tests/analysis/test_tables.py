@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.page import tables
+from analysis.page import stability_tables, tables
 from analysis.tables import Column, Table
 from tests.analysis.synthetic import make_report
 
@@ -113,7 +113,7 @@ def test_every_table_of_the_page_has_all_forms() -> None:
         tables.cells_table(cells),
         tables.deepest_table(cells),
         tables.crossings_table(cells),
-        tables.stability_table(report.stability),
+        stability_tables.stability_table(report.stability),
     ):
         text = table.latex()
         check_latex(text)

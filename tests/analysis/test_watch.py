@@ -57,7 +57,7 @@ def test_it_is_written_while_runs_are_at_work_and_once_more_in_the_end(tmp_path:
     last = written.path.read_text()
     assert 'http-equiv="refresh"' not in last
     assert "Still running" not in last
-    assert written.verdict["cells"][0]["token_saving"] == pytest.approx(1 - 1500 / 2000)
+    assert written.verdict["cells"][0]["final_token_saving"] == pytest.approx(1 - 1500 / 2000)
 
 
 def test_it_waits_for_the_first_evaluation(tmp_path: Path) -> None:

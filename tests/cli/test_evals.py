@@ -84,14 +84,14 @@ def test_eval_prints_and_records(
     assert "window 48, stride 5;" in out[1]
     assert out[3].startswith("lambada, detokenized: last-word accuracy 0.00% (0 of 2; bytes tokens; window 48, 1 pass")
 
-    known = zeroshot_record.entries(folder)
+    entries = zeroshot_record.entries(folder)
     expected = zeroshot.perplexity(model, tasks.wikitext(wiki, Bytes()), 48, 5, 1)
-    assert [e["stride"] for e in known["wikitext103"]] == [32, 5]  # the same measurement is kept once
-    assert known["wikitext103"][1]["loss"] == pytest.approx(expected.loss, rel=1e-6)
-    assert known["wikitext103"][1]["data_sha256"] == hashlib.sha256(wiki.read_bytes()).hexdigest()
-    assert known["wikitext103"][1]["consumed_tokens"] == 40 * 384
-    assert [e["strict"] for e in known["lambada"]] == [False, True]
-    assert json.loads(out[4]) == {"run": folder.run_id, "task": "lambada"} | known["lambada"][1]
+    assert [e["stride"] for e in entries["wikitext103"]] == [32, 5]  # the same measurement is kept once
+    assert entries["wikitext103"][1]["loss"] == pytest.approx(expected.loss, rel=1e-6)
+    assert entries["wikitext103"][1]["data_sha256"] == hashlib.sha256(wiki.read_bytes()).hexdigest()
+    assert entries["wikitext103"][1]["consumed_tokens"] == 40 * 384
+    assert [e["strict"] for e in entries["lambada"]] == [False, True]
+    assert json.loads(out[4]) == {"run": folder.run_id, "task": "lambada"} | entries["lambada"][1]
 
 
 def test_a_newer_save_is_another_result(run: tuple[RunDir, GPT2], wiki: Path) -> None:
@@ -261,7 +261,7 @@ def test_weights_are_those_of_the_forward_pass(tmp_path: Path) -> None:
         assert torch.equal(mine[name], tensor.bfloat16().float())
 
 
-def test_a_save_that_is_gone_is_none(run: tuple[RunDir, GPT2]) -> None:
+def test_a_deleted_save_is_not_used(run: tuple[RunDir, GPT2]) -> None:
     shutil.rmtree(run[0].checkpoints / "step_000000040")
     with pytest.raises(UserError, match="has no checkpoint"):
         weights.load(run[0], CONFIG)

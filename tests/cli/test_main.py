@@ -37,7 +37,7 @@ def test_help_fits_80_columns(
     assert all(len(line) <= 80 for line in captured.out.splitlines())
 
 
-def test_help_groups_the_commands_by_what_people_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_groups_the_commands_by_task(capsys: pytest.CaptureFixture[str]) -> None:
     main.main(["--help"])
     words = capsys.readouterr().out.split("\n\n")
     sections = {block.splitlines()[0]: [line.split()[0] for line in block.splitlines()[1:]] for block in words[-6:]}
@@ -52,7 +52,7 @@ def test_help_groups_the_commands_by_what_people_do(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_list_says_of_a_command_what_its_own_help_says(name: str) -> None:
+def test_the_list_of_commands_agrees_with_their_help(name: str) -> None:
     entry = main.COMMANDS.entries[name]
     command = entry.load()
     assert command.name == name

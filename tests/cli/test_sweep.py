@@ -133,34 +133,38 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), BAD_INPUT, ids=[" ".join(a) for a, _ in BAD_INPUT])
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(a) for a, _ in BAD_INPUT])
 def test_bad_input_is_one_clear_line_and_code_2(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert sweep.main(["-m", *arguments]) == 2
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
     assert error.startswith("error: ")
     assert not (tmp_path / "outputs" / "runs").exists()
 
 
-@pytest.mark.parametrize(("arguments", "said"), [b for b in BAD_INPUT if "," not in " ".join(b[0])])
-def test_bad_input_without_m(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("arguments", "message"), [b for b in BAD_INPUT if "," not in " ".join(b[0])])
+def test_bad_input_without_m(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.main(arguments) == 2
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
 
 
-def test_what_belongs_to_the_launch_takes_one_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_launch_settings_take_one_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for axis in ("jobs=1,2", "sweeps=demo,smoke", "sweep.name=a,b"):
         assert dry(tmp_path, "sweeps=smoke", axis) == 2
         assert "take one value" in capsys.readouterr().err
 
 
-def test_what_a_machine_without_gpus_cannot_train(
+def test_settings_that_a_machine_without_gpus_rejects(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_gpus", lambda: list(range(0)))
@@ -196,11 +200,11 @@ def test_several_values_without_m_are_explained(capsys: pytest.CaptureFixture[st
 
 
 def test_texts_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for content, said in ((b"", "empty"), (b"\xff\xfe", "not UTF-8"), (b"short", "less than one block")):
+    for content, message in ((b"", "empty"), (b"\xff\xfe", "not UTF-8"), (b"short", "less than one block")):
         path = tmp_path / "text.txt"
         path.write_bytes(content)
         assert dry(tmp_path / "out", "sweeps=smoke", "data=text", f"data.path={path}") == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_presets_are_found_from_any_directory_and_so_are_own_sweeps(tmp_path: Path) -> None:
@@ -220,7 +224,7 @@ def test_mistakes_in_a_sweep_file_are_named(
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "sweeps" / "mine.yaml"
     mine.parent.mkdir()
-    for content, said in (
+    for content, message in (
         ("optim: {lrr: 1}", "optim.lrr: unknown key; did you mean 'optim.lr'?"),
         ("optim: {lr: [1", "mine.yaml: not YAML"),
         ("- a list", "mine.yaml: must be a group of keys"),
@@ -228,7 +232,7 @@ def test_mistakes_in_a_sweep_file_are_named(
     ):
         mine.write_text(content)
         assert sweep.main(["-m", "sweeps=mine", "dry_run=true"]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_folders_beside_sweeps_are_not_taken_for_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,9 +273,9 @@ def test_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
 def test_published_cells_plan_to_their_published_steps(tmp_path: Path, sweep: str, steps: dict[str, int]) -> None:
     assert dry(tmp_path, f"sweeps={sweep}") == 0
     rows = planned(tmp_path, sweep)
-    found = {row["cell"]: int(row["steps"]) for row in rows}
-    assert {name: found[name] for name in steps} == steps
-    assert len(found) == len(rows)
+    steps_by_cell = {row["cell"]: int(row["steps"]) for row in rows}
+    assert {name: steps_by_cell[name] for name in steps} == steps
+    assert len(steps_by_cell) == len(rows)
 
 
 def test_cells_are_chosen_and_overridden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,10 +71,10 @@ def test_no_part_imports_a_higher_one() -> None:
 def test_arrows_are_the_imports_between_the_packages() -> None:
     drawn = set(re.findall(r'data-from="([\w.]+)" data-to="([\w.]+)"', SVG))
     outward = {(p, "analysis") for p in parts("cl_bench") if any(i.startswith("analysis") for i in imports_of(p))}
-    known = parts("cl_bench")
-    inward = {("analysis", i) for p in parts("analysis") for i in imports_of(p) if i in known}
+    packages = parts("cl_bench")
+    inward = {("analysis", i) for p in parts("analysis") for i in imports_of(p) if i in packages}
     assert drawn == outward | inward
 
 
-def test_the_drawing_is_what_the_tree_gives(drawing: ModuleType) -> None:
+def test_the_drawing_matches_the_tree(drawing: ModuleType) -> None:
     assert drawing.draw() == SVG, "out of date: run `python docs/drawing.py`"

@@ -110,8 +110,8 @@ def test_a_new_launcher_is_a_module_and_a_preset(
     assert (queue / ids[0]).exists()
     (queue / ids[1]).unlink()
     assert main.main(["status", ids[1], *arguments]) == 0
-    assert "lost: " in (said := " ".join(capsys.readouterr().out.split())).lower()
-    assert "its job is unknown to Toy; it never started" in said
+    assert "lost: " in (output := " ".join(capsys.readouterr().out.split())).lower()
+    assert "its job is unknown to Toy; it never started" in output
 
 
 def test_names_of_backends() -> None:

@@ -127,7 +127,7 @@ def test_the_users_own_filters_hide_no_job(slurm: Path, tmp_path: Path, monkeypa
     assert observe.observe([run_of(tmp_path)])[0].is_queued
 
 
-def test_what_squeue_has_forgotten_sacct_may_know(slurm: Path, tmp_path: Path) -> None:
+def test_sacct_is_queried_about_jobs_that_squeue_has_forgotten(slurm: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path, began=True, state="RUNNING")
     (slurm / "squeue.err").write_text("slurm_load_jobs error: Invalid job id specified\n")
     (slurm / "sacct.out").write_text("7_0|TIMEOUT|n1\n7_1|COMPLETED|n2\n")
@@ -153,13 +153,13 @@ def test_a_queue_that_does_not_answer_leaves_the_state_alone(
         assert "Slurm does not answer" in capsys.readouterr().err
 
 
-def test_the_queue_is_asked_once_and_only_about_what_is_open(slurm: Path, tmp_path: Path) -> None:
+def test_the_queue_is_queried_once_about_unfinished_runs_only(slurm: Path, tmp_path: Path) -> None:
     runs = [run_of(tmp_path, f"7_{i}") for i in range(50)] + [run_of(tmp_path, "8", began=True, state="DONE")]
     (slurm / "squeue.out").write_text("".join(f"7_{i}|PENDING|Priority|\n" for i in range(50)))
     assert all(seen.is_queued for seen in observe.observe(runs[:-1]))
     assert len(observe.observe(runs)) == 51
-    (asked,) = set((slurm / "asked").read_text().splitlines())
-    assert "-j 7 " in asked
+    (query,) = set((slurm / "asked").read_text().splitlines())
+    assert "-j 7 " in query
     assert not Queue([]).problem
 
 
@@ -230,7 +230,7 @@ def other_trainer(tmp_path: Path) -> Iterator[tuple[RunDir, subprocess.Popen[str
     process.wait()
 
 
-def test_the_lock_names_its_holder_and_goes_with_it(other_trainer: tuple[RunDir, subprocess.Popen[str]]) -> None:
+def test_the_lock_names_its_holder_and_ends_with_it(other_trainer: tuple[RunDir, subprocess.Popen[str]]) -> None:
     run, process = other_trainer
     assert lock.holder(run) == process.pid
     with lock.only_trainer(run) as mine:
@@ -277,15 +277,15 @@ def test_status_as_table_and_json(slurm: Path, tmp_path: Path, capsys: pytest.Ca
         "7_1|PENDING|PartitionConfig|\n7_2|PENDING|PartitionConfig|\n7_3|FAILED|NonZeroExitCode|n1\n"
     )
     assert main.main(["status", "--outputs", str(tmp_path)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "4 runs: 2 pending, 1 failed, 1 done" in said
-    assert "pending: run_7_1 and 1 more: PartitionConfig: will never start" in said
-    assert "failed: run_7_3: ValueError: no" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "4 runs: 2 pending, 1 failed, 1 done" in output
+    assert "pending: run_7_1 and 1 more: PartitionConfig: will never start" in output
+    assert "failed: run_7_3: ValueError: no" in output
     assert main.main(["status", "--json", "--outputs", str(tmp_path)]) == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [t["state"] for t in told] == ["DONE", "PENDING", "PENDING", "FAILED"]
-    assert told[1]["never_starts"] is True
-    assert told[1]["queue"] == "PENDING"
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [t["state"] for t in rows] == ["DONE", "PENDING", "PENDING", "FAILED"]
+    assert rows[1]["never_starts"] is True
+    assert rows[1]["queue"] == "PENDING"
 
 
 def test_the_log_of_a_job_that_never_began(slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,7 +298,7 @@ def test_the_log_of_a_job_that_never_began(slurm: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["status", "nosuch"], "nosuch: neither a run nor a sweep; "),
         (["logs", "."], "2 runs; name one of them"),
@@ -313,14 +313,14 @@ def test_names_that_mean_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_of(tmp_path / "outputs", "7_0")
     run_of(tmp_path / "outputs", "7_1")
     arguments = ["outputs" if a == "." else a for a in arguments]
     assert main.main(arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_nothing_to_do(slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

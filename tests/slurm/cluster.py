@@ -275,12 +275,12 @@ def _free_ports(count: int) -> list[int]:
 
 def _orphans(root: Path) -> list[int]:
     """Processes that were started from this cluster and outlived it (a slurmstepd whose slurmd was killed)."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"SLURM_CONF={root}/" in (folder / "environ").read_bytes().decode(errors="replace"):
-                found.append(int(folder.name))
-    return [pid for pid in found if pid != os.getpid()]
+                pids.append(int(folder.name))
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def _until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:

@@ -70,9 +70,9 @@ def test_an_array_of_four_with_one_failing(
 ) -> None:
     monkeypatch.setenv("TEST_FAILING_SEED", "3")
     runs = submit(tmp_path, grid(text, *({"seed": s} for s in (1, 2, 3, 4))))
-    said = capfd.readouterr().out
-    assert "submitted job" in said
-    assert "cl-bench status" in said
+    output = capfd.readouterr().out
+    assert "submitted job" in output
+    assert "cl-bench status" in output
     ids = [submission.read(run).job_id for run in runs]  # type: ignore[union-attr]
     assert [i.partition("_")[2] for i in ids] == ["0", "1", "2", "3"]
     until_over(*runs)
@@ -85,9 +85,9 @@ def test_an_array_of_four_with_one_failing(
     until(lambda: cluster.run("sacct", "-n", "-X", "-P", "-j", ids[2], "-o", "State").strip() == "FAILED", "sacct", 20)
     # From another shell: the state, the log, and another try.
     assert main.main(["status", "t", "--outputs", str(tmp_path)]) == 0
-    said = capfd.readouterr().out
-    assert "3 done" in said
-    assert f"failed: {runs[2].run_id}: ValueError: a bad GPU" in said
+    output = capfd.readouterr().out
+    assert "3 done" in output
+    assert f"failed: {runs[2].run_id}: ValueError: a bad GPU" in output
     assert main.main(["logs", runs[2].run_id, "--outputs", str(tmp_path)]) == 0
     assert "a bad GPU" in capfd.readouterr().out
     monkeypatch.delenv("TEST_FAILING_SEED")
@@ -121,8 +121,8 @@ def test_runs_of_one_sweep_have_resources_of_their_own(cluster: Cluster, tmp_pat
     assert arrays[0] == arrays[1] != arrays[2]
     until_over(*runs)
     assert {status.read(run).state for run in runs} == {"DONE"}
-    asked = cluster.run("sacct", "-n", "-X", "-P", "-j", f"{arrays[0]},{arrays[2]}", "-o", "JobIDRaw,ReqTRES")
-    assert asked.count("gres/gpu=1") == 2
+    requested = cluster.run("sacct", "-n", "-X", "-P", "-j", f"{arrays[0]},{arrays[2]}", "-o", "JobIDRaw,ReqTRES")
+    assert requested.count("gres/gpu=1") == 2
 
 
 def test_arrays_are_cut_to_the_clusters_largest(
@@ -257,10 +257,10 @@ def test_restarts_are_capped_and_visible(slowly: Cluster, tmp_path: Path, text: 
     until_step(run, 10)
     slowly.run("scontrol", "requeue", status.read(run).job)
     until_over(run)
-    known = status.read(run)
-    assert known.state == "FAILED"
-    assert known.restarts == 1
-    assert "Slurm has started this job again 1 times, and resources.max_restarts = 0" in known.error
+    latest = status.read(run)
+    assert latest.state == "FAILED"
+    assert latest.restarts == 1
+    assert "Slurm has restarted this job 1 times, and resources.max_restarts = 0" in latest.error
 
 
 def test_notice_that_only_one_rank_got(slowly: Cluster, tmp_path: Path, text: Path) -> None:
@@ -301,13 +301,13 @@ def test_two_launches_at_once_train_each_run_once(cluster: Cluster, tmp_path: Pa
     command = [sys.executable, "-m", "cl_bench.sweep", "-m", "sweeps=smoke", "hydra/launcher=slurm"]
     command += ["tracking=none", "wait=true", f"outputs={tmp_path}"]
     pair = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=200)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], said
-    assert sum("submitted job" in s for s in said) == 1
-    assert sum("2 queued" in s or "2 running" in s for s in said) == 1, said
+    output = [process.communicate(timeout=200)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], output
+    assert sum("submitted job" in s for s in output) == 1
+    assert sum("2 queued" in s or "2 running" in s for s in output) == 1, output
     runs = [RunDir.at(p) for p in (tmp_path / "runs").iterdir()]
     assert [restored(run) for run in runs] == [[0], [0]]
-    assert all("fixed_linear needed" in " ".join(s.split()) for s in said)
+    assert all("fixed_linear needed" in " ".join(s.split()) for s in output)
 
 
 def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir, tmp_path: Path, text: Path) -> None:
@@ -332,10 +332,10 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
 
 
 @pytest.mark.parametrize(
-    ("resources", "said"),
+    ("resources", "refusal"),
     [
         ({"partition": "nope"}, ["invalid partition specified: nope", "change resources.partition"]),
-        ({"nodes": 3, "tasks_per_node": 1}, ["3 nodes x 1 CPU rank", "would wait for ever", "resources.nodes"]),
+        ({"nodes": 3, "tasks_per_node": 1}, ["3 nodes x 1 CPU rank", "would wait forever", "resources.nodes"]),
         ({"gpus_per_node": 8, "accelerator": "cpu"}, ["node configuration is not available", "gpus_per_node"]),
         ({"mem": "900G"}, ["node configuration is not available", "or mem"]),
         ({"constraint": "h100"}, ["Invalid feature specification", "resources.constraint"]),
@@ -343,20 +343,20 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
     ],
 )
 def test_a_refused_request_submits_nothing(
-    cluster: Cluster, tmp_path: Path, text: Path, resources: dict[str, Any], said: list[str]
+    cluster: Cluster, tmp_path: Path, text: Path, resources: dict[str, Any], refusal: list[str]
 ) -> None:
     before = set(cluster.jobs())
     good, bad = {}, {"seed": 2, "global_batch_size": 24, "resources": resources}
     with pytest.raises(UserError) as refused:
         submit(tmp_path, grid(text, good, bad))
-    for words in (*said, "nothing was submitted"):
+    for words in (*refusal, "nothing was submitted"):
         assert words in str(refused.value)
     assert set(cluster.jobs()) == before
     assert not list(tmp_path.glob("runs/*/submission.json"))
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_what_was_submitted_before_a_refusal_or_ctrl_c_is_taken_back(
+def test_jobs_submitted_before_a_refusal_or_ctrl_c_are_cancelled(
     cluster: Cluster, tmp_path: Path, text: Path, monkeypatch: Environment, interrupted: bool
 ) -> None:
     before = {job for job, state in cluster.jobs().items() if state in ("PENDING", "RUNNING")}
@@ -384,7 +384,7 @@ def test_what_was_submitted_before_a_refusal_or_ctrl_c_is_taken_back(
     assert not list(tmp_path.glob("runs/*/submission.json"))
 
 
-def test_what_pends_for_ever_is_named(
+def test_jobs_that_pend_forever_are_flagged(
     cluster: Cluster, tmp_path: Path, text: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # Possible when it was submitted, and then the partition changed.
@@ -398,9 +398,9 @@ def test_what_pends_for_ever_is_named(
         cluster.run("scontrol", "release", job)
         until(lambda: "PartitionTimeLimit: will never start" in observe.observe([run])[0].why, "the reason", 30)
         assert main.main(["status", "--json", "--outputs", str(tmp_path)]) == 0
-        told = json.loads(capfd.readouterr().out.splitlines()[-1])
-        assert told["never_starts"] is True
-        assert "change resources.time_min" in told["why"]
+        row = json.loads(capfd.readouterr().out.splitlines()[-1])
+        assert row["never_starts"] is True
+        assert "change resources.time_min" in row["why"]
     finally:
         cluster.run("scontrol", "update", "PartitionName=debug", "MaxTime=UNLIMITED")
         assert main.main(["cancel", run.run_id, "--outputs", str(tmp_path)]) == 0

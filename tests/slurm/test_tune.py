@@ -23,9 +23,9 @@ def test_probes_are_submitted_and_waited_for(
     cluster: Cluster, tmp_path: Path, text: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (run,) = grid(text, token_budget=20_000)
-    asked = TuneConfig(name="t", starts=(8,), low=20, high=20, resolution=20, checks=0)
+    tuning = TuneConfig(name="t", starts=(8,), low=20, high=20, resolution=20, checks=0)
     tune.tune(
-        run, LaunchConfig(outputs=str(tmp_path)), asked, functools.partial(prepare.launch, "slurm"), tune_page.write
+        run, LaunchConfig(outputs=str(tmp_path)), tuning, functools.partial(prepare.launch, "slurm"), tune_page.write
     )
     search = json.loads(TuneDir(tmp_path, "t").search.read_text())
     (probe,) = all_runs(tmp_path)

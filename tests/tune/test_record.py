@@ -32,7 +32,7 @@ from cl_bench.tune import probe
 from cl_bench.tune import run as tune
 from tests.conftest import LINEAR, run_config
 
-ASKED = TuneConfig(name="t", starts=(8, 16), low=10, high=80, resolution=10)
+TUNING = TuneConfig(name="t", starts=(8, 16), low=10, high=80, resolution=10)
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +57,8 @@ def test_a_probe_is_the_beginning_of_the_whole_run(
     start: int, duration: int, optim: dict[str, Any], decay: str, warmup: dict[str, Any]
 ) -> None:
     run = run_config(optim={"lr": 2e-3, "decay": decay, **optim}, batch_warmup=warmup)
-    whole = probe.candidate(run, ASKED, start, duration)
-    short = probe.probe(run, ASKED, start, duration)
+    whole = probe.candidate(run, TUNING, start, duration)
+    short = probe.probe(run, TUNING, start, duration)
     assert short.token_budget < whole.token_budget
     lr, short_lr = schedules.LRSchedule.from_config(whole), schedules.LRSchedule.from_config(short)
     steps = schedules.extent(short).steps
@@ -73,14 +73,14 @@ def test_a_probe_is_the_beginning_of_the_whole_run(
 
 
 def test_evaluations_of_a_probe() -> None:
-    asked = dataclasses.replace(ASKED, evaluations=15)
+    tuning = dataclasses.replace(TUNING, evaluations=15)
     run = run_config()  # 500 tokens of warmup, evaluated every 2,000 tokens
-    assert probe.probe(run, asked, 8, 20).evaluation.interval_tokens == 100
+    assert probe.probe(run, tuning, 8, 20).evaluation.interval_tokens == 100
     run = run_config(evaluation={"interval_tokens": 30})
-    assert probe.probe(run, asked, 8, 20).evaluation.interval_tokens == 30
+    assert probe.probe(run, tuning, 8, 20).evaluation.interval_tokens == 30
 
 
-def test_what_is_searched_by_default() -> None:
+def test_values_searched_by_default() -> None:
     space = probe.space(run_config(), TuneConfig())
     assert space.starts == (8, 16, 32)  # 64 is the full length
     assert space.durations == tuple(range(2, 41, 2))  # 40 steps of 8 x 64 tokens, and a twentieth of that
@@ -88,9 +88,9 @@ def test_what_is_searched_by_default() -> None:
 
 def test_a_curriculum_of_the_users_keeps_its_shape() -> None:
     root = {**LINEAR, "name": "mine", "schedule": "fixed_root", "root_degree": 2, "mode": "reshape"}
-    found = probe.candidate(run_config(curriculum=root), ASKED, 16, 30).curriculum
-    assert (found.schedule, found.root_degree, found.mode) == ("fixed_root", 2, "reshape")
-    assert (found.min_difficulty, found.duration, found.duration_unit) == (16, 30, "steps")
+    curriculum = probe.candidate(run_config(curriculum=root), TUNING, 16, 30).curriculum
+    assert (curriculum.schedule, curriculum.root_degree, curriculum.mode) == ("fixed_root", 2, "reshape")
+    assert (curriculum.min_difficulty, curriculum.duration, curriculum.duration_unit) == (16, 30, "steps")
 
 
 # --- the whole search, with training faked ----------------------------------------------------------------------------
@@ -107,32 +107,32 @@ class Trainer:
     def __call__(
         self, configs: Sequence[config.RunConfig], settings: config.LaunchConfig, **how: Any
     ) -> list[float | None]:
-        (asked,) = configs
+        (tuning,) = configs
         assert settings.wait
         assert how["terse"]
         assert not how["is_sweep"]
         if self.interrupt_at and len(self.trained) == self.interrupt_at:
             raise KeyboardInterrupt
-        self.trained.append((asked.curriculum.min_difficulty, asked.curriculum.duration or 0))
+        self.trained.append((tuning.curriculum.min_difficulty, tuning.curriculum.duration or 0))
         run = RunDir(settings.outputs, plan.build(configs, settings, how["corpora"]).runs[0].run_id)
         writer = records.RecordWriter(run, 0)
-        fluctuates = (asked.curriculum.duration or 0) > self.largest
+        fluctuates = (tuning.curriculum.duration or 0) > self.largest
         for i, ppl in enumerate([256.0, 100.0, 50.0, 30.0, 45.0 if fluctuates else 20.0]):
-            tokens = asked.token_budget * i // 4
+            tokens = tuning.token_budget * i // 4
             row = {"step": i, "consumed_tokens": tokens, "val_loss": math.log(ppl), "val_ppl": ppl}
             writer.write("eval", row | {"eval_seconds": 0.5, "train_seconds": 2.0 * i})
         writer.close()
-        done = status.Status(consumed_tokens=asked.token_budget, train_seconds=8.0)
+        done = status.Status(consumed_tokens=tuning.token_budget, train_seconds=8.0)
         status.write(run, done, state=self.state)
         return [math.log(20.0)]
 
 
-def launched(outputs: Path, text: Path, train: Trainer, asked: TuneConfig = ASKED, **settings: Any) -> bool:
+def launched(outputs: Path, text: Path, train: Trainer, tuning: TuneConfig = TUNING, **settings: Any) -> bool:
     run = run_config(data={"path": str(text)})
-    return tune.tune(run, config.LaunchConfig(outputs=str(outputs), **settings), asked, train, tune_page.write)
+    return tune.tune(run, config.LaunchConfig(outputs=str(outputs), **settings), tuning, train, tune_page.write)
 
 
-def test_a_search_and_what_it_leaves(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_a_search(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = Trainer()
     assert launched(tmp_path, text, train)
     assert train.trained == [(8, 80), (8, 40), (8, 60), (8, 50), (8, 20)]
@@ -159,7 +159,7 @@ def test_a_search_and_what_it_leaves(tmp_path: Path, text: Path, capsys: pytest.
     assert "Start 8, T = 40 steps" in folder.page.read_text()
 
 
-def test_an_interrupted_search_goes_on(tmp_path: Path, text: Path) -> None:
+def test_an_interrupted_search_resumes(tmp_path: Path, text: Path) -> None:
     first = Trainer()
     first.interrupt_at = 2
     with pytest.raises(KeyboardInterrupt):
@@ -183,10 +183,10 @@ def test_an_earlier_search_is_not_overwritten(tmp_path: Path, text: Path) -> Non
     launched(tmp_path, text, Trainer())
     before = TuneDir(tmp_path, "t").search.read_text()
     with pytest.raises(ConfigError, match=r"other settings \(tune.threshold: 1.3, now 1.5\); choose another tune.name"):
-        launched(tmp_path, text, Trainer(), dataclasses.replace(ASKED, threshold=1.5))
+        launched(tmp_path, text, Trainer(), dataclasses.replace(TUNING, threshold=1.5))
     assert TuneDir(tmp_path, "t").search.read_text() == before
     other = Trainer()
-    assert launched(tmp_path, text, other, dataclasses.replace(ASKED, name="u"))
+    assert launched(tmp_path, text, other, dataclasses.replace(TUNING, name="u"))
     assert other.trained == []  # the same probes are the same runs
     TuneDir(tmp_path, "t").search.write_text("{}")
     with pytest.raises(UserError, match=r"not the record of a search .*; delete it and tune again"):
@@ -221,7 +221,7 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path: Path, text: Path, capsys:
     )
 
 
-def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_presets_can_be_used_unchanged(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launched(tmp_path / "out", text, Trainer())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweeps").mkdir()
@@ -231,7 +231,7 @@ def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypat
     with (tmp_path / "outputs/sweeps/t/plan.csv").open() as file:
         rows = {row["cell"]: row for row in csv.DictReader(file)}
     run = run_config(data={"path": str(text)})
-    tuned = schedules.extent(probe.candidate(run, ASKED, 8, 40))
+    tuned = schedules.extent(probe.candidate(run, TUNING, 8, 40))
     assert {cell: int(row["steps"]) for cell, row in rows.items()} == {"baseline": 40, "t": tuned.steps}
     preset = yaml.safe_load(folder.preset.read_text())
     assert schedules.extent(run_config(data={"path": str(text)}, curriculum=preset)) == tuned
@@ -240,7 +240,7 @@ def test_the_presets_are_taken_as_they_are(tmp_path: Path, text: Path, monkeypat
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_escapes_what_it_shows_and_loads_nothing(tmp_path: Path, text: Path) -> None:
+def test_the_page_escapes_names_and_loads_nothing(tmp_path: Path, text: Path) -> None:
     launched(tmp_path, text, Trainer())
     folder = TuneDir(tmp_path, "t")
     plain = json.loads(folder.search.read_text())
@@ -284,7 +284,7 @@ BAD_INPUT = [
     (["tune.threshold=1"], "tune.threshold = 1: must be greater than 1"),
     (["tune.warmups=0.5"], "tune.warmups = 0.5: must be greater than or equal to 1"),
     (["tune.warmups=13"], "a probe would consume 65,000 tokens, and the run itself ends at 60,000"),
-    (["tune.evaluations=4"], "tune.evaluations = 4: 1 of them fall into the first of 3 LR warmups"),
+    (["tune.evaluations=4"], "tune.evaluations = 4: 1 of them fall within the first of 3 LR warmups"),
     (["tune.skip=9", "optim.warmup_tokens=512"], "tune.skip = 9: the LR warmup has"),
     (["tune.starts=[64]"], "tune.starts = 64 is not below the final length, 64 tokens"),
     (["tune.starts=[12]"], "tune.starts = 12 is not a multiple of curriculum.difficulty_step = 8"),
@@ -302,14 +302,18 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), BAD_INPUT, ids=[" ".join(a) for a, _ in BAD_INPUT])
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(a) for a, _ in BAD_INPUT])
 def test_bad_input_is_one_clear_line_and_code_2(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main.main(["tune", "sweeps=smoke", *arguments]) == 2
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "outputs" / "runs").exists()
 

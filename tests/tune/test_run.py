@@ -20,7 +20,7 @@ pytestmark = pytest.mark.train
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_search_killed_midway_goes_on(tmp_path: Path) -> None:
+def test_a_search_killed_midway_resumes(tmp_path: Path) -> None:
     arguments = [
         "tune.name=t",
         "tune.starts=[8]",

@@ -1,4 +1,4 @@
-"""The search against judges whose answer is known, and the criterion on curves made by hand."""
+"""The search against judges with known answers, and the criterion on hand-made curves."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Judge:
 
     def __init__(self, steady: Callable[[int, int], bool], begins: Callable[[int], bool] = lambda start: True) -> None:
         self.steady, self.begins = steady, begins
-        self.asked: list[tuple[str, int, int]] = []
+        self.calls: list[tuple[str, int, int]] = []
 
     def __call__(self, purpose: str, start: int, duration: int) -> Said:
-        self.asked.append((purpose, start, duration))
+        self.calls.append((purpose, start, duration))
         begins = self.begins(start)
         return Said(begins and self.steady(start, duration), begins)
 
@@ -39,34 +39,34 @@ class Judge:
 @pytest.mark.parametrize("checks", [0, 1, 3])
 def test_the_longest_steady_t_is_found_by_halving(largest: int, checks: int) -> None:
     ask = Judge(lambda _, duration: duration <= largest)
-    found = search.search(STARTS, GRID, ask, checks)
-    assert (found.start, found.duration, found.start_is_steady, found.contradictions) == (8, largest, True, ())
-    assert found.fluctuates_at == (None if largest == GRID[-1] else largest + 100)
-    assert len(set(ask.asked)) == len(ask.asked)  # nothing twice
-    assert len(ask.asked) <= search.most_probes(len(STARTS), len(GRID), checks)
-    assert sum(purpose == "T" for purpose, _, _ in ask.asked) <= 5
+    outcome = search.search(STARTS, GRID, ask, checks)
+    assert (outcome.start, outcome.duration, outcome.start_is_steady, outcome.contradictions) == (8, largest, True, ())
+    assert outcome.fluctuates_at == (None if largest == GRID[-1] else largest + 100)
+    assert len(set(ask.calls)) == len(ask.calls)  # nothing twice
+    assert len(ask.calls) <= search.most_probes(len(STARTS), len(GRID), checks)
+    assert sum(purpose == "T" for purpose, _, _ in ask.calls) <= 5
 
 
 def test_the_shortest_start_that_begins_steadily() -> None:
     ask = Judge(lambda _, duration: duration <= 700, begins=lambda start: start >= 32)
-    found = search.search(STARTS, GRID, ask)
-    assert (found.start, found.duration, found.start_is_steady) == (32, 700, True)
-    assert ask.asked[:3] == [("start", 8, 2000), ("start", 16, 2000), ("start", 32, 2000)]
-    assert {start for _, start, _ in ask.asked[3:]} == {32}
+    outcome = search.search(STARTS, GRID, ask)
+    assert (outcome.start, outcome.duration, outcome.start_is_steady) == (32, 700, True)
+    assert ask.calls[:3] == [("start", 8, 2000), ("start", 16, 2000), ("start", 32, 2000)]
+    assert {start for _, start, _ in ask.calls[3:]} == {32}
 
 
 def test_all_good() -> None:
     ask = Judge(lambda *_: True)
-    found = search.search(STARTS, GRID, ask)
-    assert (found.start, found.duration, found.fluctuates_at) == (8, 2000, None)
-    assert len(ask.asked) == 1
-    assert "the longest T searched is steady" in run.describe(found, Space(STARTS, GRID))[0]
+    outcome = search.search(STARTS, GRID, ask)
+    assert (outcome.start, outcome.duration, outcome.fluctuates_at) == (8, 2000, None)
+    assert len(ask.calls) == 1
+    assert "the longest T searched is steady" in run.describe(outcome, Space(STARTS, GRID))[0]
 
 
 def test_all_bad() -> None:
-    found = search.search(STARTS, GRID, Judge(lambda *_: False, begins=lambda _: False), checks=2)
-    assert (found.start, found.duration, found.start_is_steady, found.fluctuates_at) == (64, None, False, 100)
-    words = run.describe(found, Space(STARTS, GRID))
+    outcome = search.search(STARTS, GRID, Judge(lambda *_: False, begins=lambda _: False), checks=2)
+    assert (outcome.start, outcome.duration, outcome.start_is_steady, outcome.fluctuates_at) == (64, None, False, 100)
+    words = run.describe(outcome, Space(STARTS, GRID))
     assert words[0].startswith("No steady T: with start 64, probes fluctuate from T = 100 on")
     assert words[1].startswith("Every start fluctuates at the beginning with T = 2000")
 
@@ -74,25 +74,25 @@ def test_all_bad() -> None:
 def test_starts_that_only_a_long_t_makes_fluctuate() -> None:
     class Late(Judge):
         def __call__(self, purpose: str, start: int, duration: int) -> Said:
-            self.asked.append((purpose, start, duration))
+            self.calls.append((purpose, start, duration))
             return Said(duration <= 500, duration <= 500)
 
-    found = search.search(STARTS, GRID, Late(lambda *_: True))
-    assert (found.start, found.duration, found.start_is_steady) == (64, 500, False)
+    outcome = search.search(STARTS, GRID, Late(lambda *_: True))
+    assert (outcome.start, outcome.duration, outcome.start_is_steady) == (64, 500, False)
 
 
-def test_what_is_not_monotone_is_said_where_it_is_seen() -> None:
+def test_non_monotone_judgements_are_reported_if_seen() -> None:
     # Steady but for 500: the first check looks at the middle of the widest stretch, below the longest T.
-    found = search.search((8,), tuple(range(100, 1100, 100)), Judge(lambda _, t: t != 500), checks=1)
-    assert (found.duration, found.contradictions) == (1000, (500,))
-    words = run.describe(found, Space((8,), (100, 1000)))
+    outcome = search.search((8,), tuple(range(100, 1100, 100)), Judge(lambda _, t: t != 500), checks=1)
+    assert (outcome.duration, outcome.contradictions) == (1000, (500,))
+    words = run.describe(outcome, Space((8,), (100, 1000)))
     assert any(sentence.startswith("But the shorter T = 500 fluctuates") for sentence in words)
     # Steady up to 200 and again at 800: halving ends at 200, the second check finds 800.
-    found = search.search((8,), tuple(range(100, 1100, 100)), Judge(lambda _, t: t <= 200 or t == 800), checks=2)
-    assert (found.duration, found.fluctuates_at, found.contradictions) == (800, 1000, (300, 500, 700))
+    outcome = search.search((8,), tuple(range(100, 1100, 100)), Judge(lambda _, t: t <= 200 or t == 800), checks=2)
+    assert (outcome.duration, outcome.fluctuates_at, outcome.contradictions) == (800, 1000, (300, 500, 700))
     # Not looked for, not seen.
-    found = search.search((8,), GRID, Judge(lambda _, t: t != 500), checks=0)
-    assert (found.duration, found.contradictions) == (2000, ())
+    outcome = search.search((8,), GRID, Judge(lambda _, t: t != 500), checks=0)
+    assert (outcome.duration, outcome.contradictions) == (2000, ())
 
 
 def test_a_single_value_of_t() -> None:
@@ -104,15 +104,15 @@ def test_a_single_value_of_t() -> None:
 # --- the criterion ----------------------------------------------------------------------------------------------------
 
 
-def verdict(ppl: list[float], *, diverged: bool = False, **asked: object) -> tuple[bool, bool, float, int]:
-    found = judge(
+def verdict(ppl: list[float], *, diverged: bool = False, **settings: object) -> tuple[bool, bool, float, int]:
+    outcome = judge(
         [1000 * i for i in range(len(ppl))],
         ppl,
-        tuning=TuneConfig(**asked),  # type: ignore[arg-type]
+        tuning=TuneConfig(**settings),  # type: ignore[arg-type]
         beginning=2000,
         diverged=diverged,
     )
-    return found.steady, found.begins_steady, found.worst_ratio, found.worst_tokens
+    return outcome.steady, outcome.begins_steady, outcome.worst_ratio, outcome.worst_tokens
 
 
 def test_a_falling_curve_is_steady() -> None:
