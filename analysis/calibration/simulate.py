@@ -46,8 +46,6 @@ class World:
 
 
 USUAL = World()
-ROUGH = World(noise_sd=0.01, autocorrelation=0.9)
-"""Evaluations with three times the noise and a longer memory."""
 
 
 @dataclasses.dataclass(frozen=True)

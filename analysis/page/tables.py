@@ -98,8 +98,8 @@ def crossings_table(cells: Sequence[Mapping[str, Any]]) -> Table:
 
 def _disagree(cell: Mapping[str, Any]) -> bool:
     points = [cell[f"token_saving_{m}"] for m in METHODS]
-    known = [p for p in points if p is not None]
-    return bool(known) and (len(known) < len(points) or max(known) - min(known) > DISAGREE)
+    finite = [p for p in points if p is not None]
+    return bool(finite) and (len(finite) < len(points) or max(finite) - min(finite) > DISAGREE)
 
 
 def savings_table(savings: pd.DataFrame, unit: TimeUnit) -> Table:

@@ -50,7 +50,7 @@ def load_runs(folder: str | Path) -> Runs:
         raise NoRunsError(f"{path}: {problem}; give outputs/sweeps/NAME or outputs")
     runs, notes = _read_all(run_dirs, entries)
     if not runs:
-        raise NoRunsError(f"{path}: holds no runs yet; train some: python -m cl_bench.sweep -m sweeps=NAME")
+        raise NoRunsError(f"{path}: holds no runs yet; train some: cl-bench sweep -m sweeps=NAME")
     outputs = sweep.outputs if is_sweep else sweep.root
     gathered = gather(name, question, path, runs, notes, is_sweep=is_sweep)
     return dataclasses.replace(gathered, outputs=outputs, unigram=_unigram(gathered.configs, outputs))

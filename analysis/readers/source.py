@@ -68,7 +68,7 @@ def read_values(values: Mapping[str, object]) -> Source:
             arguments += [option.flag, texts[option]]
     if out:
         arguments += [OUT.flag, str(out)]
-    command = f"python -m analysis report {shlex.join(arguments)}"
+    command = f"cl-bench report {shlex.join(arguments)}"
     return Source(reader.load(location, **keywords), out or reader.report_folder(location), command)
 
 

@@ -64,7 +64,7 @@ def tidy(
     """Runs in the tidy schema.
 
     `facts`: one row per run, with run_id, REQUIRED and any of OPTIONAL. `evals`: checked rows of run_id,
-    consumed_tokens, train_seconds (NaN: unknown), val_loss (nats per token) and optionally step, each run's in order.
+    consumed_tokens, val_loss (nats per token) and optionally train_seconds and step, each run's in order.
     `train`: run_id and any of TRAIN_COLUMNS, one row per step. `baseline`: the curriculum of the runs that others are
     compared with, upper and lower case alike. Raises UserError for impossible facts and duplicate runs, NoRunsError
     if no run has an evaluation.
@@ -221,6 +221,8 @@ def _evals(evals: pd.DataFrame) -> pd.DataFrame:
     frame = evals.reset_index(drop=True)
     if "step" not in frame:  # the evaluation's number; runs are never compared by it
         frame = frame.assign(step=frame.groupby("run_id", sort=False).cumcount())
+    if "train_seconds" not in frame:
+        frame = frame.assign(train_seconds=math.nan)
     with np.errstate(over="ignore"):
         frame = frame.assign(val_ppl=np.exp(frame["val_loss"]), eval_seconds=math.nan, attempt=0)
     return frame[["run_id", *records.EVAL_COLUMNS]].astype(records.EVAL_COLUMNS)

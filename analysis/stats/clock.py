@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from analysis.schema import Runs
 from analysis.stats.crossings import Curve
 from analysis.stats.intervals import CONFIDENCE, Estimate
-from analysis.stats.step_times import UNKNOWN_SHAPE, Floats, RunSteps, Shape, StepTimes, step_times
+from analysis.stats.step_times import UNKNOWN_SHAPE, Floats, RunSteps, StepTimes, step_times
 
 TOLERANCE = 0.1
 """Relative difference in step time at equal shapes from which a run is named."""
@@ -127,11 +127,6 @@ class Clock:
             result += [OddRun(name, math.exp(v - usual)) for name, v in zip(names, values, strict=True)]
         odd = [r for r in result if abs(r.ratio - 1) > TOLERANCE]
         return tuple(sorted(odd, key=lambda r: -abs(math.log(r.ratio))))
-
-    def step_seconds(self) -> dict[Shape, float]:
-        """Seconds per step of each shape that has a clock."""
-        values = zip(self.times.shapes, np.exp(self.log_seconds).tolist(), strict=True)
-        return {shape: seconds for shape, seconds in values if math.isfinite(seconds)}
 
 
 def clock_of(runs: Runs) -> Clock:

@@ -33,11 +33,6 @@ class LossDifference:
     """Pairs; in an unpaired comparison, runs of the smaller arm."""
 
     @property
-    def ppl_ratio(self) -> float | None:
-        """Curriculum's perplexity over the baseline's, geometric mean over seeds."""
-        return None if self.mean is None else math.exp(self.mean)
-
-    @property
     def span(self) -> tuple[float, float] | None:
         """Both ends of the interval, if there are both."""
         return None if self.low is None or self.high is None else (self.low, self.high)

@@ -34,7 +34,9 @@ def boundary_sentence(table: pd.DataFrame) -> str:
     text = f"{reached} diverged" + (f" so far ({waiting} not finished)" if waiting else "")
     if slow := int(rows["did_not_learn"].sum()):
         return f"{text}, but {slow} did not learn, at no learning rate above the best one."
-    text += "; the edge of stability is not reached yet" if waiting else ": the edge of stability lies beyond this grid"
+    text += (
+        "; the stability boundary is not reached yet" if waiting else ": the stability boundary lies beyond this grid"
+    )
     for criterion, words in _STRICTER.items():
         stricter = select(table, criterion=criterion)
         if stricter["kind"].isin(["exact", "below"]).any():

@@ -47,7 +47,7 @@ class LengthSchedule(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def describe(cls, curriculum: CurriculumConfig) -> str:
-        """The schedule's parameters in a few text, for tables: '8→256 over 40%'."""
+        """The schedule's parameters in a few words, for tables: '8→256 over 40%'."""
 
     @abc.abstractmethod
     def at(self, step: int, consumed_tokens: int) -> int:
@@ -121,7 +121,7 @@ def build(config: RunConfig) -> LengthSchedule:
 
 
 def describe(config: RunConfig) -> str:
-    """How length and batch grow, in a few text."""
+    """How length and batch grow, in a few words."""
     curriculum, warmup = config.curriculum, config.batch_warmup
     text = find(curriculum.schedule).describe(curriculum)
     if curriculum.mode == "reshape" and not curriculum.is_baseline:

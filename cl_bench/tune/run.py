@@ -217,5 +217,5 @@ def _print_outcome(search: Search, outcome: Outcome, best: RunConfig | None) -> 
         folder = search.folder
         preset, sweep = shlex.quote(str(folder.preset)), shlex.quote(str(folder.sweep))
         _print(f"preset  {preset}   (copy it to conf/curriculum/, then curriculum={folder.name})")
-        _print(f"sweep   {sweep}   (copy it to sweeps/, then python -m cl_bench.sweep -m sweeps={folder.name})")
+        _print(f"sweep   {sweep}   (copy it to sweeps/, then cl-bench sweep -m sweeps={folder.name})")
         _print(f"or      {' '.join(record.overrides(best))}")

@@ -23,7 +23,7 @@ def make_report(
     methods: int = 2, batches: tuple[int, ...] = (16, 64), lrs: tuple[float, ...] = (2e-3, 8e-3), seeds: int = 2
 ) -> ReportData:
     """The page's input for `make_answer`."""
-    command = "python -m analysis report outputs/sweeps/demo"
+    command = "cl-bench report outputs/sweeps/demo"
     return page_data(make_answer(methods, batches, lrs, seeds), command, "2025-11-22T14:03:00")
 
 

@@ -109,10 +109,7 @@ def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (
-            ["report", "--targt", "3"],
-            "--targt: no such option; did you mean '--target'? valid: --baseline, --crossing, --filter",
-        ),
+        (["report", "--targt", "3"], "--targt: no such option; did you mean '--target'? valid: --"),
         (["report", "--target", "low"], "invalid value for '--target': 'low' is not a valid float; see `cl-bench repo"),
         (["figures", "x", "--width", "3"], "invalid value for '--width': '3' is not one of 'one', 'two'; see `cl-b"),
         (["compare", "a.csv"], "missing argument 'CURRICULUM'; see `cl-bench compare --help`"),
@@ -221,7 +218,7 @@ def test_commands_options_and_overrides_are_completed(tmp_path: Path, monkeypatc
     assert completed("report", "--crossing", "s") == ["sustained"]
     assert completed("sweep", "-m", "sweeps=de") == ["sweeps=dear", "sweeps=demo"]
     assert completed("sweep", "-m", "sweeps", "=", "de") == ["dear", "demo"]  # bash
-    assert completed("sweep", "hydra/launcher=") == ["hydra/launcher=local", "hydra/launcher=slurm"]
+    assert completed("sweep", "hydra/launcher=sl") == ["hydra/launcher=slurm"]
     assert completed("sweep", "curriculum=baseline,fixed_r") == ["curriculum=baseline,fixed_root"]
     assert completed("sweep", "optim.l") == ["optim.lr="]
     assert completed("sweep", "tune.th") == []

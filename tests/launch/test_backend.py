@@ -115,7 +115,7 @@ def test_a_new_launcher_is_a_module_and_a_preset(
 
 
 def test_names_of_backends() -> None:
-    assert backend.names() == ["local", "slurm"]
+    assert {"local", "slurm"} <= set(backend.names())
     assert (backend.get("local").detached, backend.get("slurm").detached) == (False, True)
     for name in ("display", "nosuch", ""):  # the first is a module, but no backend
         with pytest.raises(UserError, match=rf"launcher = {name}: no such launcher; .*slurm"):
@@ -137,7 +137,7 @@ def test_a_preset_of_another_kind_is_refused(
     monkeypatch.setattr(sys, "argv", ["sweep"])
     assert sweep.main(["sweeps=smoke", "hydra/launcher=basic", f"outputs={tmp_path}"]) == 2
     assert "hydra/launcher" in (error := capsys.readouterr().err)
-    assert "choose local or slurm" in error
+    assert f"choose {' or '.join(backend.names())}" in error
 
 
 def test_slurms_words_stay_in_its_package() -> None:

@@ -70,6 +70,13 @@ def test_a_new_reader_is_one_module_and_one_entry(lines: Path, capsys: pytest.Ca
     assert "--lines FILE" in capsys.readouterr().out
 
 
+def test_evaluations_need_no_seconds(lines: Path) -> None:
+    module = lines.parent / "my_readers" / "no_clock.py"
+    module.write_text(READER.replace('evals["train_seconds"]', 'evals["unused"]'))
+    runs = importlib.import_module("my_readers.no_clock").load(lines)
+    assert runs.evals["train_seconds"].isna().all()
+
+
 def test_its_options_are_checked_like_the_others(lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--table", "x.csv", "--seconds", "3"]) == 2
     assert capsys.readouterr().err == "error: --seconds: goes with --lines only\n"
@@ -79,10 +86,11 @@ def test_its_options_are_checked_like_the_others(lines: Path, capsys: pytest.Cap
 
 def test_options_are_plain_data() -> None:
     options = source.options()
-    assert [o.flag for o in options] == [
-        "outputs/sweeps/NAME", "--table", "--wandb-dir", "--wandb", "--tensorboard", "--map", "--baseline", "--filter",
-        "--runs", "--out",
-    ]  # fmt: skip
+    flags = [o.flag for o in options]
+    readers = len(source.READERS)
+    assert flags[:5] == ["outputs/sweeps/NAME", "--table", "--wandb-dir", "--wandb", "--tensorboard"]
+    assert flags[readers : readers + 4] == ["--map", "--baseline", "--filter", "--runs"]
+    assert flags[-1] == "--out"
     assert Option("wandb-dir", "FOLDER", "…").key == "wandb_dir"
     for command in (commands.report, commands.figures):
         with command.make_context(command.name, []) as context:
@@ -92,7 +100,7 @@ def test_options_are_plain_data() -> None:
 def test_the_command_reads_the_same_again(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "my outputs", [make_run(tmp_path / "my outputs", [5.0, 4.0, 2.0])])
     found = source.read_values({"folder": folder, "out": tmp_path / "here", "price": 3.0})
-    assert found.command == f"python -m analysis report '{folder}' --out {tmp_path}/here"
+    assert found.command == f"cl-bench report '{folder}' --out {tmp_path}/here"
     assert (found.out, found.outputs) == (tmp_path / "here", tmp_path / "my outputs")
     assert source.of_folder(folder).out == folder
     assert source.of_folder(tmp_path / "my outputs").outputs == tmp_path / "my outputs"

@@ -66,7 +66,7 @@ def test_a_table_becomes_a_report_beside_it(tmp_path: Path, capsys: pytest.Captu
     # baseline: 2 nats at 3,000 tokens; curriculum: from 3 at 1,000 to 1 at 2,000, half way
     saved = json.loads((out / "verdict.json").read_text())["cells"][0]
     assert saved["final_token_saving"] == pytest.approx(0.5, abs=1e-12)
-    assert f"python -m analysis report --table {path}" in (out / "report.html").read_text()
+    assert f"cl-bench report --table {path}" in (out / "report.html").read_text()
 
 
 def test_out_and_target_are_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

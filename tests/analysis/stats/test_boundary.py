@@ -296,17 +296,18 @@ def test_the_sentence_is_about_the_setting_that_compares() -> None:
 
 def test_the_sentence_of_a_grid_where_nothing_diverged() -> None:
     calm = (("baseline", 8, 2e-3, OK), ("fixed_linear", 8, 2e-3, OK))
-    assert said(*calm) == "None of 4 runs diverged: the edge of stability lies beyond this grid."
+    assert said(*calm) == "None of 4 runs diverged: the stability boundary lies beyond this grid."
     assert said(*calm, events={("baseline", 8, 2e-3): 3}) == (
-        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR without an instability event "
+        "None of 4 runs diverged: the stability boundary lies beyond this grid. "
+        "Largest LR without an instability event "
         "at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(*calm, useless=[("baseline", 8, 2e-3)]) == (
-        "None of 4 runs diverged: the edge of stability lies beyond this grid. Largest LR within 2% of the method's "
+        "None of 4 runs diverged: the stability boundary lies beyond this grid. Largest LR within 2% of the method's "
         "best loss at batch 8: baseline below 2e-3, fixed_linear at least 2e-3 (more than 1x)."
     )
     assert said(("baseline", 8, 2e-3, ("RUNNING",))) == (
-        "The one run has not diverged so far (1 not finished); the edge of stability is not reached yet."
+        "The one run has not diverged so far (1 not finished); the stability boundary is not reached yet."
     )
 
 
