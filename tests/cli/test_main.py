@@ -109,7 +109,7 @@ def test_an_unknown_command_lists_all(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["report", "--targt", "3"], "--targt: no such option; did you mean '--target'? valid: --"),
+        (["report", "--targt", "3"], "--targt: no such option; did you mean '--target'? valid: --baseline, --cros"),
         (["report", "--target", "low"], "invalid value for '--target': 'low' is not a valid float; see `cl-bench repo"),
         (["figures", "x", "--width", "3"], "invalid value for '--width': '3' is not one of 'one', 'two'; see `cl-b"),
         (["compare", "a.csv"], "missing argument 'CURRICULUM'; see `cl-bench compare --help`"),
