@@ -126,7 +126,7 @@ def _check_restarts(config: RunConfig, place: Rank) -> None:
     limit = config.resources.max_restarts
     if place.restarts > limit:
         raise UserError(
-            f"Slurm has started this job again {place.restarts} times, and resources.max_restarts = {limit}; see why "
+            f"Slurm has restarted this job {place.restarts} times, and resources.max_restarts = {limit}; see why "
             "with `cl-bench logs`, then `cl-bench retry` resumes from the last checkpoint"
         )
 

@@ -46,7 +46,7 @@ def test_a_run_on_text_in_gpt2s_encoding(text: Path, gpt2_files: dict[str, str],
     assert "1 done" in again.stdout
 
 
-def test_an_unsampled_id_beyond_the_vocabulary_ends_the_run_with_its_position(tmp_path: Path) -> None:
+def test_an_unsampled_id_beyond_the_vocabulary_is_refused_with_its_position(tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
     folder.mkdir()
     # Larger than what is looked at whole before training: of such a file 256 pages are sampled, and those are clean.
@@ -56,7 +56,8 @@ def test_an_unsampled_id_beyond_the_vocabulary_ends_the_run_with_its_position(tm
     ids.tofile(folder / "train.bin")
     np.zeros(10_000, "<u2").tofile(folder / "val.bin")
     done = sweep(tmp_path, "data=nanogpt", f"data.path={folder}", "data.vocab_size=256")
-    status = status_of(tmp_path)
-    assert status["state"] == "FAILED", done.stdout + done.stderr
-    assert "train.bin: token id 300 at token " in str(status["error"])
-    assert "beyond the vocabulary of 256; set data.vocab_size" in str(status["error"])
+    # Measuring the token frequencies looks at more than the sample that identifies the file.
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "train.bin: token id 300 at token " in done.stderr
+    assert "beyond the vocabulary of 256; set data.vocab_size" in done.stderr
+    assert not list(tmp_path.glob("runs/*/status.json"))  # nothing has started

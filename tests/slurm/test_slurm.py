@@ -307,7 +307,7 @@ def test_two_launches_at_once_train_each_run_once(cluster: Cluster, tmp_path: Pa
     assert sum("2 queued" in s or "2 running" in s for s in output) == 1, output
     runs = [RunDir.at(p) for p in (tmp_path / "runs").iterdir()]
     assert [restored(run) for run in runs] == [[0], [0]]
-    assert all("fixed_linear needed" in " ".join(s.split()) for s in output)
+    assert all("fixed_linear at batch 8, LR 2e-3" in " ".join(s.split()) for s in output), output
 
 
 def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir, tmp_path: Path, text: Path) -> None:
@@ -321,7 +321,7 @@ def test_two_jobs_for_one_run_train_it_once(slowly: Cluster, undisturbed: RunDir
     (Path(first.folder) / f"{second}_submitted.pkl").write_bytes(pickled.read_bytes())
     until(lambda: slowly.jobs().get(second) == "COMPLETED", "the second job has left")
     assert status.read(run).state == "RUNNING"
-    assert "another process is training it" in (run.logs / f"{second}_0_log.out").read_text()
+    assert "in training by another process; nothing to do" in (run.logs / f"{second}_0_log.out").read_text()
     submission.write(run, first)
     until_over(run)
     assert restored(run) == [0]
