@@ -124,7 +124,9 @@ def test_a_project_becomes_a_report(stub: Stub, capsys: pytest.CaptureFixture[st
     two_runs(stub)
     stub.add("p", "d", evaluations([5.0, 1.0]), config=OTHERS | {"curriculum": "x"}, group="b")
     assert main(["report", "--wandb", f"{ENTITY}/p", "--filter", '{"group": "a"}']) == 0
-    assert "cl at batch 16, LR 1e-3 needed 51% fewer tokens and 51% less time" in capsys.readouterr().out.replace("\n", " ")
+    assert "cl at batch 16, LR 1e-3 needed 51% fewer tokens and 51% less time" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
     assert (tmp_path / "p_report" / "report.html").exists()
     assert [v["filters"] for name, v in stub.asked if name == "Runs"] == ['{"group": "a"}']
 

@@ -106,8 +106,11 @@ def test_seconds_are_linear_within_a_step_and_go_on_at_the_last_pace() -> None:
 def test_rows_of_several_steps_count_where_their_length_is_one() -> None:
     rows = run_rows("c", [64] * 20 + [FULL] * 30).iloc[4::5]  # every fifth step
     made = clock_of(make_runs([("c", "linear", 1, rows)]))
-    assert {shape.batch for shape in made.step_seconds()} == {BATCH}
-    by_length = {shape.seqlen: seconds for shape, seconds in made.step_seconds().items()}
+    timed = {
+        s: float(np.exp(log)) for s, log in zip(made.times.shapes, made.log_seconds, strict=True) if np.isfinite(log)
+    }
+    assert {shape.batch for shape in timed} == {BATCH}
+    by_length = {shape.seqlen: seconds for shape, seconds in timed.items()}
     assert by_length == pytest.approx({64: 0.164, FULL: 0.356})
     # The stretch from 64 to 256 and the first one have their own seconds: 4 x 5 x 0.164 + 30 + 30 x 0.356.
     assert float(made.seconds_at("c", rows["consumed_tokens"].iloc[-1])) == pytest.approx(30 + 20 * 0.164 + 30 * 0.356)
