@@ -31,7 +31,7 @@ class PrintedRow:
     covered: tuple[float, ...]
     """Share of sweeps whose interval contains the true saving, over SAVINGS."""
     significant: tuple[float, ...]
-    """Share of four times as many sweeps with a significant difference where there is none."""
+    """Share of four times as many sweeps with a significant difference although the arms are equal."""
     power: tuple[float, ...]
     """Share of sweeps in which a saving of 10% is significant."""
     sweeps: int

@@ -204,7 +204,7 @@ def _against_best(cell: CellResult) -> str:
 
 
 def _tally(cells: Sequence[CellResult]) -> str:
-    """A curriculum's cells by outcome, in tokens, time and final loss; the number of all is said once."""
+    """A curriculum's cells by outcome, in tokens, time and final loss; their total appears once."""
     own = [c for c in cells if not c.failed]
     parts = [*(_of_amount(own, what) for what in _WHAT), _of_loss(own)]
     if any(c.tokens.point is None for c in own):

@@ -73,7 +73,7 @@ class ResourcesConfig:
     sbatch: dict[str, str | int | float | bool | None] = dataclasses.field(default_factory=dict, hash=False)
     """Slurm: any other option of sbatch by its long name ('exclusive: true', 'nodelist: n[1-4]'); null drops one."""
     notice_s: Positive = 90
-    """Slurm: seconds before the time limit at which the run is told to save and requeued."""
+    """Slurm: seconds before the time limit at which the run is signalled to save and requeued."""
     max_restarts: NonNegative = 50
     """Slurm: restarts per submission, whatever the cause, after which the run counts as failed."""
 

@@ -19,7 +19,7 @@ def broadcast_flag(flag: bool, rank: Rank) -> bool:
 
 
 def mean_loss_and_stop(loss: Tensor, stop: StopRequest, rank: Rank) -> tuple[float, bool]:
-    """Mean loss over the ranks, and whether any of them is told to stop, in one collective."""
+    """Mean loss over the ranks, and whether any rank was asked to stop, in one collective."""
     is_stopping, is_noticed = bool(stop.signals), signal.SIGUSR2 in stop.signals
     if rank.world_size == 1:
         return float(loss), is_stopping
